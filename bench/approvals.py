@@ -22,8 +22,8 @@ from bench.processes import resident
 from bench.report import Figure
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.users import mint_user
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.dev.users import DevUser, mint_user
+from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.worker import Worker, settle_collector
@@ -126,7 +126,10 @@ class Site:
         """Return a manager's context, who has just logged in."""
         node = self.edge
         return mint_user(
-            node.identity.sealer(), "boss", trust_domain=node.own.trust_domain, now=wall_clock(), login_age=0.0
+            node.identity.sealer(),
+            DevUser("boss", login_age=0.0),
+            trust_domain=node.own.trust_domain,
+            now=wall_clock(),
         )
 
     async def approve(self, parked: Sequence[Parked]) -> None:
@@ -413,7 +416,7 @@ async def _latencies(site: Site) -> list[Figure]:
 
 async def _listed(site: Site, before: int) -> Figure:
     """Return how long it takes to list all that waits: read, asked about, and proved."""
-    waiting, person = Waiting(site.edge), parse_payload(site.user().payload)
+    waiting, person = ParkedTaskReader(site.edge), parse_payload(site.user().payload)
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -448,7 +451,7 @@ async def _many(site: Site, ready: float, held: float, before: int) -> AsyncGene
     async with _working(site):
         for figure in await _latencies(site):
             yield figure
-    waiting, person = Waiting(site.edge), parse_payload(site.user().payload)
+    waiting, person = ParkedTaskReader(site.edge), parse_payload(site.user().payload)
     taken = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

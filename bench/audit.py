@@ -28,6 +28,7 @@ from bench.report import Figure
 from bench.rounds import Rounds
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.dev.memory.identity import MemoryIdentity
@@ -232,12 +233,8 @@ async def _keep(
         async with Outbox(identity=world.notary, transport=transport) as outbox:
             notary = Notary(
                 NotaryOptions(plan=plan, signers=(signer,)),
+                NotarySite(identity=world.notary, transport=transport, outbox=outbox, names=NAMES, counters=counters),
                 store=FolderStore(folder),
-                identity=world.notary,
-                transport=transport,
-                outbox=outbox,
-                names=NAMES,
-                counters=counters,
             )
             running: asyncio.Future[None] | None = None
             try:

@@ -15,17 +15,17 @@ from typing import cast
 from sealbus.agents.control.notary.log.ledger import Ledger
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.evidence.export import ExportWriter
 from sealbus.bus.audit.writer import decision_record
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Delivery, Outgoing, uuid7
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
-from sealbus.bus.routing.routes import Endpoint, Route
+from sealbus.bus.routing.routes import Endpoint, HandlerOptions, Route
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.sending.message import OutgoingMessage, record_message
-from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, StreamArrival, accept_live
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import creation_entry, verified_entry
@@ -76,7 +76,7 @@ class AuditWorld:
             subject=SUBJECT,
             action="inventory.update",
             endpoint=cast("Endpoint", None),
-            retry=UNTIL_EXPIRY,
+            options=HandlerOptions(retry=UNTIL_EXPIRY),
         )
         self.sent = 0
 
@@ -97,10 +97,9 @@ class AuditWorld:
         self.users = [
             mint_user(
                 self.edge.sealer(),
-                f"user-{number}",
+                DevUser(f"user-{number}", workload=self.planner.spiffe_id),
                 trust_domain=DOMAIN,
                 now=self.minted,
-                workload=self.planner.spiffe_id,
             )
             for number in range(self.many)
         ]
@@ -131,7 +130,7 @@ class AuditWorld:
             action="inventory.update",
             trust=self.trust,
             caches=self.caches,
-            replay=ReplayMemory(1),
+            replays=Replays(ReplayMemory(1)),
             now=now,
         )
         document = input_document(

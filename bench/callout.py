@@ -20,7 +20,7 @@ from support.nats_server import NatsServer, User
 from bench.report import Figure
 from sealbus.agents.dev.nats.config import BrokerRole, permissions_of
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["figures"]

@@ -33,7 +33,7 @@ from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.agents.runtime.worker import Worker, settle_collector
 from sealbus.bus.ports import Outgoing, PubAck
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, accept_live
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, accept_live
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed, seal
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
@@ -199,7 +199,7 @@ async def _chains() -> AsyncIterator[Figure]:
                 for one in calls:
                     accept_live(
                         one.wire, arrival, profile, action=f"{names[links]}.quote",
-                        trust=trust, caches=caches, replay=replay, now=NOW,
+                        trust=trust, caches=caches, replays=Replays(replay), now=NOW,
                     )  # fmt: skip
     for figure in costs.figures("each message of a chain opened, {} of them"):
         yield figure

@@ -15,7 +15,7 @@ from support.envelopes import NAMES, NOW, Issuer, agent, call_draft, private_key
 
 from bench.report import Figure
 from bench.rounds import Rounds
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, accept_live
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, accept_live
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed, seal
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
@@ -58,7 +58,7 @@ async def figures() -> AsyncIterator[Figure]:
                         action="pricing.quote",
                         trust=trust,
                         caches=caches,
-                        replay=replay,
+                        replays=Replays(replay),
                         now=NOW,
                     )
     bare = {"seal": ("sign", "sealing", "signatures"), "open": ("verify", "opening", "verifications")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 
 def wall_clock() -> int:
@@ -40,3 +41,7 @@ class BusClock:
     def __call__(self) -> int:
         """Return the time."""
         return self._read()
+
+
+HOST_CLOCK: Final = HostClock()
+"""The clock of this host."""

@@ -7,8 +7,8 @@ no randomness, no I/O. Names are loaded when first used. The function `seal` is 
     >>> from base64 import urlsafe_b64encode
     >>> from cryptography.hazmat.primitives.asymmetric import ec
     >>> from sealbus.envelopes import (
-    ...     Caches, Credential, Draft, JwtBundle, Kind, LiveProfile, Names, ReplayMemory, Sealer, SigningKey, SpiffeId,
-    ...     StreamArrival, Trust, TrustBundles, TrustDomain, accept_live)
+    ...     Caches, Credential, Draft, JwtBundle, Kind, LiveProfile, Names, ReplayMemory, Replays, Sealer, SigningKey,
+    ...     SpiffeId, StreamArrival, Trust, TrustBundles, TrustDomain, accept_live)
     >>> from sealbus.envelopes.message.seal import seal
 
 A stand-in for SPIRE vouches for a key that the planner has just made, and publishes its bundle:
@@ -37,7 +37,7 @@ The planner seals an event, and the inventory opens what it received from the st
     ...     LiveProfile(own=SpiffeId("spiffe://example.org/agent/inventory"), names=Names(domain),
     ...                 kinds=frozenset({Kind.EVENT})),
     ...     action="planner.done", trust=Trust(bundles=TrustBundles([JwtBundle.parse(domain, jwks)])),
-    ...     caches=Caches(), replay=ReplayMemory(1), now=now)
+    ...     caches=Caches(), replays=Replays(ReplayMemory(1)), now=now)
     >>> str(message.header.iss), message.body
     ('spiffe://example.org/agent/planner', b'{}')
 """
@@ -48,7 +48,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+    from sealbus.envelopes.accept.live import (
+        CoreArrival,
+        LiveProfile,
+        Replays,
+        StreamArrival,
+        VerifiedMessage,
+        accept_live,
+    )
     from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
     from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply, accept_status
     from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, SealError
@@ -80,7 +87,7 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _HOMES: Final = {
-    "accept.live": "CoreArrival LiveProfile StreamArrival VerifiedMessage accept_live",
+    "accept.live": "CoreArrival LiveProfile Replays StreamArrival VerifiedMessage accept_live",
     "accept.open_request": "OpenRequest PendingRequest",
     "accept.result": "ResultProfile VerifiedResult accept_reply accept_status",
     "errors": "Code EnvelopeError SealError SealbusError",
@@ -140,6 +147,7 @@ __all__ = [
     "PublicKey",
     "Record",
     "ReplayMemory",
+    "Replays",
     "ResultProfile",
     "SealError",
     "SealbusError",

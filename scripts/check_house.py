@@ -1,9 +1,12 @@
-"""Check the rules of the house that no linter knows (part of `make check`): circles, near names and repeated names.
+"""Check the rules of the house that no linter knows (part of `make check`): circles, names, arguments, folders, one builder.
 
 1. No module imports itself through others. Imports in functions and under TYPE_CHECKING count: a reader follows them too.
 2. No two modules of a layer differ only by an ending: `claim` next to `claims` or `claiming` misleads a reader.
    The same name in two folders is fine, because the folder is part of it; a folder may have the name of a module.
 3. No class name is used twice in a layer.
+4. No function takes more than eight arguments. The options of a command and the fields of a value (`__new__`) are exempt.
+5. No folder holds more than thirteen modules, beside its `__init__`.
+6. `Permitted` is built in one place, the gate's `permit`: there is no other way to a handler.
 
 Usage: check_house.py [FOLDER]
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
@@ -22,6 +25,10 @@ LAYERS = ("agents", "bus", "envelopes", "policies")
 
 _ENDINGS = {"s": ("",), "es": ("",), "ies": ("y",), "ing": ("", "e"), "ed": ("", "e"), "er": ("", "e"), "ier": ("y",)}
 """Endings of a word, and what they replace."""
+MOST_ARGUMENTS = 8
+MOST_MODULES = 13
+BUILDERS = {"Permitted": "bus.gate.gate.permit"}
+"""The only function that may build each class."""
 _SHORTEST = 3
 """Fewest letters of a word: `ring` is not a form of `r`."""
 
@@ -93,10 +100,86 @@ def repeated_classes(modules: Mapping[str, ast.Module]) -> Iterator[str]:
             yield f"class {name} stands in {', '.join(places)}"
 
 
+def arguments_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the names of a function's arguments, without `self` and `cls`."""
+    parameters = function.args
+    every = [*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs]
+    return [argument.arg for place, argument in enumerate(every) if place or argument.arg not in ("self", "cls")]
+
+
+def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a decorator makes a command of a function: its arguments are the options of the command."""
+    calls = [decorator.func for decorator in function.decorator_list if isinstance(decorator, ast.Call)]
+    return any(isinstance(call, ast.Attribute) and call.attr == "command" for call in calls)
+
+
+def long_signatures(modules: Mapping[str, ast.Module]) -> Iterator[str]:
+    """Yield each function with more than `MOST_ARGUMENTS` arguments."""
+    for module, tree in modules.items():
+        for node in ast.walk(tree):
+            if (
+                not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                or node.name == "__new__"
+                or is_command(node)
+            ):
+                continue
+            if (number := len(arguments_of(node))) > MOST_ARGUMENTS:
+                yield f"{number} arguments: {module}:{node.lineno} {node.name}"
+
+
+def full_folders(modules: Iterable[str]) -> Iterator[str]:
+    """Yield each folder with more than `MOST_MODULES` modules."""
+    folders = Counter([name.rpartition(".")[0] for name in modules if not name.endswith(".__init__")])
+    for folder, number in folders.items():
+        if number > MOST_MODULES:
+            yield f"{number} modules: {folder}"
+
+
+def other_builders(modules: Mapping[str, ast.Module]) -> Iterator[str]:
+    """Yield each place outside of `BUILDERS` that calls one of its classes, or its `_make` or `__new__`."""
+    for module, tree in modules.items():
+        inside = {
+            id(node): f"{module}.{function.name}"
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            for name, builder in BUILDERS.items():
+                if name in called_names(node) and inside.get(id(node)) != builder:
+                    yield f"{name} is built by {builder} alone: {module}:{node.lineno}"
+
+
+def called_names(call: ast.Call) -> set[str]:
+    """Return the names in the expression that is called, and of the class that `__new__` makes."""
+    expressions = [call.func]
+    if any(name.endswith("new") or name == "__new__" for name in names_in(call.func)):
+        expressions += call.args[:1]
+    return {name for expression in expressions for name in names_in(expression)}
+
+
+def names_in(expression: ast.expr) -> set[str]:
+    """Return the names and attributes in an expression."""
+    return {
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in ast.walk(expression)
+        if isinstance(node, ast.Name | ast.Attribute)
+    }
+
+
 def findings(folder: Path) -> list[str]:
     """Return the violations of the rules of the house in the layers of `folder`."""
     modules = read_modules(folder)
-    return [*circles(modules), *near_names(modules), *repeated_classes(modules)]
+    return [
+        *circles(modules),
+        *near_names(modules),
+        *repeated_classes(modules),
+        *long_signatures(modules),
+        *full_folders(modules),
+        *other_builders(modules),
+    ]
 
 
 def main(arguments: list[str]) -> int:

@@ -25,6 +25,7 @@ import sealbus
 import sealbus.testing
 from sealbus.agents.cli.main import root as root_command
 from sealbus.agents.runtime.settings import schema
+from sealbus.agents.sdk import options as method_options
 from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.envelopes import errors
@@ -42,6 +43,12 @@ LAYERS = ("agents", "bus", "envelopes", "policies")
 _PYTHON = """# Python
 
 Everything that agents, clients and tests of agents import. Other modules can change without notice.
+
+"""
+_OPTIONS = """
+## Options of methods
+
+`Unpack[...Keywords]` in a signature stands for the keyword arguments that the type of this name lists. All are optional.
 
 """
 _COMMANDS = """# Command line
@@ -130,7 +137,10 @@ def _first_paragraph(text: str | None) -> str:
 
 
 def python() -> str:
-    """Return the page of what `from sealbus import ...` gives, and `sealbus.testing`; mkdocstrings fills it in."""
+    """Return the page of what `from sealbus import ...` gives, `sealbus.testing`, and the options that methods take.
+
+    mkdocstrings fills it in.
+    """
     homes = sorted((name, getattr(sealbus, name).__module__) for name in sealbus.__all__)
     testing = [("TestBus", "sealbus.testing"), ("LiveBus", "sealbus.testing")]
     blocks = [
@@ -138,7 +148,13 @@ def python() -> str:
         f"::: {home}.{name}\n    options:\n      show_root_heading: false\n"
         for name, home in [*homes, *testing]
     ]
-    return _PYTHON + "\n".join(blocks)
+    keywords = [
+        f"### {name}\n\n::: {method_options.__name__}.{name}\n"
+        "    options:\n      show_root_heading: false\n      inherited_members: true\n"
+        for name in vars(method_options)
+        if name.endswith("Keywords") and not name.startswith("_")
+    ]
+    return _PYTHON + "\n".join(blocks) + _OPTIONS + "\n".join(keywords)
 
 
 # The command line.

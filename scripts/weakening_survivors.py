@@ -9,8 +9,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored >= arrival.created [bound]",
     ),
     "spellings in base64 of the same bytes have one length, and differ in unused bits, never in the case of a letter": (
-        "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by prefix]",
-        "sealbus.agents.evidence.standing._done: b64encode(body).decode() != base64 [by case]",
+        "sealbus.agents.evidence.standing._parsed_action: b64encode(body).decode() != base64 [by prefix]",
+        "sealbus.agents.evidence.standing._parsed_action: b64encode(body).decode() != base64 [by case]",
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by prefix]",
         "independent.verify_export.read_grant: base64.b64encode(granted).decode() == do['base64'] [by case]",
     ),
@@ -53,8 +53,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " False or one.error is not None or (not decision.obligations) [not decision.obligations dropped]"
         ),
         (
-            "sealbus.agents.evidence.approvals.ApprovalChains._fault_of: given.fault or _other_than_said(entry,"
-            " given) or _not_for(approved, given.said) [given.fault dropped]"
+            "sealbus.agents.evidence.approvals.ApprovalChains._fault_of: verdict.fault or _other_than_said(entry"
+            ", verdict) or _not_for(approved, verdict.message) [verdict.fault dropped]"
         ),
         (
             "sealbus.agents.control.callout.nkeys._decode: _crc(raw[:-2]) != raw[-2:] or _encode(raw[:-2]) != tex"
@@ -93,24 +93,24 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.nkeys._decode: _encode(raw[:-2]) != text [by prefix]",
     ),
     "one byte more or less of what has no other end": (
-        "sealbus.agents.control.revoker.revoker._crowding: most <= 0 [bound]",
-        "sealbus.agents.control.revoker.revoker._crowding: its * size > most * text [bound]",
+        "sealbus.agents.control.revoker._crowding: most <= 0 [bound]",
+        "sealbus.agents.control.revoker._crowding: its * size > most * text [bound]",
         "sealbus.agents.control.callout.nkeys.decode_jwt: len(token) > JWT_BYTES [bound]",
     ),
     "it decides only whether the same is logged again": (
         "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by prefix]",
         "sealbus.agents.control.callout.policy.follow_bucket: error.detail != said [by case]",
-        "sealbus.agents.control.revoker.revoker.Revoker._tried: problem != self.problem [by prefix]",
-        "sealbus.agents.control.revoker.revoker.Revoker._tried: problem != self.problem [by case]",
-        "sealbus.agents.edge.http.tls.file_context: error.detail != told [by prefix]",
-        "sealbus.agents.edge.http.tls.file_context: error.detail != told [by case]",
+        "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by prefix]",
+        "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by case]",
+        "sealbus.agents.edge.http.tls.file_context: error.detail != reported [by prefix]",
+        "sealbus.agents.edge.http.tls.file_context: error.detail != reported [by case]",
     ),
     "it is in small letters on both sides by then": (
         (
             "sealbus.agents.edge.http.bodies.media_type: request.headers.get('content-encoding', 'identity')"
             ".strip().lower() != 'identity' [by case]"
         ),
-        "sealbus.agents.edge.http.bodies.media_type: found[1] not in allowed [by case]",
+        "sealbus.agents.edge.http.bodies.media_type: match[1] not in allowed [by case]",
         "sealbus.agents.edge.http.peer.peer_of: spiffe_id.trust_domain != trust_domain [by case]",
     ),
     "both refuse it, with another text": (
@@ -118,39 +118,30 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.http.cors.Cors.__post_init__: origin == '*' [by case]",
     ),
     "hashes and points: two that agree in all but their last byte are found by nobody": (
-        "sealbus.agents.control.notary.restored_stream.Restorations.read: one.entry.hash != entry [by prefix]",
+        "sealbus.agents.control.notary.restored_stream.Restorations.read: known.entry.hash != entry [by prefix]",
         (
-            "sealbus.agents.control.revoker.revoker.Revoker._publish: key_id(self._key.public) not in"
+            "sealbus.agents.control.revoker.Revoker._publish: key_id(self._key.public) not in"
             " stored.revokers [by prefix]"
         ),
-        (
-            "sealbus.agents.control.revoker.revoker.Revoker._publish: key_id(self._key.public) not in"
-            " stored.revokers [by case]"
-        ),
-        (
-            "sealbus.agents.control.revoker.revoker.Revoker._fitting: stored.signer != key_id(self._key.public)"
-            " [by prefix]"
-        ),
-        (
-            "sealbus.agents.control.revoker.revoker.Revoker._fitting: stored.signer != key_id(self._key.public)"
-            " [by case]"
-        ),
-        "sealbus.agents.control.revoker.revoker.Revoker._read: newest.signer not in revokers [by prefix]",
-        "sealbus.agents.control.revoker.revoker.Revoker._read: newest.signer not in revokers [by case]",
-        "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.Served.put: etag == self.etag [by case]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag != etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag != etag [by case]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag == etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.Served.other_than: self.etag == etag [by case]",
-        "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag [by prefix]",
-        "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag [by case]",
+        ("sealbus.agents.control.revoker.Revoker._publish: key_id(self._key.public) not in stored.revokers [by case]"),
+        ("sealbus.agents.control.revoker.Revoker._fitting: stored.signer != key_id(self._key.public) [by prefix]"),
+        ("sealbus.agents.control.revoker.Revoker._fitting: stored.signer != key_id(self._key.public) [by case]"),
+        "sealbus.agents.control.revoker.Revoker._read: newest.signer not in revokers [by prefix]",
+        "sealbus.agents.control.revoker.Revoker._read: newest.signer not in revokers [by case]",
+        "sealbus.agents.control.policy_server.Served.put: etag == self.etag [by prefix]",
+        "sealbus.agents.control.policy_server.Served.put: etag == self.etag [by case]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag != etag [by prefix]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag != etag [by case]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag == etag [by prefix]",
+        "sealbus.agents.control.policy_server.Served.other_than: self.etag == etag [by case]",
+        "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag [by prefix]",
+        "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag [by case]",
         "independent.verify_export.read_evidence: H(first) not in there [by prefix]",
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "independent.verify_export.Grants.take: before.message != granted.message [by prefix]",
         "independent.verify_export.Grants.check_used: began['dig'] == H(do['body']) [by prefix]",
-        "sealbus.agents.edge.oauth.kept_tokens.KeptTokens.keep: known == digest [by prefix]",
+        "sealbus.agents.edge.oauth.tokens.kept_tokens.KeptTokens.keep: last_digest == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
         (
             "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
@@ -225,8 +216,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             "sealbus.agents.edge.a2a.handler.AgentHandler.on_message_send_stream: described.action.kind =="
             " 'call' [by case]"
         ),
-        ("sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by prefix]"),
-        "sealbus.agents.edge.mcp.tool_calls.ToolCalls._called: tool.described.action.kind == 'call' [by case]",
+        ("sealbus.agents.edge.mcp.tool_calls.ToolCalls._call_tool: tool.described.action.kind == 'call' [by prefix]"),
+        "sealbus.agents.edge.mcp.tool_calls.ToolCalls._call_tool: tool.described.action.kind == 'call' [by case]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by prefix]",
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by case]",
         "independent.verify_export.read_record: record['k'] == 'decision' [by prefix]",
@@ -367,7 +358,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "it is in lower case by then": (
         (
-            "sealbus.agents.edge.oauth.access_token.AccessTokenVerifier._answered:"
+            "sealbus.agents.edge.oauth.tokens.access_token.AccessTokenVerifier._answered:"
             " claims.text('token_type').lower() not in _TOKEN_TYPES [by case]"
         ),
     ),
@@ -545,8 +536,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "both are public nkeys by then: of one length, and in upper case": (
         "sealbus.agents.control.callout.responder.Callout._request: request.server_xkey != sender [by prefix]",
         "sealbus.agents.control.callout.responder.Callout._request: request.server_xkey != sender [by case]",
-        "sealbus.agents.control.callout.responder.SeenRequests.take: user in self._expiries [by prefix]",
-        "sealbus.agents.control.callout.responder.SeenRequests.take: user in self._expiries [by case]",
+        "sealbus.agents.control.callout.responder.SeenRequests.take_request: user in self._expiries [by prefix]",
+        "sealbus.agents.control.callout.responder.SeenRequests.take_request: user in self._expiries [by case]",
     ),
     "no value of that length can be decoded, or is as long": (
         "sealbus.agents.control.notary.lease.Lease._read: 0 < len(stored) <= _BYTES [bound at 0]",
@@ -559,18 +550,22 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.notary.restored_stream.Restorations.is_gone: number < at [bound]",
     ),
     "both begin with the same folder, and the rest has no letters": (
-        "sealbus.agents.control.notary.restored_stream._stored: restoration_path(one.time) != path [by case]",
+        "sealbus.agents.control.notary.restored_stream._stored: restoration_path(restoration.time) != path [by case]",
     ),
     "the actions of its own agent are all skills, and those of another begin with that one's name and a dot": (
-        ("sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by prefix]"),
-        ("sealbus.agents.edge.a2a.handler.AgentHandler._found: handle.action not in self._skills.actions [by case]"),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler._owned_task: handle.action not in self._skills.actions [by prefix]"
+        ),
+        (
+            "sealbus.agents.edge.a2a.handler.AgentHandler._owned_task: handle.action not in self._skills.actions [by case]"
+        ),
     ),
     "the first status of a task says that it has begun, and is no part": (
         "sealbus.agents.edge.a2a.handler.AgentHandler._updates: after >= 0 [bound]",
     ),
     "who asks for another is told at once there": (
         (
-            "sealbus.agents.control.policy_server.app.PolicyApplication._bundle: known == served.etag and (not"
+            "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag and (not"
             " await served.other_than(known, _patience(request.headers.get('prefer', '')))) [known =="
             " served.etag dropped]"
         ),
@@ -628,7 +623,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.approvals.parking.Parking.park: known or parked [known dropped]",
     ),
     "where nobody has more, the list fits as it did": (
-        "sealbus.agents.control.revoker.revoker._crowding: more and most <= 0 [more dropped]",
+        "sealbus.agents.control.revoker._crowding: more and most <= 0 [more dropped]",
     ),
 }
 """Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""

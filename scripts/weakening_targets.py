@@ -25,15 +25,13 @@ TARGETS: dict[str, str] = {
     "agents/control/notary/keys": "agents/control/notary/test_keys",
     "agents/control/notary/lease": "agents/control/notary/test_lease",
     "agents/control/notary/restored_stream": "agents/control/notary/test_restored_stream",
-    "agents/control/revoker/revoker": "agents/control/revoker/test_revoker",
+    "agents/control/revoker": "agents/control/revoker/test_revoker",
     "agents/edge/a2a/handler": "agents/edge/a2a/test_handler",
     "agents/edge/mcp/tool_calls": "agents/edge/mcp/test_tool_calls",
-    "agents/control/policy_server/app": (
-        "agents/control/policy_server/test_app agents/control/policy_server/test_served"
-    ),
+    "agents/control/policy_server": ("agents/control/policy_server/test_app agents/control/policy_server/test_served"),
     "agents/edge/a2a/kept_tasks": "agents/edge/a2a/test_kept_tasks",
     "agents/edge/a2a/messages": "agents/edge/a2a/test_messages",
-    "agents/edge/a2a/refusals": "agents/edge/a2a/test_refusals",
+    "agents/edge/a2a/principal": "agents/edge/a2a/test_principal",
     "agents/edge/a2a/webhook": "agents/edge/a2a/test_webhook",
     "agents/edge/http/admission": "agents/edge/http/test_admission",
     "agents/edge/http/bodies": "agents/edge/http/test_bodies",
@@ -43,33 +41,33 @@ TARGETS: dict[str, str] = {
     "agents/edge/http/rate_limits": "agents/edge/http/test_rate_limits",
     "agents/edge/http/reachable": "agents/edge/http/test_reachable",
     "agents/edge/http/tls": "agents/edge/http/test_tls",
-    "agents/edge/mcp/asked": "agents/edge/mcp/test_asked",
+    "agents/edge/mcp/client_request": "agents/edge/mcp/test_caller",
     "agents/edge/mcp/sessions": "agents/edge/mcp/test_sessions",
     "agents/edge/egress/api": "agents/edge/egress/test_exit",
     "agents/edge/egress/credential": "agents/edge/egress/test_credential",
     "agents/edge/egress/operation": "agents/edge/egress/test_operation",
     "agents/edge/egress/outside_agents": "agents/edge/egress/test_outside_agents",
     "agents/edge/egress/outside_tools": "agents/edge/egress/test_outside_tools",
-    "agents/edge/oauth/access_token": (
-        "agents/edge/oauth/test_access_token agents/edge/oauth/test_introspection agents/edge/oauth/test_possession"
-        " agents/edge/oauth/test_remembered_tokens"
+    "agents/edge/oauth/tokens/access_token": (
+        "agents/edge/oauth/tokens/test_access_token agents/edge/oauth/tokens/test_introspection"
+        " agents/edge/oauth/bound/test_possession agents/edge/oauth/tokens/test_remembered_tokens"
     ),
     "agents/edge/oauth/bearer": (
-        "agents/edge/oauth/test_bearer agents/edge/oauth/test_access_token agents/edge/oauth/test_protected_resource"
+        "agents/edge/oauth/test_bearer agents/edge/oauth/tokens/test_access_token agents/edge/oauth/test_protected_resource"
     ),
-    "agents/edge/oauth/dpop": "agents/edge/oauth/test_dpop agents/edge/oauth/test_possession",
-    "agents/edge/oauth/introspection": "agents/edge/oauth/test_introspection",
-    "agents/edge/oauth/jwt": "agents/edge/oauth/test_access_token agents/edge/oauth/test_token_claims",
-    "agents/edge/oauth/kept_tokens": "agents/edge/oauth/test_kept_tokens",
-    "agents/edge/oauth/key_set": (
-        "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token agents/edge/oauth/test_dpop"
+    "agents/edge/oauth/bound/dpop": "agents/edge/oauth/bound/test_dpop agents/edge/oauth/bound/test_possession",
+    "agents/edge/oauth/tokens/introspection": "agents/edge/oauth/tokens/test_introspection",
+    "agents/edge/oauth/tokens/jwt": "agents/edge/oauth/tokens/test_access_token agents/edge/oauth/tokens/test_token_claims",
+    "agents/edge/oauth/tokens/kept_tokens": "agents/edge/oauth/tokens/test_kept_tokens",
+    "agents/edge/oauth/keys/key_set": (
+        "agents/edge/oauth/keys/test_key_set agents/edge/oauth/tokens/test_access_token agents/edge/oauth/bound/test_dpop"
     ),
-    "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
-    "agents/edge/oauth/security_events": "agents/edge/oauth/test_security_events attack/test_security_events",
+    "agents/edge/oauth/bound/possession": "agents/edge/oauth/bound/test_possession",
+    "agents/edge/oauth/tokens/security_events": "agents/edge/oauth/tokens/test_security_events attack/test_security_events",
     "agents/evidence/standing": "agents/evidence/test_standing attack/test_forged_grants",
     "bus/work/schedules/standing": (
-        "bus/work/schedules/test_standing attack/test_standing_grants agents/edge/test_schedule_routes"
-        " agents/edge/test_standing_grants"
+        "bus/work/schedules/test_standing attack/test_standing_grants agents/edge/v1/test_schedule_routes"
+        " agents/edge/v1/test_standing_grants"
     ),
     "agents/evidence/approvals": "attack/test_forged_approvals agents/evidence/test_approvals",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
@@ -77,7 +75,10 @@ TARGETS: dict[str, str] = {
     "bus/work/idempotency/replay_guard": ("bus/work/idempotency/test_replay_guard bus/streams/test_state_vectors"),
     "bus/work/cancel/stop": "bus/work/cancel/test_stop",
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals bus/gate/test_resumption",
+    "bus/gate/opener": "bus/gate/test_gate bus/gate/test_restored_streams bus/gate/test_resumption",
     "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
+    "bus/work/approvals/progress": "bus/gate/test_resumption bus/gate/test_parked_expiry attack/test_approvals",
+    "bus/work/executor/ending": "bus/work/executor/test_ending",
     "bus/work/approvals/parking": "bus/work/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
     "bus/work/approvals/marker": "bus/work/approvals/test_marker",
     "bus/work/approvals/parked_tasks": (

@@ -19,8 +19,6 @@ from sealbus.agents.adapters.pieces import in_pieces
 from sealbus.agents.sdk.agent import Handler
 from sealbus.agents.sdk.context import Context
 
-__all__ = ["BusContext", "as_handler", "as_streaming_handler", "bus_tools"]
-
 
 @dataclass(frozen=True)
 class BusContext:
@@ -35,10 +33,10 @@ Graph = Pregel[Any, BusContext, Any, Any]
 def bus_tools(*actions: Handler[Any, Any], timeout: float = 30.0) -> list[BaseTool]:
     """Return declared calls and tasks as tools of a model, whose graph runs with a `BusContext`.
 
-    A tool's answer is a text, also where it is denied, waits for an approval or fails (`BusTool.use`); it waits `timeout`
-    seconds. Raises `ConfigurationError` for an action that cannot be a tool.
+    A tool's answer is a text, also for a denial, a wait for an approval or a failure (`BusTool.use`); one use takes at most
+    `timeout` seconds. Raises `ConfigurationError` for an action that cannot be a tool.
     """
-    return [_tool(BusTool(one, timeout)) for one in actions]
+    return [_framework_tool(BusTool(action, timeout)) for action in actions]
 
 
 def as_handler(graph: Graph) -> Callable[[str, Context], Coroutine[Any, Any, str]]:
@@ -48,31 +46,31 @@ def as_handler(graph: Graph) -> Callable[[str, Context], Coroutine[Any, Any, str
     """
 
     async def ask(text: str, ctx: Context) -> str:
-        state = await graph.ainvoke(_asked(text), context=BusContext(ctx))
+        state = await graph.ainvoke(_user_message(text), context=BusContext(ctx))
         return str(state["messages"][-1].text)
 
     return ask
 
 
 def as_streaming_handler(graph: Graph) -> Callable[[str, Context], AsyncGenerator[str, None]]:
-    """Return a handler body that gives all that the models say in parts, as they say it, also between uses of tools."""
+    """Return a handler body that answers in parts with all that the models write, also between uses of tools."""
 
     async def words(text: str, ctx: Context) -> AsyncGenerator[str, None]:
-        async for message, _ in graph.astream(_asked(text), context=BusContext(ctx), stream_mode="messages"):
-            if isinstance(message, AIMessage):  # whole, or a part of one
+        async for message, _ in graph.astream(_user_message(text), context=BusContext(ctx), stream_mode="messages"):
+            if isinstance(message, AIMessage):  # a whole message, or a part of it
                 yield str(message.text)
 
     return in_pieces(words)
 
 
-def _asked(text: str) -> dict[str, Any]:
+def _user_message(text: str) -> dict[str, Any]:
     return {"messages": [("user", text)]}
 
 
-def _tool(one: BusTool) -> BaseTool:
+def _framework_tool(tool: BusTool) -> BaseTool:
     async def use(**arguments: Any) -> str:
-        return await one.use(get_runtime(BusContext).context.bus, arguments)
+        return await tool.use(get_runtime(BusContext).context.bus, arguments)
 
     return StructuredTool(
-        name=one.name, description=one.description, args_schema=one.arguments.model_json_schema(), coroutine=use
+        name=tool.name, description=tool.description, args_schema=tool.arguments.model_json_schema(), coroutine=use
     )

@@ -1,4 +1,4 @@
-"""What a model says word by word, in pieces that are worth a message each."""
+"""The words of a model, joined to pieces that are large enough for a message each."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ from typing import Final
 
 from sealbus.agents.sdk.context import Context
 
-__all__ = ["PIECE", "in_pieces"]
-
 PIECE: Final = 128
-"""Characters of a piece: a task has at most 2,048 parts, and a model says more words than that."""
+"""Least characters of a piece: a task has at most 2,048 parts, and a model writes more words than that."""
 
-Saying = Callable[[str, Context], AsyncGenerator[str, None]]
+WordsHandler = Callable[[str, Context], AsyncGenerator[str, None]]
 
 
-def in_pieces(words: Saying) -> Saying:
-    """Return a handler body that yields all that `words` yields, in pieces of at least `PIECE` but for the last."""
+def in_pieces(words: WordsHandler) -> WordsHandler:
+    """Return a handler body that yields the words of `words` in pieces of at least `PIECE` characters, except the last."""
 
     async def ask(text: str, ctx: Context) -> AsyncGenerator[str, None]:
-        said = ""
-        async with aclosing(words(text, ctx)) as spoken:
-            async for word in spoken:
-                said += word
-                if len(said) >= PIECE:
-                    yield said
-                    said = ""
-        if said:
-            yield said
+        piece = ""
+        async with aclosing(words(text, ctx)) as stream:
+            async for word in stream:
+                piece += word
+                if len(piece) >= PIECE:
+                    yield piece
+                    piece = ""
+        if piece:
+            yield piece
 
     return ask

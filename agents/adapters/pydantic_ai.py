@@ -15,24 +15,22 @@ from sealbus.agents.sdk.agent import Handler
 from sealbus.agents.sdk.context import Context
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["as_handler", "as_streaming_handler", "bus_tools"]
-
 Out = TypeVar("Out")
 
 
 def bus_tools(*actions: Handler[Any, Any], timeout: float = 30.0) -> list[Tool[Context]]:
     """Return declared calls and tasks as tools of a model that runs with the handler's context as `deps`.
 
-    A tool's answer is a text, also where it is denied, waits for an approval or fails (`BusTool.use`); it waits `timeout`
-    seconds. Raises `ConfigurationError` for an action that cannot be a tool.
+    A tool's answer is a text, also for a denial, a wait for an approval or a failure (`BusTool.use`); one use takes at most
+    `timeout` seconds. Raises `ConfigurationError` for an action that cannot be a tool.
     """
-    return [_tool(BusTool(one, timeout)) for one in actions]
+    return [_framework_tool(BusTool(action, timeout)) for action in actions]
 
 
 def as_handler(model: AbstractAgent[Context, Out]) -> Callable[[str, Context], Coroutine[Any, Any, Out]]:
     """Return a handler body that asks the model: `ask = agent.task("ask", timeout=120)(as_handler(model))`.
 
-    It takes the user's text and gives what the model's `output_type` says, which has to be one type.
+    It takes the user's text and returns a value of the model's `output_type`, which has to be one type.
     """
 
     async def ask(text: str, ctx: Context) -> Any:
@@ -45,7 +43,7 @@ def as_handler(model: AbstractAgent[Context, Out]) -> Callable[[str, Context], C
 
 
 def as_streaming_handler(model: AbstractAgent[Context, str]) -> Callable[[str, Context], AsyncGenerator[str, None]]:
-    """Return a handler body that gives all that the model says in parts, as it says it, also between uses of its tools."""
+    """Return a handler body that answers in parts with all that the model writes, also between uses of its tools."""
 
     async def words(text: str, ctx: Context) -> AsyncGenerator[str, None]:
         async with model.run_stream_events(text, deps=ctx) as events:
@@ -58,14 +56,14 @@ def as_streaming_handler(model: AbstractAgent[Context, str]) -> Callable[[str, C
     return in_pieces(words)
 
 
-def _tool(one: BusTool) -> Tool[Context]:
-    schema = one.arguments.model_json_schema()
+def _framework_tool(bus_tool: BusTool) -> Tool[Context]:
+    schema = bus_tool.arguments.model_json_schema()
 
     async def use(run: RunContext[Context], /, **arguments: Any) -> str:
-        return await one.use(run.deps, arguments)
+        return await bus_tool.use(run.deps, arguments)
 
-    async def shown(run: RunContext[Context], tool: ToolDefinition) -> ToolDefinition:
+    async def prepare(run: RunContext[Context], tool: ToolDefinition) -> ToolDefinition:
         return replace(tool, parameters_json_schema=schema)
 
-    # Not `Tool.from_schema`: it takes whatever a model gives for keywords, and arguments that are no object end the run.
-    return Tool(use, takes_ctx=True, name=one.name, description=one.description, prepare=shown)
+    # Not `Tool.from_schema`: it unpacks any arguments of the model as keywords, and a non-object ends the run.
+    return Tool(use, takes_ctx=True, name=bus_tool.name, description=bus_tool.description, prepare=prepare)

@@ -1,1 +1,1 @@
-"""Backups of a deployment: its streams, the notary's log with the archived policies, and keys if asked for."""
+"""Backups of a deployment: its streams, the notary's log with the archived policies, and its keys on request."""

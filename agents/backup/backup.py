@@ -1,8 +1,8 @@
 """Takes a backup of a running deployment: the log first, then the streams, some at a time, AUDIT last.
 
-The order is what makes a backup whole enough to go on from. The log is never ahead of its stream. Work (TASKS, EVENTS) is
-taken before the claims on it (STATE, HELD): work that is handled meanwhile is in the backup as claimed, and never as neither.
-Whatever was handled is in AUDIT.
+The order keeps a backup consistent. The log is never ahead of its stream. Work (TASKS, EVENTS) is taken before the claims on
+it (STATE, HELD), so the backup holds the claims of work that is handled meanwhile. AUDIT holds the records of all handled
+work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sealbus.agents.backup.files import FileWriter, copy_log, key_files, log_end, log_signers
+from sealbus.agents.backup.files import FileWriter, copy_log, key_files, log_end, log_signers, write_copy
 from sealbus.agents.backup.manifest import (
     KEYS,
     LOG,
@@ -36,10 +36,8 @@ from sealbus.bus.streams.snapshot import list_streams, take_snapshot
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["in_order", "take_backup", "together"]
-
 AT_A_TIME: Final = 4
-"""Streams that are taken out of the server, or put into it, at a time."""
+"""Streams that are copied out of the server, or into it, at a time."""
 
 _FIRST: Final = (TASKS, EVENTS)
 _LATER: Final = (STATE, HELD)
@@ -53,13 +51,13 @@ def in_order(streams: list[StreamState]) -> list[StreamState]:
 
 
 def _turn(stream: StreamState) -> tuple[bool, bool, bool, bool]:
-    """Return the turn of a stream: those of one turn may be taken together."""
+    """Return the turn of a stream: streams of one turn may be taken together."""
     name, audit = stream.name, is_audit(dict(stream.config))
     return takes_records(stream), audit, name in _LATER, name not in _FIRST
 
 
 async def together(work: Callable[[_Item], Coroutine[None, None, _Given]], items: Iterable[_Item]) -> list[_Given]:
-    """Return what `work` gives for each of `items`, in their order, `AT_A_TIME` at once.
+    """Return the result of `work` for each of `items`, in their order, `AT_A_TIME` at once.
 
     The first failure ends the others, and is raised.
     """
@@ -86,22 +84,22 @@ async def take_backup(
     keys: bool = False,
     clock: Clock = wall_clock,
 ) -> Manifest:
-    """Write a backup into the new `folder`; `log` is where the notary keeps its log, `keys` adds the settings' key files.
+    """Write a backup into the new `folder`; `log` is the folder of the notary's log, `keys` adds the settings' key files.
 
-    The log's keys sign the manifest where they are at hand. Without that, what waits is refused after a restore. Raises
-    `ConfigurationError` if the folder is not empty, or a key or the log cannot be read; `BusUnavailable`. The manifest is
-    written last: without it a folder is no backup.
+    The log's keys sign the manifest if they are on this machine. Without a signature, agents refuse waiting messages after a
+    restore. The manifest is written last: without it a folder is no backup. Raises `ConfigurationError` if the folder is not
+    empty, or a key or the log cannot be read; `BusUnavailable`.
     """
     await asyncio.to_thread(_begin, folder)
     signers = await asyncio.to_thread(log_signers, settings)
-    taken, files = clock(), list[BackedUpFile]()
+    began, files = clock(), list[BackedUpFile]()
     if log is not None:
         files += await asyncio.to_thread(copy_log, log, folder, LOG)
     if keys:
         files += await asyncio.to_thread(_copy_keys, folder, settings)
     listed = in_order(await list_streams(connection.jetstream))
-    if strange := [one.name for one in listed if not is_token(one.name)]:
-        raise ConfigurationError(f"stream {strange[0][:255]!r} is none that sealbus could have made")
+    if strange := [stream.name for stream in listed if not is_token(stream.name)]:
+        raise ConfigurationError(f"stream {strange[0][:255]!r} is not one that sealbus can make")
     streams: list[BackedUpStream] = []
     for _, group in groupby(listed, key=_turn):
         for stream, file in await together(partial(_take_stream, folder, connection), group):
@@ -109,7 +107,7 @@ async def take_backup(
             files.append(file)
     unsigned = Manifest(
         version=version("sealbus"),
-        taken=taken,
+        taken=began,
         trust_domain=settings.trust_domain.name,
         origin=settings.control.notary.origin or "",
         streams=tuple(streams),
@@ -144,9 +142,7 @@ def _begin(folder: Path) -> None:
 
 
 def _copy_keys(folder: Path, settings: Settings) -> list[BackedUpFile]:
-    found = []
-    for number, file in enumerate(key_files(settings)):
-        with FileWriter(folder, f"{KEYS}/{number:02d}-{file.name}", str(file)) as writer:
-            writer.write(file.read_bytes())
-        found.append(writer.written)
-    return found
+    return [
+        write_copy(folder, f"{KEYS}/{number:02d}-{file.name}", file.read_bytes(), keeps=str(file))
+        for number, file in enumerate(key_files(settings))
+    ]

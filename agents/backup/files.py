@@ -1,4 +1,4 @@
-"""Files of a backup, written with their size and hash, and the log's folder and the keys, which are files already."""
+"""The files of a backup, written with their size and hash; and the files of the log and of the keys that it copies."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from sealbus.agents.backup.manifest import BackedUpFile
 from sealbus.agents.control.notary.keys import load_signers
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.ledger import entry_rows
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
+from sealbus.agents.control.notary.log.ledger import last_place
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.log.checkpoint import parse_checkpoint
 from sealbus.envelopes.log.note import NoteSigner, parse_note
-from sealbus.envelopes.log.tiles import TILE_WIDTH
-
-__all__ = ["FileWriter", "copy_log", "key_files", "log_end", "log_signers"]
 
 _OWN_STATE: Final = ("notary.", "under-way")
-"""What a notary keeps for itself, which another one must not take over."""
+"""Files of one notary, which another notary must not take over."""
 _TRIES: Final = 3
 
 
 class FileWriter:
-    """Writes one new file of mode 0600, durable at the end; `written` is then what the manifest says of it."""
+    """Writes one new file of mode 0600, durable at the end; `written` is then its entry in the manifest."""
 
     def __init__(self, folder: Path, path: str, keeps: str = "") -> None:
         self._path, self._keeps = path, keeps
@@ -40,9 +35,7 @@ class FileWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -60,40 +53,37 @@ class FileWriter:
 
 
 def log_end(folder: Path) -> int:
-    """Return the last sequence that the log in `folder` has an entry for; 0 if there is no log. Nothing is verified.
+    """Return the last sequence in the log of `folder`; 0 if there is no log. The log is not verified.
 
     Raises `LogError` for a log that cannot be read.
     """
     store = FolderStore(folder)
     note = store.get(CHECKPOINT)
     size = parse_checkpoint(parse_note(note).text).size if note is not None else 0
-    if not size:
-        return 0
-    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
-    return places[-1].sequence
+    return last_place(store, size).sequence if size else 0
 
 
 def copy_log(folder: Path, to: Path, under: str) -> list[BackedUpFile]:
-    """Copy the log in `folder`, which may grow meanwhile, into `under` of the folder `to`; return what was written.
+    """Copy the log in `folder`, which may grow meanwhile, into `under` of the folder `to`; return the written files.
 
-    The checkpoint is read first: what it covers is there before it, and stays. Raises `ConfigurationError` without a log.
+    The checkpoint is read first: the files that it covers are there, and stay. Raises `ConfigurationError` without a log.
     """
     store = FolderStore(folder)
     note = store.get(CHECKPOINT)
     if note is None:
         raise ConfigurationError(f"{folder} holds no log with a checkpoint")
-    found: list[BackedUpFile] = []
+    copied: list[BackedUpFile] = []
     for path in _log_paths(folder):
         data = store.get(path)
         if data is not None:
-            # A partial tile goes once the full one is there.
-            found.append(_copied(to, f"{under}/{path}", data))
-    found.append(_copied(to, f"{under}/{CHECKPOINT}", note))
-    return found
+            # A missing file is a partial tile that its full tile has replaced.
+            copied.append(write_copy(to, f"{under}/{path}", data))
+    copied.append(write_copy(to, f"{under}/{CHECKPOINT}", note))
+    return copied
 
 
 def _log_paths(folder: Path) -> Iterator[str]:
-    # Full tiles may come and partial ones go while this lists: what the checkpoint covers is in one listing or the other.
+    # Full tiles may replace partial ones meanwhile: a covered tile is in one listing or another.
     seen: set[str] = set()
     for _ in range(_TRIES):
         for parent, _, names in sorted(os.walk(folder)):
@@ -104,16 +94,17 @@ def _log_paths(folder: Path) -> Iterator[str]:
                     yield path
 
 
-def _copied(to: Path, path: str, data: bytes, keeps: str = "") -> BackedUpFile:
+def write_copy(to: Path, path: str, data: bytes, keeps: str = "") -> BackedUpFile:
+    """Write `data` to the new file `path` of the folder `to`; return its entry in the manifest."""
     with FileWriter(to, path, keeps) as writer:
         writer.write(data)
     return writer.written
 
 
 def log_signers(settings: Settings) -> tuple[NoteSigner, ...]:
-    """Return the keys of the log that the settings name, none where one of their files is not on this machine.
+    """Return the keys of the log that the settings name, none if one of their files is not on this machine.
 
-    Raises `ConfigurationError` for a file that is here and is none.
+    Raises `ConfigurationError` for a file that holds no such key.
     """
     table = settings.control.notary
     if not table.origin or not table.keys or not all(path.exists() for path in table.keys):
@@ -122,7 +113,7 @@ def log_signers(settings: Settings) -> tuple[NoteSigner, ...]:
 
 
 def key_files(settings: Settings) -> list[Path]:
-    """Return the private keys that the settings name: of the notary, callout, revoker, policy server, edge and console."""
+    """Return the files of private keys in the settings: of notary, callout, revoker, policy server, edge and console."""
     control, edge = settings.control, settings.edge
     named = (
         *control.notary.keys,
@@ -139,4 +130,4 @@ def key_files(settings: Settings) -> list[Path]:
         *((edge.a2a.card_key, edge.a2a.push_key) if edge.a2a is not None else ()),
         settings.console.key,
     )
-    return list(dict.fromkeys(one for one in named if one is not None))
+    return list(dict.fromkeys(path for path in named if path is not None))

@@ -1,7 +1,7 @@
-"""The manifest of a backup: what was taken of which deployment, in which order, with the size and hash of each file.
+"""The manifest of a backup: its deployment, its streams in their order, and the size and hash of each file.
 
-It is written last, so that a backup that was cut off has none; and it holds its own hash. The log's key signs it where that
-key is at hand: a notary says that streams were restored only of a backup with a signed manifest.
+It is written last, so that a backup that was cut off has none; and it holds its own hash. The log's key signs it if that key
+is on the machine: only for a backup with a signed manifest does a notary record that streams were restored.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from sealbus.envelopes.errors import BackupRefused, LogError
 from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, sign_note, verify_note
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["KEYS", "LOG", "MANIFEST", "STREAMS", "BackedUpFile", "BackedUpStream", "Manifest", "is_audit"]
-
 MANIFEST: Final = "manifest.json"
 STREAMS: Final = "streams"
 LOG: Final = "log"
@@ -28,7 +26,7 @@ KEYS: Final = "keys"
 _MOST_BYTES: Final = 67_108_864
 _BLOCK: Final = 1_048_576
 _FIRST: Final = "sealbus.backup.v1"
-"""The first line of the note that signs a manifest: no other note of a log begins so."""
+"""The first line of the note that signs a manifest: no other note of a log begins with it."""
 _DAMAGED: Final = f"{MANIFEST} is damaged, or of another version of sealbus"
 
 
@@ -36,12 +34,12 @@ def is_audit(config: JsonObject) -> bool:
     """Return whether this is the configuration of an audit stream, of the current period or a former one."""
     subjects = config.get("subjects")
     named = subjects if isinstance(subjects, list) else []
-    return SUBJECTS[AUDIT] in named or any(str(one).startswith("closed.") for one in named)
+    return SUBJECTS[AUDIT] in named or any(str(subject).startswith("closed.") for subject in named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackedUpFile:
-    """One file of a backup. `path` is relative to its folder; `keeps` is the file that a key was read from."""
+    """One file of a backup. `path` is relative to its folder; `keeps` is the original path of a key file."""
 
     path: str
     size: int
@@ -54,7 +52,7 @@ class BackedUpFile:
             raise BackupRefused(f"{MANIFEST}: {self.path[:200]!r} cannot be a file of a backup")
 
     def check(self, folder: Path) -> None:
-        """Raise `BackupRefused` unless the file in `folder` is the one that was written."""
+        """Raise `BackupRefused` unless the file in `folder` has this size and hash."""
         digest, size = hashlib.sha256(), 0
         try:
             with (folder / self.path).open("rb") as file:
@@ -71,7 +69,7 @@ class BackedUpFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackedUpStream:
-    """A stream as it was: its configuration and state in JetStream's words, and when it was created, in microseconds."""
+    """A stream of a backup: its configuration and state in JetStream's format, and its creation in microseconds."""
 
     name: str
     config: JsonObject = field(repr=False)
@@ -103,10 +101,10 @@ class BackedUpStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a backup holds. `streams` are in the order in which they were taken; `taken` is microseconds by our clock.
+    """The contents of a backup. `streams` are in the order of copying; `taken` is its start in microseconds by our clock.
 
-    `log_last` is the last sequence of the log that was taken, 0 without one. `note` is signed by keys of the log `origin` and
-    names the hash of all else; it is empty if no key was at hand.
+    `log_last` is the last sequence of the copied log, 0 without a log. `note` is signed by keys of the log `origin` and names
+    the hash of all other members; it is empty if no key was on the machine.
     """
 
     version: str
@@ -128,7 +126,7 @@ class Manifest:
         return f"{_FIRST}\n{self.origin}\n{self.taken}\n{self.hash}\n"
 
     def signed(self, signers: Sequence[NoteSigner]) -> Manifest:
-        """Return this manifest signed by the log's keys; as it is without any."""
+        """Return this manifest signed by the log's keys; unsigned without keys."""
         return replace(self, note=sign_note(self._text, signers).decode()) if signers else self
 
     def check_signed(self, verifiers: Sequence[NoteVerifier]) -> None:
@@ -143,7 +141,7 @@ class Manifest:
             raise BackupRefused("its manifest is not the one that was signed")
 
     def check_of(self, trust_domain: str, origin: str) -> None:
-        """Raise `BackupRefused` if it is of another trust domain or log. An empty `origin` is any."""
+        """Raise `BackupRefused` if it is of another trust domain or log. An empty `origin` stands for any log."""
         if self.trust_domain != trust_domain:
             raise BackupRefused(f"it is of {self.trust_domain}, and this deployment is {trust_domain}")
         if origin and self.origin and origin != self.origin:
@@ -152,11 +150,11 @@ class Manifest:
     @property
     def current_audit(self) -> BackedUpStream | None:
         """The stream that took records."""
-        return next((one for one in self.streams if one.current), None)
+        return next((stream for stream in self.streams if stream.current), None)
 
-    def under(self, what: str) -> Iterator[BackedUpFile]:
+    def under(self, part: str) -> Iterator[BackedUpFile]:
         """Yield the files of one part: STREAMS, LOG or KEYS."""
-        return (one for one in self.files if one.path.startswith(f"{what}/"))
+        return (file for file in self.files if file.path.startswith(f"{part}/"))
 
     def _body(self) -> dict[str, object]:
         return {
@@ -166,8 +164,10 @@ class Manifest:
             "trust_domain": self.trust_domain,
             "origin": self.origin,
             "log_last": self.log_last,
-            "streams": [{name: getattr(one, name) for name in ("name", *_OF_STREAM)} for one in self.streams],
-            "files": [{name: getattr(one, name) for name in ("path", "size", "sha256", "keeps")} for one in self.files],
+            "streams": [{name: getattr(stream, name) for name in ("name", *_OF_STREAM)} for stream in self.streams],
+            "files": [
+                {name: getattr(file, name) for name in ("path", "size", "sha256", "keeps")} for file in self.files
+            ],
         }
 
     def encode(self) -> bytes:
@@ -177,7 +177,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read the manifest in `folder`; raise `BackupRefused` if there is none, or it is not as it was written."""
+        """Read the manifest in `folder`; raise `BackupRefused` if it is missing or was changed."""
         try:
             with (folder / MANIFEST).open("rb") as file:
                 data = file.read(_MOST_BYTES)
@@ -193,8 +193,8 @@ class Manifest:
                 trust_domain=str(body["trust_domain"]),
                 origin=str(body["origin"]),
                 log_last=int(body["log_last"]),
-                streams=tuple(BackedUpStream(**one) for one in body["streams"]),
-                files=tuple(BackedUpFile(**one) for one in body["files"]),
+                streams=tuple(BackedUpStream(**stream) for stream in body["streams"]),
+                files=tuple(BackedUpFile(**file) for file in body["files"]),
                 note=str(document.get("note", "")),
             )
         except (ValueError, TypeError, KeyError, RecursionError) as error:

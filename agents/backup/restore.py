@@ -1,12 +1,12 @@
-"""Restores a backup where nothing is yet: all is checked first, compared afterwards, and removed on failure.
+"""Restores a backup into an empty server: it is checked first, compared afterwards, and removed on failure.
 
 ::
 
     validate: manifest and its signature, every file's size and hash, the deployment, what runs here
     streams:  restored some at a time, AUDIT last, each compared with the manifest
-    log:      put in place if there is none; one that reaches further is kept
-    then:     nats-server is started again, the notary is told (`restored_parts`) and started; `check_copies` asks the
-              server for a known id, `check_waiting` reads the notary's key book; clients come back
+    log:      restored if there is no log here; otherwise the log here is kept
+    then:     nats-server is restarted; the operator tells the notary (`restored_parts`) and starts it; `check_copies`
+              offers the server a known id, `check_waiting` reads the notary's key book; clients come back
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ from sealbus.bus.streams.snapshot import (
 from sealbus.envelopes.errors import BackupRefused, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Restored", "check_copies", "restore_backup", "validate"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was restored. `records` is the last sequence of AUDIT; `lost` how many logged ones are after it."""
+    """The result. `records` is the last restored sequence of AUDIT; `lost` is the number of logged records after it."""
 
     manifest: Manifest
     streams: tuple[StreamState, ...]
     log: str
-    """`restored`, `kept` if there is one here, or empty."""
+    """`restored`, `kept` if there was a log here, or empty."""
     lost: int
     keys: int
 
@@ -56,19 +54,19 @@ class Restored:
     def records(self) -> int:
         """The last sequence of the stream that takes records; 0 if the backup has none."""
         current = self.manifest.current_audit
-        return next((one.last for one in self.streams if current is not None and one.name == current.name), 0)
+        return next((stream.last for stream in self.streams if current is not None and stream.name == current.name), 0)
 
 
 def validate(folder: Path, settings: Settings, *, log: Path | None, lose: int = 0) -> Manifest:
     """Return the manifest of a backup that is whole, of this deployment, and not older than the log here.
 
-    A log here that has more records than the backup is accepted only if `lose` says exactly how many. Raises
-    `BackupRefused`, which says in one line what is wrong.
+    A log with more records than the backup is accepted only if `lose` is exactly the number of further records. Raises
+    `BackupRefused`, one line.
     """
     manifest = Manifest.read(folder)
     manifest.check_of(settings.trust_domain.name, settings.control.notary.origin or "")
-    listed = {one.path for one in manifest.files}
-    if missing := [one.path for one in manifest.streams if one.path not in listed]:
+    listed = {file.path for file in manifest.files}
+    if missing := [stream.path for stream in manifest.streams if stream.path not in listed]:
         raise BackupRefused(f"its manifest names no {missing[0]}")
     for file in manifest.files:
         file.check(folder)
@@ -89,18 +87,18 @@ def _lost(manifest: Manifest, log: Path | None) -> int:
 async def restore_backup(
     folder: Path, connection: Connection, settings: Settings, *, log: Path | None, keys: bool = False, lose: int = 0
 ) -> Restored:
-    """Validate the backup in `folder`, and restore its streams, its log into the folder `log`, and its keys if asked for.
+    """Validate the backup in `folder`, and restore its streams, its log into the folder `log`, and with `keys` its keys.
 
-    Nothing is written over: no stream of the backup, or of sealbus, may exist, and a key file must be missing or the same. A
-    log that is here is kept. Raises `BackupRefused`, `ConfigurationError`, `BusUnavailable`; what was restored is removed.
+    Nothing is overwritten: no stream of the backup or of sealbus may exist, and a key file must be missing or equal. A log
+    that is here is kept. Raises `BackupRefused`, `ConfigurationError`, `BusUnavailable`, after removing restored streams.
     """
     manifest = await asyncio.to_thread(lambda: validate(folder, settings, log=log, lose=lose))
     missing_keys = await asyncio.to_thread(_missing_keys, folder, manifest, key_files(settings)) if keys else []
-    # Elsewhere than beside the log's key, `sealbus notary restored` checks it.
+    # Without the log's key on this machine, `sealbus notary restored` checks the signature later.
     if manifest.note and (signers := await asyncio.to_thread(log_signers, settings)):
-        manifest.check_signed([one.verifier for one in signers])
-    here = {one.name for one in await list_streams(connection.jetstream)}
-    if running := sorted(here & {*SUBJECTS, *(one.name for one in manifest.streams)}):
+        manifest.check_signed([signer.verifier for signer in signers])
+    here = {stream.name for stream in await list_streams(connection.jetstream)}
+    if running := sorted(here & {*SUBJECTS, *(stream.name for stream in manifest.streams)}):
         raise BackupRefused(
             f"streams are here already ({', '.join(running)}): a backup is restored into an empty server"
         )
@@ -108,19 +106,19 @@ async def restore_backup(
 
     async def restored(stream: BackedUpStream) -> StreamState:
         try:
-            found = await _restore_stream(folder, connection, stream)
+            state = await _restore_stream(folder, connection, stream)
         except StreamRefused:
-            # The server did not even begin: somebody else has made the stream meanwhile.
+            # The server refused before it began, because the stream was made meanwhile: it is not ours to remove.
             raise
         except BaseException:
             begun.append(stream.name)
             raise
         begun.append(stream.name)
-        return found
+        return state
 
-    # AUDIT comes last: without it nothing is handled.
-    work = [one for one in manifest.streams if not one.current]
-    records = [one for one in manifest.streams if one.current]
+    # AUDIT comes last, because agents handle no message without it.
+    work = [stream for stream in manifest.streams if not stream.current]
+    records = [stream for stream in manifest.streams if stream.current]
     try:
         streams = await together(restored, work)
         streams += await together(restored, records)
@@ -135,15 +133,15 @@ async def restore_backup(
 
 async def _restore_stream(folder: Path, connection: Connection, stream: BackedUpStream) -> StreamState:
     with (folder / stream.path).open("rb") as file:
-        found = await put_snapshot(
+        state = await put_snapshot(
             connection, stream.name, Snapshot(config=stream.config, state=stream.state), file.read
         )
-    if found.last < stream.last:
-        raise BackupRefused(f"stream {stream.name} ends at {found.last} instead of {stream.last}: it was removed")
-    # Elsewhere messages have become too old, or give way to newer ones of their subject.
-    if stream.audit and found.messages - (found.last - stream.last) != stream.messages:
-        raise BackupRefused(f"stream {stream.name} has {found.messages} messages instead of {stream.messages}: removed")
-    return found
+    if state.last < stream.last:
+        raise BackupRefused(f"stream {stream.name} ends at {state.last} instead of {stream.last}: it was removed")
+    # Other streams drop messages that are too old, or replace them by newer messages of their subject.
+    if stream.audit and state.messages - (state.last - stream.last) != stream.messages:
+        raise BackupRefused(f"stream {stream.name} has {state.messages} messages instead of {stream.messages}: removed")
+    return state
 
 
 async def _remove(request: Request, names: Sequence[str]) -> None:
@@ -162,9 +160,9 @@ def _restore_log(folder: Path, manifest: Manifest, log: Path) -> str:
     under_way = log.with_name(f"{log.name}.restoring")
     shutil.rmtree(under_way, ignore_errors=True)
     try:
-        for one in files:
-            with FileWriter(under_way, one.path) as writer:
-                writer.write((folder / one.path).read_bytes())
+        for file in files:
+            with FileWriter(under_way, file.path) as writer:
+                writer.write((folder / file.path).read_bytes())
         if log.exists():
             log.rmdir()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -175,20 +173,20 @@ def _restore_log(folder: Path, manifest: Manifest, log: Path) -> str:
 
 
 def _missing_keys(folder: Path, manifest: Manifest, named: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Return the keys that are not here; raise `BackupRefused` if another one is in the place of one.
+    """Return the keys whose files are missing here; raise `BackupRefused` if a file holds another key.
 
-    Only files that the settings name as keys are written: the manifest could name any.
+    Only files that the settings name as keys are written, because a manifest could name any file.
     """
-    found = []
-    for one in manifest.under(KEYS):
-        target = Path(one.keeps)
+    missing = []
+    for file in manifest.under(KEYS):
+        target = Path(file.keeps)
         if target not in named:
-            raise BackupRefused(f"{one.path} is of no key that these settings name")
+            raise BackupRefused(f"{file.path} is not a key that these settings name")
         if not target.exists():
-            found.append((one.path, target))
-        elif target.read_bytes() != (folder / one.path).read_bytes():
-            raise BackupRefused(f"{target} is another key than the backup's: move it away, or leave out --keys")
-    return found
+            missing.append((file.path, target))
+        elif target.read_bytes() != (folder / file.path).read_bytes():
+            raise BackupRefused(f"{target} and the backup hold different keys: move it away, or leave out --keys")
+    return missing
 
 
 def _write_key(source: Path, target: Path) -> None:
@@ -198,12 +196,12 @@ def _write_key(source: Path, target: Path) -> None:
 
 
 async def check_copies(connection: Connection) -> list[StoredId]:
-    """Prove that the server refuses copies of what it holds; return the messages whose ids were asked for.
+    """Check that the server refuses copies of its messages; return the messages whose copies it refused.
 
-    Only ids younger than a stream's duplicate window are remembered by any server: of an older backup there is none, and its
-    messages are too old to be accepted again. Raises `BackupRefused` if a copy would be stored, `BusUnavailable`.
+    A server remembers only ids younger than a stream's duplicate window. An older backup has none of these, and its messages
+    are too old to be accepted again. Raises `BackupRefused` if a copy would be stored, `BusUnavailable`.
     """
-    asked: list[StoredId] = []
+    refused: list[StoredId] = []
     for stream in await list_streams(connection.jetstream):
         subject = SUBJECTS[TASKS] if stream.name == TASKS else SUBJECTS[AUDIT]
         subjects = stream.config.get("subjects")
@@ -217,5 +215,5 @@ async def check_copies(connection: Connection) -> list[StoredId]:
             raise BackupRefused(
                 f"stream {stream.name} would store a copy of its last message: start nats-server again, then check again"
             )
-        asked.append(known)
-    return asked
+        refused.append(known)
+    return refused

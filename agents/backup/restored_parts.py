@@ -1,7 +1,7 @@
-"""What was restored of a backup, as the notary is told of it, and whether what waits is handled.
+"""The streams that were restored from a backup, for the notary's log, and whether agents handle their waiting messages.
 
-A restored stream is younger than its messages, so that agents refuse them as replays. `restored_streams` tells which streams
-are those of a signed backup. A notary puts that into its log and its key book. `check_waiting` reads the book as agents do.
+A restored stream is younger than its messages, so agents refuse them as replays. `restored_streams` returns the streams of a
+signed backup, which a notary names in its log and its key book. `check_waiting` reads the book as agents do.
 """
 
 from __future__ import annotations
@@ -20,37 +20,35 @@ from sealbus.bus.streams.snapshot import list_streams, stored_from
 from sealbus.envelopes.errors import BackupRefused, ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.message.restored import RestoredStream
 
-__all__ = ["WaitingPart", "check_waiting", "last_restored", "restored_streams"]
-
 WITHIN: Final = 30.0
-"""Seconds that a notary has to compare a restored stream with its log, and to say so."""
+"""Seconds that a notary has to compare a restored stream with its log, and to write its key book."""
 _PAUSE: Final = 0.5
 
 
 async def restored_streams(request: Request, manifest: Manifest) -> list[RestoredStream]:
-    """Return the streams of a backup, but those of records, as they are on the server since it was restored.
+    """Return the restored streams of a backup, as they are on the server, without those of records.
 
-    Raises `BackupRefused` if a stream ends before the backup did, `ConfigurationError` if one is not there or is not younger
-    than the one that it was restored from, `BusUnavailable`.
+    Raises `BackupRefused` if a stream ends before the backup's end, `ConfigurationError` if a stream is missing or is not
+    younger than its original, `BusUnavailable`.
     """
-    found: list[RestoredStream] = []
-    for one in manifest.streams:
-        if one.audit:
+    restored: list[RestoredStream] = []
+    for stream in manifest.streams:
+        if stream.audit:
             continue
-        state = await existing_stream(request, one.name)
-        if state.created == one.created:
-            # A cold copy: the stream is the one that it was.
+        state = await existing_stream(request, stream.name)
+        if state.created == stream.created:
+            # A cold copy: the stream is still the original.
             continue
         last = await last_restored(request, state)
-        if last < one.last:
-            raise BackupRefused(f"stream {one.name} ends at {last} instead of {one.last}")
+        if last < stream.last:
+            raise BackupRefused(f"stream {stream.name} ends at {last} instead of {stream.last}")
         try:
-            found.append(RestoredStream(stream=one.name, before=one.created, created=state.created, last=last))
+            restored.append(RestoredStream(stream=stream.name, before=stream.created, created=state.created, last=last))
         except LogError as error:
             raise ConfigurationError(
-                f"stream {one.name} was created before the backup's: the server's clock is wrong"
+                f"stream {stream.name} was created before the backup's: the server's clock is wrong"
             ) from error
-    return found
+    return restored
 
 
 async def last_restored(request: Request, state: StreamState) -> int:
@@ -68,7 +66,7 @@ async def last_restored(request: Request, state: StreamState) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingPart:
-    """A stream of work that holds messages from before it was restored. `counts` is whether agents take them."""
+    """A stream of work with messages from before it was restored. `counts` is whether agents accept them."""
 
     stream: str
     last: int
@@ -76,11 +74,11 @@ class WaitingPart:
 
 
 async def check_waiting(request: Request, known: RestoredStreams, *, within: float = WITHIN) -> list[WaitingPart]:
-    """Return the restored streams of work, and whether agents take what they hold.
+    """Return the restored streams of work, and whether agents accept their messages.
 
     A notary that has just started has `within` seconds to write its key book. Raises `BusUnavailable`.
     """
-    found, end = list[WaitingPart](), asyncio.get_running_loop().time() + within
+    parts, end = list[WaitingPart](), asyncio.get_running_loop().time() + within
     for state in await list_streams(request):
         if state.name not in (TASKS, EVENTS):
             continue
@@ -88,13 +86,13 @@ async def check_waiting(request: Request, known: RestoredStreams, *, within: flo
         if first is None or first.stored >= state.created:
             continue
         restored = await _known_by(known, state.created, end)
-        counts = any((one.stream, one.created) == (state.name, state.created) for one in restored)
-        found.append(WaitingPart(stream=state.name, last=await last_restored(request, state), counts=counts))
-    return found
+        counts = any((stream.stream, stream.created) == (state.name, state.created) for stream in restored)
+        parts.append(WaitingPart(stream=state.name, last=await last_restored(request, state), counts=counts))
+    return parts
 
 
 async def _known_by(known: RestoredStreams, created: int, end: float) -> Sequence[RestoredStream]:
-    """Return what is known of restored streams once it is known, nothing if it is not at `end` of the loop's clock."""
+    """Wait for the restored streams that the key book names, until `end` of the loop's clock; then return none."""
     while True:
         try:
             return await known.restored(created)

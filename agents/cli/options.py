@@ -112,7 +112,7 @@ def login_options(function: F) -> F:
     def with_flags(
         *, issuer: str | None, client_id: str | None, resource: str | None, file: str | None, **given: Any
     ) -> Any:
-        from sealbus.agents.runtime.settings.settings import Flag
+        from sealbus.agents.runtime.settings.source import Flag
 
         said = {"issuer": issuer, "client-id": client_id, "resource": resource}
         flags = [

@@ -26,7 +26,7 @@ from sealbus.agents.console.search import DecisionSearch
 from sealbus.agents.console.sessions import Sessions
 from sealbus.agents.console.views import Views
 from sealbus.agents.console.what_if import WhatIfRefused
-from sealbus.agents.edge.app import Application, Methods
+from sealbus.agents.edge.http.application import Application, Methods
 from sealbus.agents.edge.http.problem import STATUS, EdgeError, problem, problem_of
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.rate_limits import TokenBuckets

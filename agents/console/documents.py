@@ -166,7 +166,7 @@ class VerdictDocument(TypedDict):
 
 
 class ApprovalDocument(TypedDict):
-    """A task that waits, as the edge shows it (`sealbus.agents.edge.approvals`)."""
+    """A task that waits, as the edge shows it (`sealbus.agents.edge.v1.approvals`)."""
 
     id: str
     task: str

@@ -1,7 +1,7 @@
 """Runs the roles of one control process together, until it is told to stop or one of them ends.
 
-A role is opened, runs until it is cancelled, and reports its problems. Roles are opened one after the other while those
-before already run: no other role can connect to NATS before the callout answers.
+A role is opened, runs until it is cancelled, and reports its problems. Roles are opened one after the other, while earlier
+roles already run: no other role can connect to NATS before the callout answers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.bus.telemetry import Counters
 
-__all__ = ["CONTROL", "Control", "Opener", "Role"]
-
 CONTROL: Final = "control"
 """The name of the control process's workload."""
 STARTING: Final = "starting"
@@ -29,7 +27,7 @@ class Role(Protocol):
 
     @property
     def problem(self) -> str:
-        """The reason why this role cannot do its work now, in a few words without content; empty if it can."""
+        """Why this role cannot do its work now, in a few words that quote no message; empty if it can."""
         ...
 
     async def run(self) -> None:
@@ -58,8 +56,8 @@ class Control:
     async def run(self, stop: asyncio.Event) -> None:
         """Open and run every role until `stop` is set.
 
-        A role that ends early or raises ends the others, and its error is raised: half a control process would look healthy
-        from outside; an ended one is started again.
+        A role that ends early or raises ends the others, and its error is raised. Half a control process would look healthy
+        from outside, while an ended process is started again.
         """
         async with asyncio.TaskGroup() as group:
             running = []
@@ -76,9 +74,9 @@ class Control:
                 task.cancel()
 
     def not_ready(self) -> dict[str, str]:
-        """Return the reason why each role cannot do its work, by role; empty if all can. Answers from memory."""
-        found = {name: self._roles[name].problem if name in self._roles else STARTING for name in self._openers}
-        return {name: problem for name, problem in found.items() if problem}
+        """Return why roles cannot do their work, by role; empty if all can. Answers from memory."""
+        problems = {name: self._roles[name].problem if name in self._roles else STARTING for name in self._openers}
+        return {name: problem for name, problem in problems.items() if problem}
 
     async def _run(
         self, name: str, opener: Callable[[], AbstractAsyncContextManager[Role]], entered: asyncio.Event
@@ -95,5 +93,5 @@ async def _first_of(*events: asyncio.Event) -> None:
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waiting:
-            one.cancel()
+        for task in waiting:
+            task.cancel()

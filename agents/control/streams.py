@@ -1,6 +1,6 @@
-"""The role `streams`: looks at the streams and at what waits in them for each agent, and shows it at /metrics.
+"""The role `streams`: counts the messages of streams, and those that wait for each agent, and shows the counts at /metrics.
 
-Only counts are read: what streams hold is never asked for. Any number of processes may have the role: all show the same.
+Messages are never read. Any number of processes may have the role: all show the same.
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["LOOK_EVERY", "StreamGauges", "open_streams"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 5.0
-"""Seconds between two looks: a scrape every 15 s sees no older figures than these."""
+"""Seconds between two reads: a scrape every 15 s sees no older figures than these."""
 _WITHIN: Final = 5.0
-"""Seconds for all answers of one look."""
+"""Seconds for all answers of one read."""
 
 
 class StreamGauges:
-    """What the broker last said of its streams and agents, as gauges of `counters`."""
+    """The newest figures of the broker's streams and agents, as gauges of `counters`."""
 
     def __init__(
         self, request: Request, counters: Counters, *, names: Names, own: OwnSubjects, every: float = LOOK_EVERY
@@ -46,10 +44,14 @@ class StreamGauges:
         self._streams: list[StreamState] = []
         self._agents: list[AgentSeen] = []
         self.problem = "the broker was not asked yet"
-        """Why figures are missing or old; empty if they are not."""
-        counters.gauges("sealbus_stream_bytes", ("stream",), lambda: {(one.name,): one.bytes for one in self._streams})
+        """Why figures are missing; empty if they are there."""
         counters.gauges(
-            "sealbus_stream_messages", ("stream",), lambda: {(one.name,): one.messages for one in self._streams}
+            "sealbus_stream_bytes", ("stream",), lambda: {(stream.name,): stream.bytes for stream in self._streams}
+        )
+        counters.gauges(
+            "sealbus_stream_messages",
+            ("stream",),
+            lambda: {(stream.name,): stream.messages for stream in self._streams},
         )
         counters.gauges("sealbus_stream_limit_bytes", ("stream", "when_full"), self._limits)
         counters.gauges("sealbus_agent_processes", ("agent",), self._processes)
@@ -57,19 +59,19 @@ class StreamGauges:
         counters.gauges("sealbus_agent_unsettled_messages", ("agent", "stream"), lambda: self._queued("in_hand"))
 
     async def run(self) -> None:
-        """Look again and again until cancelled. What cannot be read is no longer shown, rather than as it was."""
+        """Read the figures again and again until cancelled. Figures that cannot be read are no longer shown."""
         while True:
             before = self.problem
-            await self._look()
+            await self._read()
             if self.problem != before:
-                _log.log(
+                _logger.log(
                     logging.WARNING if self.problem else logging.INFO,
                     "figures of streams: %s",
                     self.problem or "read again",
                 )
             await asyncio.sleep(self._every)
 
-    async def _look(self) -> None:
+    async def _read(self) -> None:
         streams: list[StreamState] = []
         agents: list[AgentSeen] = []
         problem = ""
@@ -79,27 +81,29 @@ class StreamGauges:
                 tasks, events = [await consumer_states(self._request, name) for name in (TASKS, EVENTS)]
             agents = agents_seen(tasks, events, {}, names=self._names, own=self._own)
         except (BusUnavailable, TimeoutError) as error:
-            # A server answers nothing at all to what is not permitted.
-            missing = "consumers are not told (is CONSUMER.LIST permitted?)" if streams else "streams are not told"
+            # A server gives no answer to a request that is not permitted.
+            missing = (
+                "consumers cannot be listed (is CONSUMER.LIST permitted?)" if streams else "streams cannot be listed"
+            )
             problem = f"{missing}: {str(error) or 'no answer'}"
         self._streams, self._agents, self.problem = streams, agents, problem
 
     def _limits(self) -> dict[tuple[str, ...], float]:
-        found: dict[tuple[str, ...], float] = {}
-        for one in self._streams:
-            most = one.config.get("max_bytes")
+        limits: dict[tuple[str, ...], float] = {}
+        for stream in self._streams:
+            most = stream.config.get("max_bytes")
             if isinstance(most, int) and most > 0:
-                found[one.name, "refuses" if one.config.get("discard") == "new" else "drops"] = float(most)
-        return found
+                limits[stream.name, "refuses" if stream.config.get("discard") == "new" else "drops"] = float(most)
+        return limits
 
     def _processes(self) -> dict[tuple[str, ...], float]:
-        return {(one.token,): one.processes for one in self._agents}
+        return {(agent.token,): agent.processes for agent in self._agents}
 
     def _queued(self, count: str) -> dict[tuple[str, ...], float]:
         return {
-            (one.token, stream): getattr(queue, count)
-            for one in self._agents
-            for stream, queue in ((TASKS, one.tasks), (EVENTS, one.events))
+            (agent.token, stream): getattr(queue, count)
+            for agent in self._agents
+            for stream, queue in ((TASKS, agent.tasks), (EVENTS, agent.events))
             if queue is not None
         }
 

@@ -1,4 +1,4 @@
-"""A server as a child process: it dies with its parent, its log is kept and read, and it is stopped reliably."""
+"""A server as a child process: it dies with its parent, its log is stored and read, and it is stopped reliably."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ChildProcess"]
-
 _LINE_BYTES: Final = 65_536
 """Bytes kept of a line that does not end."""
 
 _LOG_BYTES: Final = 8_388_608
-"""Size at which a log file is moved to `.1` and a new one begun: a storm of refused connections must not fill a disk."""
+"""Bytes of a log file before it is moved to `.1` and a new file begins: a storm of refused connections must not fill a
+disk."""
 
-# Run in the child before the server. Between fork and exec of a process with threads (gRPC has some) hardly anything may be
-# called, hence a small program instead of a hook. PR_SET_PDEATHSIG is 1; it survives exec.
+# Run in the child before the server. Between fork and exec of a process with threads (gRPC has some) few functions are safe
+# to call, so this is a small program instead of a hook. PR_SET_PDEATHSIG is 1; it survives exec.
 _DIE_WITH_PARENT: Final = """
 import os, signal, sys
 parent, *command = sys.argv[1:]
@@ -37,8 +36,8 @@ os.execv(command[0], command)
 class ChildProcess:
     """One process, made by `start`. Give `drain` and `wait` to a task each; end it with `stop`.
 
-    It is sent SIGTERM when this process ends for any reason (Linux), but not at a Ctrl-C meant for this process. `on_line` is
-    called with each line of its standard error as it comes; `held` are file descriptors that it keeps open until it ends.
+    It gets SIGTERM when this process ends for any reason (Linux), but not at a Ctrl-C for this process. `on_line` is called
+    with each line of its standard error; `held` are file descriptors that it keeps open until it ends.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path, on_line: Callable[[str], None]) -> None:
@@ -119,7 +118,7 @@ class ChildProcess:
 
     async def kill(self) -> None:
         """Send SIGKILL and return when the process is gone."""
-        # No signal follows: to signal a process that has ended may reap it, and its exit code is then unknown to `wait`.
+        # No second signal: signalling an ended process may reap it, and `wait` then does not get its exit code.
         self.signal(signal.SIGKILL)
         await self._process.wait()
 

@@ -1,4 +1,4 @@
-"""A port of loopback that is held from the moment its number is known until its server listens, and between restarts."""
+"""A loopback port that is held from the moment its number is known until its server listens, and between restarts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["held_port"]
-
 
 @contextmanager
 def held_port(port: int = 0) -> Generator[int, None, None]:
     """Hold `port` of 127.0.0.1 and yield its number; 0 holds a port that the system chooses.
 
-    Until the end the system gives this port to no other program. A server that sets SO_REUSEADDR, as servers do, listens on
-    it meanwhile, in this process or another, and may stop and listen again. Raises `OSError` if `port` is in use. Only Linux
-    lets a server share a port with the socket that holds it; elsewhere the port is free again when its number is yielded.
+    Until the end the system gives this port to no other program. A server that sets SO_REUSEADDR, as servers do, can listen
+    on it meanwhile, in this process or another, and can stop and listen again. Raises `OSError` if `port` is in use. Only
+    Linux lets a server share a port with the socket that holds it; on other systems the port is free again once it is
+    yielded.
     """
     with socket.socket() as holder:
         if port:

@@ -1,14 +1,13 @@
-"""The settings of `sealbus dev`: what it takes from ./sealbus.toml, and the file that it writes for other terminals.
+"""The settings of `sealbus dev`: those that it reads from ./sealbus.toml, and the file that it writes for other terminals.
 
-Names, own subjects, users and how work is done are taken over, addresses and paths are not. The written file also describes
-the log of the development notary, in the state folder, with a key made at the first start.
+Names, own subjects, users and settings of work apply, addresses and paths do not. The written file also describes the log of
+the development notary, in the state folder, with a key made at the first start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tomllib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,50 +16,39 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.agents.control.control import Role
 from sealbus.agents.control.notary.keys import load_signers, make_key_file
 from sealbus.agents.control.notary.notary import Notary
 from sealbus.agents.control.notary.role import open_notary
 from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
+from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.edge.egress.exit import open_exit
 from sealbus.agents.runtime.settings.schema import ClientTable, IssuerTable
-from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
-from sealbus.agents.runtime.settings.source import Key, dotted, file_entries
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.agents.runtime.settings.source import Flag, Key, dotted, file_entries
 from sealbus.bus.background import Background
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "CONSOLE",
-    "DEFAULT_TRUST_DOMAIN",
-    "NOTARY",
-    "Declared",
-    "DevLog",
-    "read_declared",
-    "running_console",
-    "running_exit",
-    "running_notary",
-    "write_settings",
-]
-
 DEFAULT_TRUST_DOMAIN = "example.org"
 _TEMPLATE = "/agent/{name}"
 
 _READ: Final = frozenset({"trust_domain", "agents", "subjects"})
 _KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "limits", "streams", "worker"})
-"""Tables that apply unchanged: they are about work, not about addresses, or about those of others."""
+"""Tables that apply unchanged: they are about work, or about addresses outside the environment."""
 _OF_PROJECT: Final = frozenset({("dev", "agents"), ("dev", "policy"), ("dev", "users"), ("client", "name")})
 """Keys that are about the project itself."""
 _MCP: Final = ("edge", "mcp")
 _DOORS: Final = frozenset({_MCP, ("edge", "a2a")})
 _SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
-"""And these keys of a table that is about addresses: whoever writes a page or a tool's client against the edge needs them."""
+"""Keys that apply unchanged in a table about addresses: clients of the edge, such as pages and tools, need them."""
 _OURS: Final = frozenset(
     {("context", "minters"), ("streams", "replicas"), ("trust", "notaries"), (*_MCP, "state_keys")}
 )
-"""Keys that the development environment sets: its edge mints, it has one server, and its own notary or none."""
+"""Keys that the development environment sets: its edge mints, it has one server, and at most its own notary."""
 
 NOTARY = "notary"
 """The workload name of its notary."""
@@ -68,134 +56,9 @@ CONSOLE = "console"
 """The workload name of its console (`sealbus.agents.console.agent`)."""
 
 
-def write_settings(
-    path: Path,
-    *,
-    declared: Declared,
-    issuer: str,
-    issuers: Sequence[IssuerTable] = (),
-    access: Path,
-    nats: str,
-    server_id: SpiffeId,
-    workload_api: str,
-    engine: str,
-    bundle: Path,
-    opa: str,
-    edge_id: SpiffeId,
-    edge_address: str,
-    token_service: str,
-    actions: Sequence[str],
-    max_bytes: int,
-    policy: Path,
-    token_key: Path | None = None,
-    state_key: Path | None = None,
-    log: DevLog | None = None,
-    console: str = "",
-    development: bool = False,
-) -> None:
-    """Write `path` by rename, mode 0600. For these values TOML basic strings and JSON strings are the same."""
-    # Every claim of the declared users: the edge passes on only listed claims, here too.
-    claims = {claim: claim for claim in sorted({claim for user in declared.users for claim in user.claims})}
-    own = IssuerTable(issuer=issuer, algorithms=("ES256",), claims=claims, keep_tokens=token_key is not None)
-    lines = [
-        "# Written by `sealbus dev`, and gone when it stops.",
-        f"trust_domain = {_text(declared.trust_domain)}",
-        f"nats = [{_text(nats)}]",
-        f"nats_ids = [{_text(server_id.value)}]",
-        f"workload_api = {_text(workload_api)}",
-        *(["development = true"] if development else []),
-        "[policy]",
-        f"engine = {_text(engine)}",
-        f"bundle = {_text(str(bundle))}",
-        *([f"opa = {_text(opa)}"] if opa else []),
-        "[agents]",
-        f"template = {_text(declared.template)}",
-        *(
-            f"{_text(name)} = {_text(spiffe_id.value)}"
-            for name, spiffe_id in {"edge": edge_id, **declared.table}.items()
-        ),
-        *_tables(
-            {
-                ("context", "minters"): [edge_id.value],
-                **({("trust", "notaries"): [declared.names().id_of(NOTARY).value]} if log is not None else {}),
-                ("streams", "max_bytes", "tasks"): max_bytes,
-                ("streams", "max_bytes", "audit"): max_bytes,
-                ("edge", "address"): edge_address,
-                ("edge", "resource"): f"http://{edge_address}",
-                ("edge", "token_service"): token_service,
-                ("edge", "actions"): list(actions),
-                **({("console", "address"): console} if console else {}),
-                **({("edge", "token_key"): str(token_key)} if token_key is not None else {}),
-                **declared.kept,
-                **({(*_MCP, "state_keys"): [str(state_key)]} if state_key is not None else {}),
-            }
-        ),
-        *(line for one in declared.own for line in _own_subject(one)),
-        *(line for one in (own, *issuers) for line in _issuer(one)),
-        *(_notary(log) if log is not None else []),
-        "[client]",
-        f"name = {_text(declared.client)}",
-        f"token_service = {_text(f'https://{token_service}')}",
-        f"issuer = {_text(issuer)}",
-        'client_id = "sealbus-cli"',
-        "[dev]",
-        f"issuer = {_text(issuer)}",
-        f"access = {_text(str(access))}",
-        f"policy = {_text(str(policy))}",
-    ]
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-    temporary.replace(path)
-
-
-def _text(value: object) -> str:
-    # No JSON escapes for non-ASCII characters: TOML has no surrogates.
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _tables(values: Mapping[Key, object]) -> list[str]:
-    lines = []
-    for table in dict.fromkeys(key[0] for key in values):
-        lines.append(f"[{table}]")
-        lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
-    return lines
-
-
-def _issuer(row: IssuerTable) -> list[str]:
-    said = row.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
-    return [
-        "[[edge.issuers]]",
-        *(f"{name} = {_text(value)}" for name, value in said.items()),
-        "[edge.issuers.claims]",
-        *(f"{_text(name)} = {_text(value)}" for name, value in row.claims.items()),
-    ]
-
-
-def _notary(log: DevLog) -> list[str]:
-    return [
-        "[control.notary]",
-        f"origin = {_text(log.origin)}",
-        f"keys = [{_text(str(log.key))}]",
-        f"folder = {_text(str(log.folder))}",
-        # There is no other one; after a restart with new keys it need not wait long for itself.
-        "lease = 2",
-    ]
-
-
-def _own_subject(one: OwnSubject) -> list[str]:
-    return [
-        f"[subjects.{_text(one.subject)}]",
-        f"kind = {_text(str(one.kind))}",
-        f"owner = {_text(one.owner.value)}",
-        f"action = {_text(one.action)}",
-    ]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a project declares. `agents` are the names that it mentions, including owners of own subjects."""
+    """The declarations of a project. `agents` are all names in it, including owners of own subjects."""
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     template: str = _TEMPLATE
@@ -225,33 +88,33 @@ class Declared:
     """Whether the exit exchanges users' tokens for some of them."""
 
     def names(self) -> Names:
-        """Return names and SPIFFE IDs as the project declares them; `edge` stands for the edge unless it is listed."""
+        """Return the declared names and SPIFFE IDs; `edge` is the name of the edge unless another is listed."""
         domain = TrustDomain(self.trust_domain)
         return Names(domain, self.template, {"edge": domain.id(EDGE_PATH), **self.table})
 
 
 def read_declared(path: Path) -> Declared:
-    """Return what the settings file `path` declares; nothing if there is no such file.
+    """Return the declarations in the settings file `path`; none if there is no such file.
 
-    Raises `ConfigurationError`, one line, for what the settings would not accept either.
+    Raises `ConfigurationError`, one line, for a file that is invalid as settings.
     """
     if not path.exists():
         return Declared()
     entries = file_entries(path)
-    said = entries.get(("trust_domain",))
+    named = entries.get(("trust_domain",))
     settings = load_settings(
         path,
         environment={},
-        # The development environment sets these itself; a file may leave them out, and their values do not matter here.
+        # The environment sets these itself. A file may leave them out, and their values do not matter here.
         flags=[
             Flag(option="sealbus dev", key="nats", value=["tls://127.0.0.1:4222"]),
             Flag(option="sealbus dev", key="policy.engine", value="embedded"),
-            Flag(option="sealbus dev", key="trust_domain", value=None if said else DEFAULT_TRUST_DOMAIN),
+            Flag(option="sealbus dev", key="trust_domain", value=None if named else DEFAULT_TRUST_DOMAIN),
         ],
     )
     names = settings.names
     listed = [key[1] for key in entries if key[0] == "agents" and key[1] != "template"]
-    owners = [name for one in settings.own_subjects if (name := names.name_of(one.owner)) is not None]
+    owners = [name for subject in settings.own_subjects if (name := names.name_of(subject.owner)) is not None]
     sender = [settings.client.name] if ("client", "name") in entries else []
     template = entries.get(("agents", "template"))
     # Read again unparsed: a user without claims is an empty table, which the settings' keys do not represent.
@@ -289,7 +152,7 @@ def _shown(key: Key) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DevLog:
-    """The places of the log and its key, and its name."""
+    """The paths of the log and its key, and its origin."""
 
     origin: str
     key: Path
@@ -310,6 +173,140 @@ class DevLog:
         return signer.verifier.text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevSettings:
+    """The settings that `sealbus dev` writes: what the project declares, and where the parts of the environment are.
+
+    `nats` and `workload_api` are URLs; `edge_address`, `token_service` and `console` are HOST:PORT. `opa` is the socket of
+    OPA, `bundle` the policy in force, `policy` the folder that it is built from.
+    """
+
+    declared: Declared
+    issuer: str
+    issuers: Sequence[IssuerTable] = ()
+    access: Path
+    nats: str
+    server_id: SpiffeId
+    workload_api: str
+    engine: str
+    bundle: Path
+    opa: str = ""
+    edge_address: str
+    token_service: str
+    actions: Sequence[str]
+    max_bytes: int
+    policy: Path
+    token_key: Path | None = None
+    state_key: Path | None = None
+    log: DevLog | None = None
+    console: str = ""
+    development: bool = False
+
+    def write(self, path: Path) -> None:
+        """Write `path` by rename, mode 0600."""
+        replace_file(path, ("\n".join(self._lines()) + "\n").encode(), mode=PRIVATE)
+
+    def _lines(self) -> list[str]:
+        declared = self.declared
+        # All claims of the declared users: the edge passes on only listed claims, here too.
+        claims = {claim: claim for claim in sorted({claim for user in declared.users for claim in user.claims})}
+        own_issuer = IssuerTable(
+            issuer=self.issuer, algorithms=("ES256",), claims=claims, keep_tokens=self.token_key is not None
+        )
+        return [
+            "# Written by `sealbus dev`, and gone when it stops.",
+            f"trust_domain = {_text(declared.trust_domain)}",
+            f"nats = [{_text(self.nats)}]",
+            f"nats_ids = [{_text(self.server_id.value)}]",
+            f"workload_api = {_text(self.workload_api)}",
+            *(["development = true"] if self.development else []),
+            "[policy]",
+            f"engine = {_text(self.engine)}",
+            f"bundle = {_text(str(self.bundle))}",
+            *([f"opa = {_text(self.opa)}"] if self.opa else []),
+            "[agents]",
+            f"template = {_text(declared.template)}",
+            *(
+                f"{_text(name)} = {_text(spiffe_id.value)}"
+                for name, spiffe_id in {"edge": declared.names().id_of("edge"), **declared.table}.items()
+            ),
+            *_tables(self._values()),
+            *(line for subject in declared.own for line in _own_subject(subject)),
+            *(line for issuer in (own_issuer, *self.issuers) for line in _issuer(issuer)),
+            *(_notary(self.log) if self.log is not None else []),
+            "[client]",
+            f"name = {_text(declared.client)}",
+            f"token_service = {_text(f'https://{self.token_service}')}",
+            f"issuer = {_text(self.issuer)}",
+            'client_id = "sealbus-cli"',
+            "[dev]",
+            f"issuer = {_text(self.issuer)}",
+            f"access = {_text(str(self.access))}",
+            f"policy = {_text(str(self.policy))}",
+        ]
+
+    def _values(self) -> dict[Key, object]:
+        """Return the settings that are written by key, among them the declared ones that apply unchanged."""
+        names = self.declared.names()
+        return {
+            ("context", "minters"): [names.id_of("edge").value],
+            **({("trust", "notaries"): [names.id_of(NOTARY).value]} if self.log is not None else {}),
+            ("streams", "max_bytes", "tasks"): self.max_bytes,
+            ("streams", "max_bytes", "audit"): self.max_bytes,
+            ("edge", "address"): self.edge_address,
+            ("edge", "resource"): f"http://{self.edge_address}",
+            ("edge", "token_service"): self.token_service,
+            ("edge", "actions"): list(self.actions),
+            **({("console", "address"): self.console} if self.console else {}),
+            **({("edge", "token_key"): str(self.token_key)} if self.token_key is not None else {}),
+            **self.declared.kept,
+            **({(*_MCP, "state_keys"): [str(self.state_key)]} if self.state_key is not None else {}),
+        }
+
+
+def _text(value: object) -> str:
+    # Of these values JSON strings are TOML basic strings. No JSON escapes for non-ASCII characters: TOML has no surrogates.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _tables(values: Mapping[Key, object]) -> list[str]:
+    lines = []
+    for table in dict.fromkeys(key[0] for key in values):
+        lines.append(f"[{table}]")
+        lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
+    return lines
+
+
+def _issuer(row: IssuerTable) -> list[str]:
+    values = row.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
+    return [
+        "[[edge.issuers]]",
+        *(f"{name} = {_text(value)}" for name, value in values.items()),
+        "[edge.issuers.claims]",
+        *(f"{_text(name)} = {_text(value)}" for name, value in row.claims.items()),
+    ]
+
+
+def _notary(log: DevLog) -> list[str]:
+    return [
+        "[control.notary]",
+        f"origin = {_text(log.origin)}",
+        f"keys = [{_text(str(log.key))}]",
+        f"folder = {_text(str(log.folder))}",
+        # There is no other notary. After a restart with new keys it waits only for its former self.
+        "lease = 2",
+    ]
+
+
+def _own_subject(subject: OwnSubject) -> list[str]:
+    return [
+        f"[subjects.{_text(subject.subject)}]",
+        f"kind = {_text(str(subject.kind))}",
+        f"owner = {_text(subject.owner.value)}",
+        f"action = {_text(subject.action)}",
+    ]
+
+
 @asynccontextmanager
 async def running_exit(settings: Settings) -> AsyncGenerator[None, None]:
     """Run the exit of `settings` while entered."""
@@ -326,12 +323,8 @@ async def running_exit(settings: Settings) -> AsyncGenerator[None, None]:
 @asynccontextmanager
 async def running_notary(settings: Settings) -> AsyncGenerator[Notary, None]:
     """Run the notary of `settings` while entered."""
-    async with open_notary(settings, name=NOTARY) as notary, asyncio.TaskGroup() as group:
-        running = group.create_task(notary.run(), name="notary")
-        try:
-            yield notary
-        finally:
-            running.cancel()
+    async with open_notary(settings, name=NOTARY) as notary, _running(notary):
+        yield notary
 
 
 @asynccontextmanager
@@ -339,8 +332,14 @@ async def running_console(settings: Settings) -> AsyncGenerator[None, None]:
     """Run the console of `settings` while entered."""
     from sealbus.agents.console.console import open_console
 
-    async with open_console(settings, counters=Counters()) as console, asyncio.TaskGroup() as group:
-        running = group.create_task(console.run(), name="console")
+    async with open_console(settings, counters=Counters()) as console, _running(console):
+        yield
+
+
+@asynccontextmanager
+async def _running(role: Role) -> AsyncGenerator[None, None]:
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(role.run())
         try:
             yield
         finally:

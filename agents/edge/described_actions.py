@@ -9,15 +9,12 @@ from functools import cached_property
 from typing import Any, Final
 
 from sealbus.agents.edge.front import Exposed
-from sealbus.agents.edge.http.problem import EdgeError
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.schema import REFERENCE, ActionSchema, AgentSchema, reachable
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, ConfigurationError, Denied, HandlingError
-
-__all__ = ["DescribedAction", "described_actions"]
 
 _DEFS: Final = "#/$defs/"
 _VALUE: Final = "value"
@@ -47,7 +44,7 @@ class DescribedAction:
     @cached_property
     def takes(self) -> Schema:
         """The JSON schema of what it takes."""
-        return self._standing(self._taken, wrapped=_VALUE if self._wraps_value else "")
+        return self._self_contained(self._body_schema, wrapped=_VALUE if self._wraps_value else "")
 
     @cached_property
     def gives(self) -> Schema | None:
@@ -57,20 +54,20 @@ class DescribedAction:
             return None
         if self.action.parts:
             schema = {"type": "array", "items": schema}
-        return self._standing(schema, wrapped=_RESULT if self._wraps_result else "")
+        return self._self_contained(schema, wrapped=_RESULT if self._wraps_result else "")
 
     @property
     def takes_text(self) -> bool:
         """Whether it takes a text, as the member `value`."""
-        return self._resolved(self._taken).get("type") == "string"
+        return self._resolved(self._body_schema).get("type") == "string"
 
     @property
-    def _taken(self) -> Schema:
+    def _body_schema(self) -> Schema:
         return self.action.takes[JSON]
 
     @cached_property
     def _wraps_value(self) -> bool:
-        return not self._is_object(self._taken)
+        return not self._is_object(self._body_schema)
 
     @cached_property
     def _wraps_result(self) -> bool:
@@ -81,10 +78,10 @@ class DescribedAction:
         value = arguments[_VALUE] if self._wraps_value else arguments
         return Content(body=json.dumps(value, ensure_ascii=False).encode(), typ=JSON)
 
-    def given(self, *bodies: Content) -> dict[str, Any]:
+    def decoded_result(self, *bodies: Content) -> dict[str, Any]:
         """Return what an answer, or its parts, say; raise `HandlingError` (`bad_result`) for what is not JSON."""
         try:
-            values = [json.loads(one.body) for one in bodies if one.typ == JSON]
+            values = [json.loads(body.body) for body in bodies if body.typ == JSON]
         except ValueError as error:
             raise HandlingError(Code.BAD_RESULT, "the answer is no JSON") from error
         if len(values) != len(bodies):
@@ -115,7 +112,7 @@ class DescribedAction:
             schema, seen = self.models[schema["$ref"].removeprefix(REFERENCE)], seen + 1
         return schema
 
-    def _standing(self, schema: Schema, *, wrapped: str) -> Schema:
+    def _self_contained(self, schema: Schema, *, wrapped: str) -> Schema:
         """Return a schema without references out of it."""
         needed = reachable([schema if wrapped else self._resolved(schema)], self.models)
         root = (
@@ -124,8 +121,8 @@ class DescribedAction:
             else dict(self._resolved(schema))
         )
         standing = {**root, **({"$defs": needed} if needed else {})}
-        found: Schema = json.loads(json.dumps(standing).replace(f'"{REFERENCE}', f'"{_DEFS}'))
-        return found
+        complete: Schema = json.loads(json.dumps(standing).replace(f'"{REFERENCE}', f'"{_DEFS}'))
+        return complete
 
 
 def described_actions(
@@ -141,7 +138,7 @@ def described_actions(
     Actions that take bytes, which no argument holds, are left out under a pattern for all verbs of an agent. Raises
     `ConfigurationError`, one line that names `setting`, for a pattern that names nothing of what is exposed and described.
     """
-    found: dict[str, DescribedAction] = {}
+    described: dict[str, DescribedAction] = {}
     for pattern in patterns:
         agent, _, verb = pattern.partition(".")
         named = [
@@ -151,22 +148,16 @@ def described_actions(
             for schema in schemas
             for action in schema.actions
             if schema.agent == agent and verb in ("*", action.verb) and JSON in action.takes
-            if _is_exposed(exposed, agent, action.verb)
+            if exposed.shows(agent, action.verb)
         ]
         if not named:
             raise ConfigurationError(
                 f"{setting} {pattern!r}: nothing that edge.actions exposes and edge.schemas describes"
             )
-        found |= {one.name: one for one in named}
-    unknown = [one for one in scopes if not any(one in (name, f"{name.partition('.')[0]}.*") for name in found)]
+        described |= {action.name: action for action in named}
+    unknown = [
+        pattern for pattern in scopes if not any(pattern in (name, f"{name.partition('.')[0]}.*") for name in described)
+    ]
     if unknown:
         raise ConfigurationError(f"{setting}: the scope of {unknown[0]!r} is for nothing that is here")
-    return tuple(found.values())
-
-
-def _is_exposed(exposed: Exposed, agent: str, verb: str) -> bool:
-    try:
-        exposed.action(agent, verb)
-    except EdgeError:
-        return False
-    return True
+    return tuple(described.values())

@@ -24,22 +24,22 @@ from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.reachable import network_of
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
-from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
-from sealbus.agents.edge.oauth.assertion import Assertions
+from sealbus.agents.edge.oauth.bound.dpop import Nonces
+from sealbus.agents.edge.oauth.bound.possession import Possession
 from sealbus.agents.edge.oauth.client_authentication import client_authentication
-from sealbus.agents.edge.oauth.dpop import Nonces
-from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_loopback, is_secure_url
-from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
-from sealbus.agents.edge.oauth.possession import Possession
+from sealbus.agents.edge.oauth.keys.jwks import KeySource
 from sealbus.agents.edge.oauth.private_file import read_key
-from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
-from sealbus.agents.edge.oauth.user_context import Pseudonyms
-from sealbus.agents.edge.openapi import openapi_document, read_schemas
-from sealbus.agents.edge.standing_grants import EdgeGrants
-from sealbus.agents.edge.task_owners import TaskOwners
-from sealbus.agents.edge.token_service import token_app
+from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.tokens.assertion import Assertions
+from sealbus.agents.edge.oauth.tokens.introspection import Introspection
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens
+from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
+from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
+from sealbus.agents.edge.v1.openapi import openapi_document, read_schemas
+from sealbus.agents.edge.v1.standing_grants import EdgeGrants
+from sealbus.agents.edge.v1.task_owners import TaskOwners
+from sealbus.agents.edge.v1.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
@@ -56,17 +56,6 @@ from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
-
-__all__ = [
-    "EDGE",
-    "RunningEdge",
-    "connection_limits",
-    "issuers_of",
-    "minting_limits",
-    "open_edge",
-    "openapi_of",
-    "serve_edge",
-]
 
 MCP_PATH: Final = "/mcp"
 EDGE: Final = "edge"
@@ -152,7 +141,7 @@ async def serve_edge(
                 _resource(table), ReplayGuard("proof", node.site), nonces=_nonces(table, limits), limits=limits
             ),
             pseudonyms=_pseudonyms(table),
-            kept=_kept(table, node),
+            kept_tokens=_kept_tokens(table, node),
             limits=limits,
         )
         owners = TaskOwners(node, front.pseudonyms, front.user_id)
@@ -265,7 +254,7 @@ def _a2a(
         push = Push(read_key(a2a.push_key), webhooks)
     return open_a2a(
         actions,
-        {agent: [one for one in described if one.agent == agent] for agent in a2a.agents},
+        {agent: [action for action in described if action.agent == agent] for agent in a2a.agents},
         origin=_origin(table),
         key=CardKey.read(a2a.card_key) if a2a.card_key is not None else None,
         page=a2a.approvals,
@@ -303,11 +292,11 @@ async def _scheduling(node: Node, grants: EdgeGrants) -> AsyncGenerator[Worker, 
 
 def connection_limits(table: EdgeTable) -> ConnectionLimits:
     """Return the bounds of connections. Behind proxies all come from the last one, which does the bounding."""
-    whole, fronted = table.connections, table.plaintext or table.proxies > 0
-    of_address = table.connections_of_address or (whole if fronted else max(1, whole // 8))
-    of_network = max(of_address, whole if fronted else whole // 2)
+    most, fronted = table.connections, table.plaintext or table.proxies > 0
+    of_address = table.connections_of_address or (most if fronted else max(1, most // 8))
+    of_network = max(of_address, most if fronted else most // 2)
     return ConnectionLimits(
-        connections=whole, connections_of_address=min(of_address, whole), connections_of_network=min(of_network, whole)
+        connections=most, connections_of_address=min(of_address, most), connections_of_network=min(of_network, most)
     )
 
 
@@ -317,20 +306,20 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
         raise ConfigurationError("edge.issuers is empty: name the issuers whose access tokens the edge accepts")
     if table.token_key is None and any(row.keep_tokens for row in table.issuers):
         raise ConfigurationError("keep_tokens needs edge.token_key: tokens are kept under it")
-    found = []
+    issuers = []
     for row in table.issuers:
         own = (_resource(table), *((_mcp_url(table),) if table.mcp is not None else ()))
         audiences = row.audiences if row.audiences is not None else own
         sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
         sets |= {"event_audiences": row.event_audiences, "logout_audiences": row.logout_audiences}
-        said = row.model_dump(
+        fields = row.model_dump(
             exclude={"introspection", "client", "client_key", "client_secret", "scopes", "domain", "subjects"}
         )
-        said |= {name: frozenset(values) for name, values in sets.items()}
+        fields |= {name: frozenset(values) for name, values in sets.items()}
         scopes = frozenset(row.scopes) if row.scopes is not None else None
-        said |= {"domain": row.domain, "workloads": row.subjects == "workloads"}
-        found.append(Issuer(**said, scopes=scopes, introspection=_introspection(row)))
-    return tuple(found)
+        fields |= {"domain": row.domain, "workloads": row.subjects == "workloads"}
+        issuers.append(Issuer(**fields, scopes=scopes, introspection=_introspection(row)))
+    return tuple(issuers)
 
 
 def _introspection(row: IssuerTable) -> IntrospectionEndpoint | None:
@@ -349,10 +338,10 @@ def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = 
     Raises `ConfigurationError` if the configured ones exceed what readers accept, whose settings this process has too.
     """
     start, life = lifetimes.context_start // SECOND, lifetimes.context_life // SECOND
-    for name, said, most in (("start", table.context_start, start), ("life", table.context_life, life)):
-        if said is not None and said > most:
+    for name, configured, most in (("start", table.context_start, start), ("life", table.context_life, life)):
+        if configured is not None and configured > most:
             raise ConfigurationError(
-                f"edge.context_{name} is {said} s, but readers accept {most} s (context.{name}): "
+                f"edge.context_{name} is {configured} s, but readers accept {most} s (context.{name}): "
                 "no agent would accept a context of this edge"
             )
     life = table.context_life or min(limits.context_end_seconds, life)
@@ -392,7 +381,7 @@ def _pseudonyms(table: EdgeTable) -> Pseudonyms | None:
     return Pseudonyms.read(table.pseudonym_key) if table.pseudonym_key is not None else None
 
 
-def _kept(table: EdgeTable, node: Node) -> KeptTokens | None:
+def _kept_tokens(table: EdgeTable, node: Node) -> KeptTokens | None:
     if table.token_key is None:
         return None
     return KeptTokens(read_key(table.token_key), KeyValue(node.transport), edge=node.token)

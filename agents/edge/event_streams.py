@@ -14,12 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, HandlingError
-
-__all__ = ["COMMENT", "EVENT_STREAM", "EventStream", "OpenStreams", "event", "part_document"]
 
 EVENT_STREAM: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
@@ -72,12 +70,12 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         events: AsyncGenerator[bytes, None],
-        left: Callable[[], None],
+        on_end: Callable[[], None],
         headers: Mapping[str, str] = HEADERS,
     ) -> None:
         super().__init__(events, 200, headers, EVENT_STREAM)
         self._events = events
-        self._left = left
+        self._left = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; the stream ends with the connection."""

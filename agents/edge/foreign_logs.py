@@ -7,9 +7,7 @@ from typing import Final
 
 from sealbus.bus.telemetry import OperatorLog
 
-__all__ = ["quieten"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 class _Places(logging.Handler):
@@ -19,11 +17,13 @@ class _Places(logging.Handler):
         super().__init__(logging.WARNING)
         self._package = package
         # A client can have a package complain with each of its requests.
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one line."""
-        self._said.warning("%s: %s at %s:%d", self._package, record.levelname.lower(), record.module, record.lineno)
+        self._operator_log.warning(
+            "%s: %s at %s:%d", self._package, record.levelname.lower(), record.module, record.lineno
+        )
 
 
 def quieten(package: str) -> None:

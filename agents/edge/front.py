@@ -9,18 +9,19 @@ from typing import Final, NamedTuple
 
 from starlette.requests import Request
 
+from sealbus.agents.edge.http.application import NONCE, REQUEST_ID
 from sealbus.agents.edge.http.bodies import read_body
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
-from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
+from sealbus.agents.edge.http.problem import EdgeError, TokenRefused, too_often
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
-from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
-from sealbus.agents.edge.oauth.assertion import Assertion, Assertions
 from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
+from sealbus.agents.edge.oauth.bound.possession import Possession
 from sealbus.agents.edge.oauth.issuers import Issuer
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
-from sealbus.agents.edge.oauth.possession import Possession
-from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
-from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint, user_id
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, AccessTokenVerifier
+from sealbus.agents.edge.oauth.tokens.assertion import Assertion, Assertions
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
+from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
+from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter, Pseudonyms, user_id
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
 from sealbus.bus.sending.message import Content
@@ -30,14 +31,8 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DOOR", "NONCE", "REQUEST_ID", "RESOURCE", "SCHEME", "Exposed", "Front", "NamedResource"]
-
 SCHEME: Final = "sealbus.scheme"
 """Key of the request's scope that holds the scheme of its access token."""
-NONCE: Final = "sealbus.nonce"
-"""Key of the request's scope that holds the nonce for the client's next proof."""
-REQUEST_ID: Final = "sealbus.request_id"
-"""Key of the request's scope that holds its id, 16 random bytes: the transaction (`txn`) of what follows from it."""
 DOOR: Final = "sealbus.door"
 """Key of the request's scope that names the protocol by which it came, if not the edge's own: a fact in its contexts."""
 RESOURCE: Final = "sealbus.resource"
@@ -83,6 +78,14 @@ class Exposed:
                 return action
         raise EdgeError(Code.NOT_FOUND, 404, "no such action")
 
+    def shows(self, agent: str, verb: str) -> bool:
+        """Return whether the action that a path names is exposed."""
+        try:
+            self.action(agent, verb)
+        except EdgeError:
+            return False
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
@@ -102,7 +105,7 @@ class Front:
     possession: Possession
     shows_certificates: bool = False
     pseudonyms: Pseudonyms | None = None
-    kept: KeptTokens | None = None
+    kept_tokens: KeptTokens | None = None
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
     clients: TokenBuckets = field(init=False)
@@ -128,25 +131,25 @@ class Front:
 
     async def asserted(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
         """Return a partner's `assertion` that `presenter` shows, verified and still to be used; raises as `verified`."""
-        found = await self.assertions.verify(assertion, presenter=presenter, now=now)
-        self.unrevoked(found.contents)
-        return found
+        verified = await self.assertions.verify(assertion, presenter=presenter, now=now)
+        self.unrevoked(verified.contents)
+        return verified
 
-    def unrevoked(self, found: AccessToken) -> AccessToken:
+    def unrevoked(self, token: AccessToken) -> AccessToken:
         """Return `found`; raise `TokenRefused` (`revoked`) if its user, session or client is revoked by now."""
         revocations = self.node.revocations()
         if not revocations:
-            return found
+            return token
         reason = revocations.reason(
-            issuer=found.issuer,
-            user=self.user_id(found.issuer, found.subject),
-            session=found.session,
-            client=found.client,
-            login=found.auth_time or 0,
+            issuer=token.issuer,
+            user=self.user_id(token.issuer, token.subject),
+            session=token.session,
+            client=token.client,
+            login=token.auth_time or 0,
         )
         if reason is not None:
             raise TokenRefused(reason, code=Code.REVOKED)
-        return found
+        return token
 
     def user_id(self, issuer: str, subject: str) -> str:
         """Return how the user whom `issuer`, one of the rows, calls `subject` is called on the bus."""
@@ -175,12 +178,12 @@ class Front:
 
         Nothing is kept of one that is bound to a key. Raises `BusUnavailable`.
         """
-        if self.kept is None or token.bound is not None:
+        if self.kept_tokens is None or token.bound is not None:
             return
         if not any(issuer.keep_tokens for issuer in self.issuers if issuer.issuer == token.issuer):
             return
         owner = Owner(token.issuer, self.user_id(token.issuer, token.subject), token.client, token.session)
-        await self.kept.keep(presented, owner, expires=token.expires, now=now)
+        await self.kept_tokens.keep(presented, owner, expires=token.expires, now=now)
 
     async def body(self, request: Request, token: AccessToken) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""
@@ -211,19 +214,12 @@ class Front:
 
     def context(self, token: AccessToken, request: Request, workload: SpiffeId | None = None) -> Statement:
         """Return a fresh user context of `token`, for `request`; without `workload`, for a chain that starts here."""
-        return mint(
+        minter = ContextMinter(trust_domain=self.node.own.trust_domain, pseudonyms=self.pseudonyms, limits=self.limits)
+        return minter.mint(
             token,
             self.node.identity.sealer(),
             transaction=request.scope[REQUEST_ID],
-            trust_domain=self.node.own.trust_domain,
             now=self.node.clock(),
             workload=workload,
             door=request.scope.get(DOOR, ""),
-            pseudonyms=self.pseudonyms,
-            limits=self.limits,
         )
-
-
-def too_often(wait: float) -> EdgeError:
-    """Return the 429 that asks the client to wait for `wait` seconds."""
-    return EdgeError(Code.RATE_LIMITED, 429, retry_after=int(wait) + 1)

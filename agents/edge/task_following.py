@@ -1,4 +1,4 @@
-"""A task of the bus as doors follow it: until it ends, its user is revoked, or nobody waits any longer."""
+"""Follow a task until it ends, its user is revoked, the time is over, or the edge stops."""
 
 from __future__ import annotations
 
@@ -8,28 +8,36 @@ from contextlib import aclosing
 from typing import Any
 
 from sealbus.agents.edge.front import Front
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.parts import GatheredParts
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.errors import Code
 
-__all__ = ["followed", "parts_of", "waits_for_approval"]
-
 
 def waits_for_approval(status: Status | None) -> bool:
-    """Return whether a task waits for somebody's approval."""
+    """Return whether a task waits for a person's approval."""
     return status is not None and status.state is State.INPUT_REQUIRED and status.code == Code.APPROVAL_REQUIRED
 
 
-async def followed(
+async def follow_task(
     handle: TaskHandle, front: Front, token: AccessToken, *, after: int, within: float, parts: bool = False
 ) -> AsyncGenerator[Status, None]:
-    """Yield the statuses of a task after number `after`, those of parts only with `parts`, for `within` seconds at most.
+    """Yield the statuses of a task after number `after`, those of parts only with `parts`; as `statuses_and_pauses`."""
+    async with aclosing(statuses_and_pauses(handle, front, token, after=after, within=within)) as statuses:
+        async for status in statuses:
+            if status is not None and (parts or status.part is None):
+                yield status
 
-    Ends with the final one, with the edge, or with the time. Raises `TokenRefused` once the user is revoked, and as
-    `TaskHandle.statuses`. Use it inside `aclosing`.
+
+async def statuses_and_pauses(
+    handle: TaskHandle, front: Front, token: AccessToken, *, after: int, within: float
+) -> AsyncGenerator[Status | None, None]:
+    """Yield the statuses of a task after number `after`, and None after each `event_pause_seconds` without a status.
+
+    Ends after the final status, after `within` seconds, or when the edge stops. Raises `TokenRefused` once the user is
+    revoked, and as `TaskHandle.statuses`. Use it inside `aclosing`.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + within
@@ -45,16 +53,15 @@ async def followed(
                     await asyncio.wait(waited, timeout=max(0.0, pause), return_when=asyncio.FIRST_COMPLETED)
                     front.unrevoked(token)
                     if not following.done():
+                        yield None
                         continue
                     status, following = following.result(), None
                     if status is None:
                         return
-                    if parts or status.part is None:
-                        yield status
+                    yield status
             finally:
                 if following is not None:
-                    following.cancel()
-                    await asyncio.wait([following])
+                    await end_future(following)
     finally:
         stopping.cancel()
 
@@ -63,8 +70,16 @@ async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
     return await anext(statuses, None)
 
 
+async def end_future(future: asyncio.Future[Any]) -> None:
+    """Cancel `future` and wait for it, so that nothing still runs in a generator that is being closed."""
+    future.cancel()
+    await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()
+
+
 async def parts_of(handle: TaskHandle) -> list[Content]:
-    """Return the parts of a finished task's result; raise `HandlingError` (`bad_result`) if they are not all there."""
+    """Return the parts of a finished task's result; raise `HandlingError` (`bad_result`) if a part is missing."""
     parts = GatheredParts()
     async with aclosing(handle.statuses()) as statuses:
         async for status in statuses:

@@ -1,7 +1,7 @@
-"""Whether what a log's decisions rest on was said, as the floors of approvals demand (SPEC.md section 14, "Approvals").
+"""Checks the approvals that a log's decisions rest on, by the floors of approvals (SPEC.md section 14, "Approvals").
 
-An agent that says that somebody approved has to show the person's own message, decided and recorded before, and the denial
-that asked for it. What the agent checked then is checked again, from what was signed by others.
+An agent that claims an approval must show the person's own message, decided and recorded before, and the denial that asked
+for it. The checks that the agent made then are made again here, from messages that others signed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.policies.decision.approval import ApprovalObligation, approval_of
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = ["LATEST", "ApprovalChains"]
-
 LATEST: Final = 60 * SECOND
-"""How much later than the log's times say an approval may have come: an agent counts from when it has parked the task."""
+"""Microseconds by which an approval may be late by the log's times: an agent counts from when it has parked the task."""
 
 _NESTING: Final = 32
 """Deepest nesting of obligations."""
@@ -37,80 +35,82 @@ class _OpenQuestion(NamedTuple):
 
 
 class _JudgedVerdict(NamedTuple):
-    """A verdict, and what it is an answer to. If `fault` is not empty, it approves nothing."""
+    """A verdict, and the question that it answers. If `fault` is not empty, it approves nothing."""
 
-    said: ApprovalSaid
+    message: ApprovalSaid
     fault: str = ""
     request: ApprovalRequest | None = None
-    asked: _OpenQuestion | None = None
+    question: _OpenQuestion | None = None
 
 
 class ApprovalChains:
-    """Takes what decisions say about approvals, in the order of the log. Memory grows with the approvals in it alone."""
+    """Checks the facts of approvals, in the order of the log. Memory grows only with the approvals in it."""
 
     def __init__(self) -> None:
-        self._asked: dict[bytes, _OpenQuestion] = {}
-        self._given: dict[bytes, _JudgedVerdict] = {}
+        self._questions: dict[bytes, _OpenQuestion] = {}
+        self._verdicts: dict[bytes, _JudgedVerdict] = {}
 
-    def take(self, facts: Iterable[ApprovalFact]) -> Iterator[Finding]:
-        """Take the next facts; yield a finding (`bad_approval`) for each decision that rests on what was not said."""
+    def take_facts(self, facts: Iterable[ApprovalFact]) -> Iterator[Finding]:
+        """Take the next facts; yield a finding (`bad_approval`) for each decision without the approvals that it claims."""
         for fact in facts:
             match fact:
                 case ApprovalAsked():
-                    if (asked := _asked(fact)) is not None:
-                        self._asked.setdefault(fact.leaf, asked)
+                    if (question := _open_question(fact)) is not None:
+                        self._questions.setdefault(fact.leaf, question)
                 case ApprovalSaid():
-                    # Of a record that is repeated, the first place counts: what it answers has to stand before that one.
-                    self._given.setdefault(fact.leaf, self._read(fact))
+                    # Of a repeated record the first place counts: the question must be before that place.
+                    self._verdicts.setdefault(fact.leaf, self._judge(fact))
                 case ApprovalUsed():
                     if fault := fact.fault or self._fault_of(fact):
                         yield Finding("", fact.sequence, FindingCode.BAD_APPROVAL, fault)
 
-    def _read(self, said: ApprovalSaid) -> _JudgedVerdict:
-        if said.fault:
-            return _JudgedVerdict(said, said.fault)
+    def _judge(self, message: ApprovalSaid) -> _JudgedVerdict:
+        if message.fault:
+            return _JudgedVerdict(message, message.fault)
         try:
-            request = parse_approval(said.body, said.typ)
+            request = parse_approval(message.body, message.typ)
         except BadBody:
-            return _JudgedVerdict(said, "its body is no approval")
-        asked = self._asked.get(request.decision)
-        if asked is None or (asked.recorder, asked.message) != (said.recorder, said.about):
-            return _JudgedVerdict(said, "no denial of the message before it asked for it")
-        obligation = asked.obligation
-        if said.grants != obligation.follows:
-            return _JudgedVerdict(said, "it let other actions follow")
-        if said.stored >= asked.until:
-            return _JudgedVerdict(said, "it came too late")
-        if obligation.acr and said.acr not in obligation.acr:
-            return _JudgedVerdict(said, "the login was not strong enough")
+            return _JudgedVerdict(message, "its body is no approval")
+        question = self._questions.get(request.decision)
+        if question is None or (question.recorder, question.message) != (message.recorder, message.about):
+            return _JudgedVerdict(message, "no denial of the message asked for it before")
+        obligation = question.obligation
+        if message.grants != obligation.follows:
+            return _JudgedVerdict(message, "it let other actions follow")
+        if message.stored >= question.until:
+            return _JudgedVerdict(message, "it came too late")
+        if obligation.acr and message.acr not in obligation.acr:
+            return _JudgedVerdict(message, "the login was not strong enough")
         oldest = obligation.max_age
-        if oldest is not None and (said.authenticated is None or said.made - said.authenticated > oldest * SECOND):
-            return _JudgedVerdict(said, "the login was too old")
-        return _JudgedVerdict(said, "", request, asked)
+        if oldest is not None and (
+            message.authenticated is None or message.made - message.authenticated > oldest * SECOND
+        ):
+            return _JudgedVerdict(message, "the login was too old")
+        return _JudgedVerdict(message, "", request, question)
 
     def _fault_of(self, approved: ApprovalUsed) -> str:
-        """Return why a decision does not rest on what was said, or an empty text."""
+        """Return why a decision does not rest on its approvals, or an empty text."""
         people: set[tuple[str, str]] = set()
         for entry in approved.entries:
-            given = self._given.get(entry.record)
-            if given is None or given.said.recorder != approved.recorder:
-                return "an approval that is not in the log before it"
-            if fault := given.fault or _other_than_said(entry, given) or _not_for(approved, given.said):
+            verdict = self._verdicts.get(entry.record)
+            if verdict is None or verdict.message.recorder != approved.recorder:
+                return "an approval that is not in the log before the decision"
+            if fault := verdict.fault or _other_than_said(entry, verdict) or _not_for(approved, verdict.message):
                 return f"an approval: {fault}"
-            if given.said.person in people:
+            if verdict.message.person in people:
                 return "two approvals of one person"
-            people.add(given.said.person)
+            people.add(verdict.message.person)
         return ""
 
 
-def _asked(denied: ApprovalAsked) -> _OpenQuestion | None:
+def _open_question(denied: ApprovalAsked) -> _OpenQuestion | None:
     try:
-        # As a member of an object, because that is what the strict reader reads; it has to be the only one.
+        # The strict reader reads only objects: the obligations must be the only member of one.
         read = parse_object(b'{"obligations":' + denied.obligations + b"}", depth=_NESTING + 1)
     except ValueError:
         return None
     obligations = read.pop("obligations")
-    if read or not isinstance(obligations, list) or not all(isinstance(one, dict) for one in obligations):
+    if read or not isinstance(obligations, list) or not all(isinstance(obligation, dict) for obligation in obligations):
         return None
     obligation = approval_of(cast("list[dict[str, object]]", obligations))
     if obligation is None:
@@ -119,31 +119,31 @@ def _asked(denied: ApprovalAsked) -> _OpenQuestion | None:
     return _OpenQuestion(denied.recorder, denied.message, obligation, until)
 
 
-def _other_than_said(entry: ApprovalEntry, given: _JudgedVerdict) -> str:
-    """Return what an entry says that its person did not, or an empty text."""
-    said = given.said
-    if entry.message != said.message:
+def _other_than_said(entry: ApprovalEntry, verdict: _JudgedVerdict) -> str:
+    """Return how an entry differs from its person's message, or an empty text."""
+    message = verdict.message
+    if entry.message != message.message:
         return "its record is about another message"
-    if given.request is None or given.request.verdict is not Verdict(entry.verdict):
+    if verdict.request is None or verdict.request.verdict is not Verdict(entry.verdict):
         return "another verdict was given"
     theirs = (
-        said.user,
-        said.idp,
-        said.session,
-        said.client,
-        said.acr or "",
-        (said.authenticated or 0) // SECOND,
-        rfc3339(said.stored // SECOND),
+        message.user,
+        message.idp,
+        message.session,
+        message.client,
+        message.acr or "",
+        (message.authenticated or 0) // SECOND,
+        rfc3339(message.stored // SECOND),
     )
     if entry[1:8] != theirs:
-        return "somebody else gave it, or by another login, or at another time"
+        return "another person gave it, or by another login, or at another time"
     return ""
 
 
-def _not_for(approved: ApprovalUsed, said: ApprovalSaid) -> str:
-    """Return why what was said is not for this decision, or an empty text."""
-    if said.about != approved.message:
+def _not_for(approved: ApprovalUsed, message: ApprovalSaid) -> str:
+    """Return why an approval is not for this decision, or an empty text."""
+    if message.about != approved.message:
         return "it is about another message"
-    if said.person == approved.requester:
-        return "it is by who asked for it"
+    if message.person == approved.requester:
+        return "it is by the requester"
     return ""

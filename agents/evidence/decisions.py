@@ -1,22 +1,22 @@
-"""The verified decisions of an export: read in order for a backtest, or each made again by its own policy."""
+"""The verified decisions of an export: read in order for a backtest, or each decided again by its own policy."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.evidence.files import ExportFiles, FolderFiles
+from sealbus.agents.evidence.files import ExportFiles, FolderFiles, frames_of
 from sealbus.agents.evidence.verify import Verification
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_decisions
 from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.entries import check_decision, open_frame
 from sealbus.envelopes.export.finding import Finding as ExportFinding
 from sealbus.envelopes.export.finding import FindingCode
-from sealbus.envelopes.export.format import Frame, messages_path, read_frames
+from sealbus.envelopes.export.format import Frame
 from sealbus.envelopes.export.tally import NAME_BYTES
 from sealbus.envelopes.export.tiles import TileTask, tasks_of
 from sealbus.envelopes.export.trust_root import Root
@@ -30,8 +30,6 @@ from sealbus.policies.backtest.recorded import RecordedDecision
 from sealbus.policies.backtest.report import BacktestReport
 from sealbus.policies.engines.open import open_policy
 
-__all__ = ["POLICIES", "archived_policies", "decision_entries", "finding_entry", "redecide"]
-
 POLICIES: Final = "policies"
 """Folder of the bundles, in an export and in a notary's folder."""
 
@@ -41,9 +39,9 @@ async def decision_entries(
 ) -> AsyncGenerator[AuditEntry | Finding, None]:
     """Yield the findings in `report`, which verified `files`, and then the decisions and counted denials that verify.
 
-    Every message is opened again as of its entry: one that does not open or cannot be proved is among the findings already
-    and left out. Entries come in the order of the log, as selected by `wanted`. Files that change meanwhile can only reduce
-    their number.
+    Every message is opened again as of its entry. A message that does not open or cannot be proved is left out: it is already
+    among the findings. Entries come in the order of the log, as selected by `wanted`. Files that change meanwhile can only
+    reduce their number.
     """
     for finding in report.findings:
         yield finding_entry(finding)
@@ -57,7 +55,7 @@ async def decision_entries(
 
 
 def finding_entry(finding: ExportFinding) -> Finding:
-    """Return a finding of an export as one of a stream, with the file in place of the subject."""
+    """Return a finding of an export as a finding of a stream, with the file in place of the subject."""
     return Finding(
         sequence=finding.sequence, stored=0, subject=finding.file, code=finding.code, step=0, detail=finding.detail
     )
@@ -73,30 +71,24 @@ class _Reader:
 
     def read(self, task: TileTask) -> list[AuditEntry]:
         """Return the entries of one tile."""
-        found: list[AuditEntry] = []
+        entries: list[AuditEntry] = []
         again = {*self._repeated.get(task.index, ())}
-        opened = self._files.open(messages_path(task.index))
-        if opened is None:
-            return found
-        try:
-            with opened as file:
-                for number, frame in enumerate(read_frames(file.read)):
-                    if number == task.width:
-                        break
-                    if frame.kind is EntryKind.VERIFIED:
-                        found += self._entries(frame, again)
-        except LogError:
-            # Cut within a frame, which is a finding already.
-            return found
-        return found
+        # A file that is cut within a frame is already a finding.
+        with suppress(LogError):
+            for number, frame in enumerate(frames_of(self._files, task.index)):
+                if number == task.width:
+                    break
+                if frame.kind is EntryKind.VERIFIED:
+                    entries += self._entries(frame, again)
+        return entries
 
     def _entries(self, frame: Frame, again: set[bytes]) -> list[AuditEntry]:
-        """Return the entries of one message, without records named in `again`; adds the new names to it."""
+        """Return the entries of one message, without the records named in `again`, to which it adds the new names."""
         try:
             audit = open_frame(frame, self._root, self._trust, self._caches)
         except EnvelopeError:
             return []
-        found: list[AuditEntry] = []
+        entries: list[AuditEntry] = []
         for leaf, record in audit.body.records.items():
             if leaf[:NAME_BYTES] in again:
                 continue
@@ -109,7 +101,7 @@ class _Reader:
                     continue
             elif not isinstance(record, DenialsRecord):
                 continue
-            found.append(
+            entries.append(
                 AuditEntry(
                     sequence=frame.sequence,
                     stored=frame.stored,
@@ -120,7 +112,7 @@ class _Reader:
                     message=message,
                 )
             )
-        return found
+        return entries
 
 
 def archived_policies(files: FolderFiles, report: Verification, *, opa: Path | None = None) -> ArchivedPolicies:
@@ -131,15 +123,15 @@ def archived_policies(files: FolderFiles, report: Verification, *, opa: Path | N
 
 
 async def redecide(files: FolderFiles, root: Root, report: Verification) -> tuple[BacktestReport, dict[str, str]]:
-    """Ask the embedded engine about each recorded input; add a finding (`bad_decision`) to `report` for each difference.
+    """Decide each recorded input again by the embedded engine; add to `report` a finding (`bad_decision`) for a difference.
 
-    Return the results, with the reasons why decisions could not be made again, counted, and the bundles that are not used.
-    Only verified decisions are asked: `report` is that of `verify_export`.
+    Return the results, with counted reasons why decisions could not be made again, and the bundles that are not used. Only
+    verified decisions are made again: `report` is that of `verify_export`.
     """
 
     def differs(recorded: RecordedDecision, why: Sequence[str]) -> None:
         detail = f"does not follow from its input and policy: {', '.join(why)}"
-        report.found([ExportFinding("", recorded.sequence, FindingCode.BAD_DECISION, detail)])
+        report.add_findings([ExportFinding("", recorded.sequence, FindingCode.BAD_DECISION, detail)])
 
     # Earlier findings must not be counted twice.
     verified = replace(report, findings=[], count=0)
@@ -148,5 +140,5 @@ async def redecide(files: FolderFiles, root: Root, report: Verification) -> tupl
         aclosing(decision_entries(files, root, verified)) as entries,
         aclosing(recorded_decisions(entries, lambda _: None)) as decisions,
     ):
-        found = await reproduce(decisions, policies, on_contradiction=differs)
-    return found, dict(policies.problems)
+        result = await reproduce(decisions, policies, on_contradiction=differs)
+    return result, dict(policies.problems)

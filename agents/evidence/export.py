@@ -1,6 +1,6 @@
 """Exports a log from a running deployment: the notary's tiles unchanged, the messages of its stream, its policies.
 
-Messages are placed by the log's places; the policy bundles that the log names come from the notary's archive.
+The log's places give the order of the messages. The policy bundles that the log names come from the notary's archive.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from sealbus.envelopes.log.restoration import restoration_path
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles, parse_entries
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ExportWriter", "Written", "export_log", "log_files"]
-
 _NAMED: Final = 100
-"""How many sequences are named where log and stream disagree; the others are counted."""
+"""Most missing sequences that are listed; the others are counted."""
 _ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
 
 GetFile = Callable[[str], bytes | None]
@@ -50,10 +48,9 @@ async def export_log(
 ) -> Written:
     """Write the log that `get` returns by path, with the messages of `stream` and its policies, into the new `folder`.
 
-    The log is written up to its last checkpoint, which must be one that `root` leads to (`LogError`); the rest is left to
-    verification. `previous` is the checkpoint that the log begins with, if any. `progress` gets the number of entries
-    written, and of all. Raises `ConfigurationError` for a folder that is not empty and for a log without a checkpoint,
-    `BusUnavailable`.
+    The log is written up to its last checkpoint, which `root` must lead to, or `LogError` is raised; verification checks the
+    rest. `previous` is the checkpoint that the log begins with, if any. `progress` gets the number of written entries, and of
+    all. Raises `ConfigurationError` for a folder that is not empty and for a log without a checkpoint, `BusUnavailable`.
     """
     note = await asyncio.to_thread(get, CHECKPOINT)
     if note is None:
@@ -67,9 +64,9 @@ async def export_log(
             async with aclosing(transport.read(stream, [SUBJECTS[AUDIT]], start=first)) as batches:
                 async for batch in batches:
                     messages = [
-                        (one.arrival.sequence, one.arrival.stored, one.payload)
-                        for one in batch
-                        if one.arrival is not None
+                        (delivery.arrival.sequence, delivery.arrival.stored, delivery.payload)
+                        for delivery in batch
+                        if delivery.arrival is not None
                     ]
                     await asyncio.to_thread(writer.take, messages)
                     progress(writer.written.entries, size)
@@ -100,29 +97,29 @@ def log_files(folder: Path) -> Callable[[str], bytes | None]:
 
 @dataclass(slots=True)
 class Written:
-    """The result of an export, and where log and stream disagree, which verification of the export also reports."""
+    """The result of an export, and the differences of log and stream, which verification also reports."""
 
     entries: int = 0
     missing: list[int] = field(default_factory=list)
-    """The first of the sequences that the log has but the stream does not hold."""
+    """The first sequences that the log has and the stream lacks."""
     missing_count: int = 0
     policies: int = 0
     """Policy bundles that were written."""
     missing_policies: list[str] = field(default_factory=list)
-    """Paths of bundles that the log names but the archive does not hold."""
+    """Paths of bundles that the log names and the archive lacks."""
 
     @property
     def whole(self) -> bool:
-        """Whether everything that the log covers or names is there."""
+        """Whether all messages and policies that the log covers are there."""
         return not (self.missing_count or self.missing_policies)
 
 
 class ExportWriter:
     """A writer of the log of `size` entries that `get` returns by path; its stream's messages are passed in order.
 
-    `notaries` are the senders whose messages name policy bundles. Calls block. `folder` must be new or empty, or
-    `ConfigurationError` is raised. A message that the log has but the stream does not is written without its bytes, so that
-    it does not verify. Raises `LogError` (`bad_tile`) for a missing tile.
+    `notaries` are the senders whose messages name policy bundles. Calls block. Raises `ConfigurationError` unless `folder` is
+    new or empty. A message that the log has and the stream lacks is written without its bytes, so that it does not verify.
+    Raises `LogError` (`bad_tile`) for a missing tile.
     """
 
     def __init__(
@@ -158,7 +155,7 @@ class ExportWriter:
         return self._place.sequence if self._place is not None else None
 
     def take(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
-        """Take messages in order: sequence, stored time and payload of each. Those not in the log are left out."""
+        """Take messages in order: sequence, stored time and payload of each. Messages outside the log are left out."""
         for sequence, stored, payload in messages:
             while self._place is not None and self._place.sequence < sequence:
                 self._miss(self._place)
@@ -167,7 +164,7 @@ class ExportWriter:
                 self._advance()
 
     def end(self, note: bytes) -> Written:
-        """Write the rest: tiles, policies and, last of all, the checkpoint, without which the folder is not an export."""
+        """Write tiles, policies and, last of all, the checkpoint, without which the folder is no export."""
         while self._place is not None:
             self._miss(self._place)
         self.close()
@@ -185,7 +182,7 @@ class ExportWriter:
             self._file = None
 
     def _advance(self) -> None:
-        """Go to the next place of a message of the stream, and write what is before it."""
+        """Go to the next place of a message of the stream, and write the frames before it."""
         for place, following in self._places:
             if place.kind in (EntryKind.UNVERIFIED, EntryKind.VERIFIED):
                 if any(self._count < at and last < place.sequence for at, last in self._restorations):
@@ -197,7 +194,7 @@ class ExportWriter:
             if place.kind is EntryKind.RESTORED:
                 data = self._get(restoration_path(place.time)) or b""
             elif data is None:
-                # A gap ends before the next message; without one it would have no entry.
+                # A gap ends before the next message, and without a next message it has no entry.
                 count = following.sequence - place.sequence if following is not None else 0
                 data = max(count, 0).to_bytes(8, "big")
             self._write(Frame(place.kind, place.sequence, place.time, data))
@@ -256,7 +253,7 @@ class ExportWriter:
                 self.written.policies += 1
 
     def _tile(self, name: TileName) -> bytes:
-        """Return a tile as it is for this size; if a partial one is gone, the beginning of the full one."""
+        """Return a tile for this size; if a partial tile is gone, the beginning of the full tile."""
         data = self._get(name.path)
         if data is None and name.width < TILE_WIDTH:
             data = self._get(name.full.path)

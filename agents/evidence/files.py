@@ -5,10 +5,9 @@ Links are not followed: files elsewhere are not in the export.
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -16,15 +15,14 @@ from typing import BinaryIO, Protocol
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError
-
-__all__ = ["ExportFiles", "FolderFiles", "LogPlace", "MemoryFiles"]
+from sealbus.envelopes.export.format import Frame, messages_path, read_frames
 
 
 class ExportFiles(Protocol):
-    """A reader of an export; pickled, it reads the same one in another process."""
+    """A reader of an export; pickled, it reads the same export in another process."""
 
     def paths(self) -> Iterator[str]:
-        """Yield every file's path, with slashes; anything that is neither file nor folder is named too."""
+        """Yield every file's path, with slashes, and that of all else that is no folder."""
         ...
 
     def read(self, path: str, most: int) -> bytes | None:
@@ -69,40 +67,27 @@ class FolderFiles:
 
     def open(self, path: str) -> AbstractContextManager[BinaryIO] | None:
         """Open a file."""
-        found = self.folder / path
-        # Otherwise a pipe in the folder could block for ever, or a link lead somewhere else.
-        if found.is_symlink() or not found.is_file():
+        target = self.folder / path
+        # A pipe in the folder could block forever, and a link could lead out of the export.
+        if target.is_symlink() or not target.is_file():
             return None
         try:
-            return found.open("rb")
+            return target.open("rb")
         except OSError as error:
-            raise ConfigurationError(f"{found} cannot be read: {error.strerror}") from error
+            raise ConfigurationError(f"{target} cannot be read: {error.strerror}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryFiles:
-    """Files in memory, by path."""
-
-    files: Mapping[str, bytes] = field(repr=False)
-
-    def paths(self) -> Iterator[str]:
-        """Yield every file's path."""
-        return iter(self.files)
-
-    def read(self, path: str, most: int) -> bytes | None:
-        """Return a file's first `most` bytes and at most one more."""
-        data = self.files.get(path)
-        return None if data is None else data[: most + 1]
-
-    def open(self, path: str) -> AbstractContextManager[BinaryIO] | None:
-        """Open a file."""
-        data = self.files.get(path)
-        return None if data is None else nullcontext(io.BytesIO(data))
+def frames_of(files: ExportFiles, index: int) -> Iterator[Frame]:
+    """Yield the messages of tile `index`, none if their file is missing. Raises `LogError` for a file that is cut."""
+    opened = files.open(messages_path(index))
+    if opened is not None:
+        with opened as file:
+            yield from read_frames(file.read)
 
 
 @dataclass(frozen=True, slots=True)
 class LogPlace:
-    """The folder of a log, its stream, and the previous log's checkpoint if it begins with one."""
+    """The folder of a log, its stream, and the previous log's checkpoint if the log begins with it."""
 
     folder: Path
     stream: str = AUDIT
@@ -110,7 +95,7 @@ class LogPlace:
 
     @classmethod
     def of(cls, settings: Settings, folder: Path | None) -> LogPlace:
-        """Return the places in `control.notary`, with `folder` instead of the configured one if given.
+        """Return the place in `control.notary`, with `folder` in place of the configured folder if it is given.
 
         Raises `ConfigurationError` if neither names a folder, or the previous checkpoint cannot be read.
         """

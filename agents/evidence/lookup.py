@@ -1,16 +1,16 @@
-"""Looks up one message or record in an export: who sent it for whom, the decision and the outcome; verified."""
+"""Looks up one message or record in an export, verified: its sender and user, the decision and the outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
-from sealbus.agents.evidence.files import ExportFiles
+from sealbus.agents.evidence.files import ExportFiles, frames_of
 from sealbus.envelopes.encoding.codec import decode
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.export.entries import check_decision, open_frame
-from sealbus.envelopes.export.format import CHECKPOINT, Frame, messages_path, read_frames
+from sealbus.envelopes.export.format import CHECKPOINT, Frame, messages_path
 from sealbus.envelopes.export.tiles import tasks_of
 from sealbus.envelopes.export.trust import TrustReader
 from sealbus.envelopes.export.trust_root import Root
@@ -28,19 +28,6 @@ from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = [
-    "FoundRecord",
-    "LoggedBundle",
-    "Lookup",
-    "Told",
-    "ToldDecision",
-    "ToldOutcome",
-    "identifier",
-    "items_of",
-    "look_up",
-    "tell",
-]
 
 _ID_BYTES = 16
 _DIGEST_BYTES = 32
@@ -66,7 +53,7 @@ class FoundRecord:
 
 @dataclass(frozen=True, slots=True)
 class LoggedBundle:
-    """A bundle record that counts, and its place."""
+    """A bundle record that the trust archive took, and its place."""
 
     index: int
     frame: Frame
@@ -77,7 +64,7 @@ class LoggedBundle:
 
 @dataclass(slots=True)
 class Lookup:
-    """The records found, in the order of the log, and what the log says about trust."""
+    """The records found, in the order of the log, and the trust bundles that the log leads to."""
 
     checkpoint: SignedCheckpoint
     trust: TrustReader
@@ -91,12 +78,12 @@ def identifier(text: str) -> bytes:
     Raises `ConfigurationError` for any other text.
     """
     try:
-        found = bytes.fromhex(text)
+        decoded = bytes.fromhex(text)
     except ValueError:
-        found = b""
-    if len(found) not in (_ID_BYTES, _DIGEST_BYTES) or found.hex() != text.lower():
+        decoded = b""
+    if len(decoded) not in (_ID_BYTES, _DIGEST_BYTES) or decoded.hex() != text.lower():
         raise ConfigurationError("an id is 32 hex digits of a message, or 64 of a record or a header's hash")
-    return found
+    return decoded
 
 
 def look_up(files: ExportFiles, root: Root, wanted: bytes) -> Lookup:
@@ -114,23 +101,19 @@ def look_up(files: ExportFiles, root: Root, wanted: bytes) -> Lookup:
         known = len(lookup.trust.archive)
         lookup.trust.take(frame, index)
         brought = len(lookup.trust.archive) > known
-        # Searched for by its bytes, unless it is a leaf, whose hash is not stored.
-        if frame.kind is EntryKind.VERIFIED and (brought or len(wanted) == _DIGEST_BYTES or _holds(frame, needles)):
+        # A message is searched for by its bytes; a leaf is not, because its hash is not stored.
+        if frame.kind is EntryKind.VERIFIED and (
+            brought or len(wanted) == _DIGEST_BYTES or any(needle in frame.data for needle in needles)
+        ):
             _take(lookup, index, frame, wanted, needles, brought=brought)
     return lookup
 
 
 def _frames(files: ExportFiles, size: int) -> Iterator[tuple[int, Frame]]:
     for task in tasks_of(size, ()):
-        opened = files.open(messages_path(task.index))
-        if opened is None:
+        if files.read(messages_path(task.index), 0) is None:
             raise ConfigurationError(f"the export has no {messages_path(task.index)}")
-        with opened as file:
-            yield from enumerate(read_frames(file.read), task.index * 256)
-
-
-def _holds(frame: Frame, needles: set[bytes]) -> bool:
-    return any(needle in frame.data for needle in needles)
+        yield from enumerate(frames_of(files, task.index), task.index * 256)
 
 
 def _take(lookup: Lookup, index: int, frame: Frame, wanted: bytes, needles: set[bytes], *, brought: bool) -> None:
@@ -138,7 +121,7 @@ def _take(lookup: Lookup, index: int, frame: Frame, wanted: bytes, needles: set[
         items, first = items_of(frame)
         records = [(number, parse_record(items[number])) for number in range(first, len(items))]
     except EnvelopeError:
-        # Verification of the export reports what is wrong with it.
+        # Verification of the export reports the fault.
         return
     for number, record in records:
         if brought and isinstance(record, BundleRecord):
@@ -152,7 +135,7 @@ def _take(lookup: Lookup, index: int, frame: Frame, wanted: bytes, needles: set[
             about = leaf == wanted or record.decision in needles
         else:
             about = leaf == wanted
-        if about and all(one.leaf != leaf for one in lookup.found):
+        if about and all(known.leaf != leaf for known in lookup.found):
             lookup.found.append(FoundRecord(index, frame, items, first, number, record))
 
 
@@ -168,13 +151,13 @@ def items_of(frame: Frame) -> tuple[tuple[bytes, ...], int]:
     """Return the items of a frame's audit body, and the number of its first record."""
     body = parse_envelope(frame.data).body
     parse_audit_body(body)
-    # Its form has been checked; the parsed body does not say which item each record was.
+    # The form is checked above. The parsed body does not name the item of each record.
     _, evidence, records = cast("tuple[int, list[bytes], list[bytes]]", decode(body, items=DEFAULT_LIMITS.batch_leaves))
     return (*evidence, *records), len(evidence)
 
 
 @dataclass(frozen=True, slots=True)
-class ToldOutcome:
+class VerifiedOutcome:
     """The outcome of a decision."""
 
     found: FoundRecord
@@ -182,49 +165,44 @@ class ToldOutcome:
 
 
 @dataclass(slots=True)
-class ToldDecision:
+class VerifiedDecision:
     """A decision, the message that it is about, proved again, and its outcomes."""
 
     found: FoundRecord
     record: DecisionRecord
     recorder: SpiffeId
     decided: VerifiedDecided
-    outcomes: list[ToldOutcome] = field(default_factory=list)
+    outcomes: list[VerifiedOutcome] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Told:
-    """Everything found that verifies; and where and why the rest does not verify."""
+class VerifiedRecords:
+    """The found records that verify, and the others with the reasons why they do not."""
 
-    decisions: list[ToldDecision] = field(default_factory=list)
+    decisions: list[VerifiedDecision] = field(default_factory=list)
     others: list[FoundRecord] = field(default_factory=list)
-    """Records that belong to no decision found here."""
+    """Records that belong to none of the decisions."""
     refused: list[tuple[FoundRecord, EnvelopeError]] = field(default_factory=list)
 
 
-def tell(lookup: Lookup, root: Root) -> Told:
-    """Return what was looked up, each record opened and each decided message proved again."""
-    told, caches, archive = Told(), Caches(), lookup.trust.archive
-    for found in lookup.found:
-        record = found.record
+def verify_lookup(lookup: Lookup, root: Root) -> VerifiedRecords:
+    """Return the records of `lookup`, each opened, and each decided message proved again."""
+    verified, caches, archive = VerifiedRecords(), Caches(), lookup.trust.archive
+    for place in lookup.found:
+        record = place.record
         try:
-            audit = open_frame(found.frame, root, archive, caches)
+            audit = open_frame(place.frame, root, archive, caches)
             if isinstance(record, DecisionRecord):
                 decided = check_decision(record, audit, root, archive, caches)
-                told.decisions.append(ToldDecision(found, record, audit.header.iss, decided))
+                verified.decisions.append(VerifiedDecision(place, record, audit.header.iss, decided))
                 continue
         except EnvelopeError as error:
-            told.refused.append((found, error))
+            verified.refused.append((place, error))
             continue
-        decision = _decision_of(told.decisions, found)
+        about = record.decision if isinstance(record, OutcomeRecord) else b""
+        decision = next((known for known in verified.decisions if known.found.leaf == about), None)
         if decision is not None and isinstance(record, OutcomeRecord):
-            decision.outcomes.append(ToldOutcome(found, record))
+            decision.outcomes.append(VerifiedOutcome(place, record))
         else:
-            told.others.append(found)
-    return told
-
-
-def _decision_of(decisions: Sequence[ToldDecision], found: FoundRecord) -> ToldDecision | None:
-    if not isinstance(found.record, OutcomeRecord):
-        return None
-    return next((one for one in decisions if one.found.leaf == found.record.decision), None)
+            verified.others.append(place)
+    return verified

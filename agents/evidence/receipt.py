@@ -1,4 +1,4 @@
-"""Makes the receipt of a record from an export, and verifies that it proves the record before it is handed out."""
+"""Makes the receipt of a record from an export, and verifies the receipt before it is returned."""
 
 from __future__ import annotations
 
@@ -32,36 +32,34 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["make_receipt"]
 
-
-def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, found: FoundRecord) -> bytes:
+def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, logged: FoundRecord) -> bytes:
     """Return the receipt of a record that `look_up` found.
 
-    Raises `EnvelopeError` or `LogError` if the record, or the export around it, is not authentic: only what verifies is ever
-    handed out.
+    Raises `EnvelopeError` or `LogError` if the record, or the export around it, is not authentic: a returned receipt
+    verifies.
     """
     caches, size = Caches(), lookup.checkpoint.checkpoint.size
     tree = TiledTree(size, lambda name: _tile(files, name))
-    audit = open_frame(found.frame, root, lookup.trust.archive, caches)
-    shown = [*_evidence(found, audit, root, lookup, caches), found.item]
-    message = _shown(found.index, found.frame, found.items, shown)
-    log = Receipt(found.index, tree.inclusion(found.index), lookup.checkpoint.note)
+    audit = open_frame(logged.frame, root, lookup.trust.archive, caches)
+    shown = [*_evidence(logged, audit, root, lookup, caches), logged.item]
+    message = _shown(logged.index, logged.frame, logged.items, shown)
+    log = Receipt(logged.index, tree.inclusion(logged.index), lookup.checkpoint.note)
     earlier = tuple(
         EarlierCheckpoint(held, checkpoint_root, tree.consistency(held))
-        for held, checkpoint_root in sorted({(one.checkpoint.size, one.checkpoint.root) for one in root.held})
+        for held, checkpoint_root in sorted({(signed.checkpoint.size, signed.checkpoint.root) for signed in root.held})
         if 0 < held < size
     )
 
     def receipt(bundles: Iterable[LoggedBundle]) -> bytes:
         vouching = []
-        for index, group in groupby(bundles, lambda one: one.index):
+        for index, group in groupby(bundles, lambda bundle: bundle.index):
             together = list(group)
-            shown_bundle = _shown(index, together[0].frame, together[0].items, [one.item for one in together])
+            shown_bundle = _shown(index, together[0].frame, together[0].items, [bundle.item for bundle in together])
             vouching.append(ShownBundle(shown_bundle, tree.inclusion(index)))
         return RecordReceipt(tuple(vouching), message, log, earlier).encode()
 
-    tokens = [message.credential.token, *_tokens(found.items[number] for number in shown[:-1])]
+    tokens = [message.credential.token, *_tokens(logged.items[number] for number in shown[:-1])]
     data = receipt(_leading(lookup.bundles, root, tokens))
     check_receipt(data, root)
     return data
@@ -70,26 +68,26 @@ def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, found: FoundRec
 def _leading(bundles: Sequence[LoggedBundle], root: Root, tokens: Iterable[bytes]) -> list[LoggedBundle]:
     """Return those of `bundles` that lead from `root` to the keys of `tokens`: for each key the first bundle that holds it.
 
-    The notary's message with a bundle is opened with a key of an earlier one, and that with a key of one still earlier, until
-    one that the root file names holds the key itself: one message for each key that the notary has had since.
+    The notary's message with a bundle is opened with a key of an earlier bundle, and so on, back to a bundle that the root
+    file names. So there is one message for each key that the notary has had since.
     """
     pinned: dict[tuple[str, str], LoggedBundle] = {}
     first: dict[tuple[str, str], LoggedBundle] = {}
-    for one in bundles:
-        keys = {(one.record.trust_domain.name, kid) for kid in parse_bundle(one.record).bundle.keys}
-        own = len(pinned_bundles([one.record], root)) and _key_of(_token(one.frame)) in keys
+    for bundle in bundles:
+        keys = {(bundle.record.trust_domain.name, kid) for kid in parse_bundle(bundle.record).bundle.keys}
+        own = len(pinned_bundles([bundle.record], root)) and _key_of(_token(bundle.frame)) in keys
         for key in keys:
-            first.setdefault(key, one)
+            first.setdefault(key, bundle)
             if own:
-                pinned.setdefault(key, one)
+                pinned.setdefault(key, bundle)
     chosen: dict[tuple[int, int], LoggedBundle] = {}
     waiting = list(tokens)
     while waiting:
         key = _key_of(waiting.pop())
-        found = pinned.get(key) or first.get(key)
-        if found is not None and (found.index, found.item) not in chosen:
-            chosen[found.index, found.item] = found
-            waiting.append(_token(found.frame))
+        leading = pinned.get(key) or first.get(key)
+        if leading is not None and (leading.index, leading.item) not in chosen:
+            chosen[leading.index, leading.item] = leading
+            waiting.append(_token(leading.frame))
     return [chosen[place] for place in sorted(chosen)]
 
 
@@ -106,7 +104,7 @@ def _key_of(token: bytes) -> tuple[str, str]:
 
 def _tokens(evidence: Iterable[bytes]) -> list[bytes]:
     """Return the tokens of the credentials in items of evidence."""
-    return [one.token for item in evidence for one in parse_evidence([item]).credentials.values()]
+    return [credential.token for item in evidence for credential in parse_evidence([item]).credentials.values()]
 
 
 def _shown(index: int, frame: Frame, items: Sequence[bytes], shown: Sequence[int]) -> ShownMessage:
@@ -122,9 +120,9 @@ def _shown(index: int, frame: Frame, items: Sequence[bytes], shown: Sequence[int
     )
 
 
-def _evidence(found: FoundRecord, audit: VerifiedAudit, root: Root, lookup: Lookup, caches: Caches) -> list[int]:
-    """Return the numbers of the evidence items that a decision depends on, and no others."""
-    record = found.record
+def _evidence(logged: FoundRecord, audit: VerifiedAudit, root: Root, lookup: Lookup, caches: Caches) -> list[int]:
+    """Return the numbers of the evidence items that a decision depends on."""
+    record = logged.record
     if not isinstance(record, DecisionRecord):
         return []
     decided = check_decision(record, audit, root, lookup.trust.archive, caches)
@@ -132,7 +130,7 @@ def _evidence(found: FoundRecord, audit: VerifiedAudit, root: Root, lookup: Look
     if decided.header.ctx is not None and decided.context is not None:
         names |= {decided.header.ctx, decided.context.crd}
     numbers = []
-    for number, item in enumerate(found.items[: found.evidence]):
+    for number, item in enumerate(logged.items[: logged.evidence]):
         evidence = parse_evidence([item])
         if not names.isdisjoint([*evidence.credentials, *evidence.contexts, *evidence.ancestors]):
             numbers.append(number)

@@ -1,7 +1,7 @@
-"""Whether what was done for users who were away rests on what they granted (SPEC.md section 14, "Grants of the past").
+"""Checks the grants behind actions for absent users (SPEC.md section 14, "Grants of the past").
 
-An edge can mint a context of anybody. Of one that says that its user is not there it has to show their own message, decided
-and recorded before, about this action with this body.
+An edge can mint a context of any user. For a context whose user is absent it must show the user's own message, decided and
+recorded before, about this action with this body.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from sealbus.envelopes.export.standing import GrantFact, GrantSaid, GrantUsed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.standing import standing_session
 
-__all__ = ["StandingChains"]
-
 _TYPE: Final = "application/vnd.sealbus.schedule.v1+json"
 _BYTES: Final = 65_536
 _LASTS: Final = 90 * 86_400 * SECOND
 _SHORTEST: Final = 60
 _LATE: Final = 2 * 86_400 * SECOND
-"""How long after `until` a tick before it may still be sent: caught up on, or waiting for the one before it."""
+"""Microseconds after `until` in which an earlier tick may still be sent: it was caught up, or waited for the tick before
+it."""
 _ENDING: Final = 120 * SECOND
-"""How long after its end was recorded a tick that was under way may still be sent."""
+"""Microseconds after the recorded end of a grant in which a tick that was under way may still be sent."""
 _SCOPE: Final = "sealbus:schedule"
 _OURS: Final = "sealbus:"
 _PREFIX: Final = 24
@@ -43,101 +42,103 @@ class _Planned(NamedTuple):
 
 @dataclass(slots=True)
 class _Standing:
-    """A grant, and when it was recorded that it ended (microseconds)."""
+    """A grant, and when its end was recorded (microseconds)."""
 
-    said: GrantSaid
+    message: GrantSaid
     planned: _Planned
     ended: int | None = None
 
 
 class StandingChains:
-    """Takes what decisions say about standing grants, in the order of the log. Memory grows with the grants in it alone."""
+    """Checks the facts of standing grants, in the order of the log. Memory grows only with the grants in it."""
 
     def __init__(self) -> None:
         self._grants: dict[tuple[str, bytes], _Standing] = {}
         self._newest: dict[tuple[str, str], GrantSaid] = {}
-        """By edge and name, what was said last."""
+        """The newest message, by edge and name."""
 
-    def take(self, facts: Iterable[GrantFact]) -> Iterator[Finding]:
-        """Take the next facts; yield a finding (`bad_grant`) for each decision that rests on what was not granted."""
+    def take_facts(self, facts: Iterable[GrantFact]) -> Iterator[Finding]:
+        """Take the next facts; yield a finding (`bad_grant`) for each decision without the grant that it claims."""
         for fact in facts:
             match fact:
                 case GrantSaid():
-                    self._said(fact)
+                    self._add_message(fact)
                 case GrantUsed():
                     if fault := fact.fault or self._fault_of(fact):
                         yield Finding("", fact.sequence, FindingCode.BAD_GRANT, fault)
 
-    def _said(self, said: GrantSaid) -> None:
-        key = said.edge, said.message
+    def _add_message(self, message: GrantSaid) -> None:
+        key = message.edge, message.message
         if key in self._grants:
             return
         try:
-            name, planned = _parsed(said)
+            name, planned = _parsed(message)
         except ValueError:
             return
-        before = self._newest.get((said.edge, name))
-        later = before is not None and before.stored > said.stored
+        before = self._newest.get((message.edge, name))
+        later = before is not None and before.stored > message.stored
         if planned is not None:
-            # What came after it in the stream may have been recorded before it.
-            self._grants[key] = _Standing(said, planned, before.logged if before is not None and later else None)
+            # A later message in the stream may have been recorded before this one.
+            self._grants[key] = _Standing(message, planned, before.logged if before is not None and later else None)
         if later:
             return
-        self._newest[said.edge, name] = said
-        ending = self._grants.get((said.edge, before.message)) if before is not None else None
+        self._newest[message.edge, name] = message
+        ending = self._grants.get((message.edge, before.message)) if before is not None else None
         if ending is not None and ending.ended is None:
-            ending.ended = said.logged
+            ending.ended = message.logged
 
     def _fault_of(self, used: GrantUsed) -> str:
         """Return why a decision does not rest on a grant, or an empty text."""
-        found = self._grants.get((used.edge, used.grant))
-        if used.session != standing_session(used.grant) or found is None:
-            return "a grant that is not in the log before it"
-        said, planned = found.said, found.planned
-        if used.user != said.user or used.scope != tuple([one for one in said.scope if not one.startswith(_OURS)]):
-            return "a grant of somebody else, or by another login"
+        standing = self._grants.get((used.edge, used.grant))
+        if used.session != standing_session(used.grant) or standing is None:
+            return "a grant that is not in the log before the decision"
+        message, planned = standing.message, standing.planned
+        if used.user != message.user or used.scope != tuple(
+            [scope for scope in message.scope if not scope.startswith(_OURS)]
+        ):
+            return "a grant of another user, or by another login"
         if used.to != f"task.{planned.action}" or (used.typ, used.body_digest) != (planned.typ, planned.digest):
             return "a grant of another action, or with another body"
         if used.grants != planned.grants:
             return "other actions may follow from it"
         if not used.tick < planned.until or not used.made < planned.until + _LATE:
             return "the grant was over"
-        if used.made + DEFAULT_LIMITS.clock_skew < max(used.tick, said.made):
+        if used.made + DEFAULT_LIMITS.clock_skew < max(used.tick, message.made):
             return "it was before its time"
-        if found.ended is not None and used.made > found.ended + _ENDING:
+        if standing.ended is not None and used.made > standing.ended + _ENDING:
             return "the grant had ended"
         return ""
 
 
-def _parsed(said: GrantSaid) -> tuple[str, _Planned | None]:
-    """Return the name that a message is about, and what it grants, `None` for one that ends it; raise `ValueError`."""
-    if said.typ != _TYPE or len(said.body) > _BYTES:
+def _parsed(message: GrantSaid) -> tuple[str, _Planned | None]:
+    """Return the name in a message and its grant, `None` for a message that ends it; raise `ValueError`."""
+    if message.typ != _TYPE or len(message.body) > _BYTES:
         raise ValueError("no schedule")
-    body = parse_object(said.body, depth=3)
+    body = parse_object(message.body, depth=3)
     name, version = body.get("name"), body.get("v")
-    prefix = sha256(f"{said.user.idp}\0{said.user.user}".encode()).hexdigest()[:_PREFIX]
+    prefix = sha256(f"{message.user.idp}\0{message.user.user}".encode()).hexdigest()[:_PREFIX]
     if type(version) is not int or version != 1 or not isinstance(name, str) or not name.startswith(f"{prefix}-"):
         raise ValueError("v or name")
     if body == {"v": 1, "name": name, "state": "removed"}:
         return name, None
-    if body.get("state") != "on" or _SCOPE not in said.scope or said.user.authenticated is None:
+    if body.get("state") != "on" or _SCOPE not in message.scope or message.user.authenticated is None:
         raise ValueError("no grant")
     until, when, do = body.get("until"), body.get("when"), body.get("do")
     if type(until) is not int or not isinstance(when, dict) or not isinstance(do, dict):
         raise ValueError("until, when or do")
-    if until > said.made + _LASTS + DEFAULT_LIMITS.clock_skew:
+    if until > message.made + _LASTS + DEFAULT_LIMITS.clock_skew:
         raise ValueError("until")
     every = when.get("every", _SHORTEST)
     if type(every) is not int or every < _SHORTEST:
         raise ValueError("every")
-    return name, _done(do, until)
+    return name, _parsed_action(do, until)
 
 
-def _done(do: dict[str, Json], until: int) -> _Planned:
+def _parsed_action(do: dict[str, Json], until: int) -> _Planned:
     action, typ, grants = do.get("action"), do.get("typ"), do.get("grants")
-    given = grants if isinstance(grants, list) else [None]
-    texts = tuple([one for one in given if isinstance(one, str)])
-    if len(texts) != len(given) or not isinstance(action, str) or not isinstance(typ, str):
+    listed = grants if isinstance(grants, list) else [None]
+    texts = tuple([grant for grant in listed if isinstance(grant, str)])
+    if len(texts) != len(listed) or not isinstance(action, str) or not isinstance(typ, str):
         raise ValueError("action, typ or grants")
     if do.get("partition") is not None:
         raise ValueError("partition")

@@ -1,4 +1,4 @@
-"""Makes the root file of a deployment once, when its log begins: trust on first use, by the keeper of the file."""
+"""Makes the root file of a deployment once, when its log begins: the keeper of the file trusts the log on first use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from sealbus.envelopes.log.note import NoteVerifier
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = ["make_root"]
 
 _TRUST = "trust"
 """The notary's folder of bundle records, whose names sort by time."""

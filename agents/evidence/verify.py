@@ -1,7 +1,7 @@
 """Verifies an export: every file, every byte, every record, on all cores, in memory that does not grow with it.
 
-What must be read in order (changes of trust, the order of entries) is read first, in a light pass; then tiles are verified in
-any order, in separate processes, and their results put together in order.
+The first, light pass reads what must be read in order: changes of trust, and the order of entries. Then separate processes
+verify tiles in any order, and their results are combined in order.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from multiprocessing import get_context
 from typing import Final, NamedTuple
 
 from sealbus.agents.evidence.approvals import ApprovalChains
-from sealbus.agents.evidence.files import ExportFiles
+from sealbus.agents.evidence.files import ExportFiles, frames_of
 from sealbus.agents.evidence.standing import StandingChains
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.entries import EntryReader, OrderReader, ShownRestoration
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
-from sealbus.envelopes.export.format import CHECKPOINT, entry_of, is_expected, messages_path, read_frames, tiles_of
+from sealbus.envelopes.export.format import CHECKPOINT, entry_of, is_expected, messages_path, tiles_of
 from sealbus.envelopes.export.policy_files import policy_digest
 from sealbus.envelopes.export.tally import RepeatedRecords, Span, Tally
 from sealbus.envelopes.export.tiles import TileResult, TileTask, TreeReader, read_tile, tasks_of
@@ -34,24 +34,12 @@ from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.trust.bundles import JwtBundle
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = [
-    "KEPT_FINDINGS",
-    "Progress",
-    "Segment",
-    "SegmentReader",
-    "Verification",
-    "begin_worker",
-    "read_in_worker",
-    "tile_bytes",
-    "verify_export",
-]
-
 KEPT_FINDINGS: Final = 10_000
 """Findings kept with their texts; further ones are counted."""
 _OPENING: Final = 65_536
-"""Messages of kind 0x00 that open, for which a copy of kind 0x01 is looked for; further ones are findings."""
+"""Most messages of kind 0x00 that open, for which a copy of kind 0x01 is looked for; further ones are findings."""
 _AHEAD: Final = 4
-"""Tiles under way for each process."""
+"""Tiles waiting or being verified, for each process."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of tiles done, and of all, in both passes."""
@@ -60,7 +48,7 @@ _HASH_ROW = 32
 _ENTRY_ROW = 34
 
 _readers: list[SegmentReader] = []
-"""The reader of a worker process, for one export all its life."""
+"""The reader of a worker process, which reads one export all its life."""
 
 
 @dataclass(slots=True)
@@ -72,20 +60,20 @@ class Verification:
     count: int = 0
     tally: Tally = field(default_factory=Tally)
     trust: TrustArchive = field(default_factory=TrustArchive, repr=False, compare=False)
-    """The trust bundles that the log leads to; messages read again are opened with these."""
+    """The trust bundles that the log leads to; a message is opened again with these."""
     policies: frozenset[bytes] = frozenset()
     """The hashes of the policy bundles that the log names."""
     restorations: tuple[ShownRestoration, ...] = ()
     """The restorations of the stream, in their order."""
     repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
-    """By tile, the names of its records that an earlier tile holds as well, so that they do not count again."""
+    """By tile, the names of records that an earlier tile also holds, so that they do not count again."""
 
     @property
     def passed(self) -> bool:
-        """Whether there is a checkpoint and nothing at all was found."""
+        """Whether there is a checkpoint, and no finding at all."""
         return self.checkpoint is not None and self.count == 0
 
-    def found(self, findings: Iterable[Finding]) -> None:
+    def add_findings(self, findings: Iterable[Finding]) -> None:
         """Add findings."""
         for finding in findings:
             self.count += 1
@@ -103,9 +91,8 @@ def verify_export(
 ) -> Verification:
     """Verify the export `files` against `root`, which must come from another source; return the result.
 
-    Any contents of the files end in findings and not in an error; files that the system does not let it read, and processes
-    that it kills, raise `ConfigurationError`. `processes` are by default as many as there are cores. `span` limits what is
-    counted by row.
+    Faulty contents of files are findings and raise no error. A file that cannot be read, or a process that the system kills,
+    raises `ConfigurationError`. `processes` is by default the number of cores. `span` limits what is counted by row.
     """
     report = Verification()
     checkpoint = _open_checkpoint(files, root, report)
@@ -117,11 +104,11 @@ def verify_export(
         return report
     trust, report.restorations = _first_pass(files, root, checkpoint.size, report, progress)
     report.trust, report.policies = trust.archive, frozenset(trust.policies.named)
-    report.found(trust.policies.check(files.read, present))
+    report.add_findings(trust.policies.check(files.read, present))
     sizes = [
         checkpoint.size,
-        *(one.checkpoint.size for one in root.held if one.checkpoint.size <= checkpoint.size),
-        *(one.size for one in trust.checkpoints),
+        *(signed.checkpoint.size for signed in root.held if signed.checkpoint.size <= checkpoint.size),
+        *(logged.size for logged in trust.checkpoints),
     ]
     tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
     segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
@@ -129,23 +116,23 @@ def verify_export(
     approvals, standing = ApprovalChains(), StandingChains()
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
         tree.take(result)
-        report.found(result.findings)
+        report.add_findings(result.findings)
         report.tally.add(result.tally)
         repeated.take(result.task.index, result.names)
-        report.found(approvals.take(result.approvals))
-        report.found(standing.take(result.grants))
+        report.add_findings(approvals.take_facts(result.approvals))
+        report.add_findings(standing.take_facts(result.grants))
         for sequence, digest in result.opening:
             if len(opening) < _OPENING:
                 opening[sequence] = digest
             else:
-                report.found([_opens(sequence)])
+                report.add_findings([_opens(sequence)])
         progress(total + result.task.index + 1, 2 * total)
     tree.end()
     _count_once(segment, checkpoint.size, repeated, report)
     if opening:
         copied = _verified(files, checkpoint.size, {*opening.values()})
-        report.found(_opens(sequence) for sequence, digest in opening.items() if digest not in copied)
-    report.found(tree.findings)
+        report.add_findings(_opens(sequence) for sequence, digest in opening.items() if digest not in copied)
+    report.add_findings(tree.findings)
     _compare_roots(tree, checkpoint, root, trust, report)
     return report
 
@@ -153,20 +140,20 @@ def verify_export(
 def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Checkpoint | None:
     note = files.read(CHECKPOINT, DEFAULT_LIMITS.published_note_bytes)
     if note is None:
-        report.found([of_file(CHECKPOINT, FindingCode.MISSING_FILE)])
+        report.add_findings([of_file(CHECKPOINT, FindingCode.MISSING_FILE)])
         return None
     try:
-        # Of a file longer than any published note, one byte too many was read, so no signature line ends there.
+        # Of a file that is longer than any note, one byte too many was read, so no signature line ends there.
         report.checkpoint = open_strictly(note, root.origin, root.keys).checkpoint
     except LogError as error:
-        report.found([of_file(CHECKPOINT, error.code, error.detail)])
+        report.add_findings([of_file(CHECKPOINT, error.code, error.detail)])
     return report.checkpoint
 
 
 def _check_files(files: ExportFiles, size: int, policies: set[bytes], report: Verification) -> bool:
-    """Look for uncovered and missing files; return False if hardly any are there.
+    """Look for unknown and missing files; return False if fewer files are there than the log has tiles.
 
-    Policy bundles are added to `policies`: the first pass finds out which of them the log covers.
+    Policy bundles are added to `policies`: the first pass finds which of them the log covers.
     """
     present = 0
     for path in files.paths():
@@ -174,17 +161,17 @@ def _check_files(files: ExportFiles, size: int, policies: set[bytes], report: Ve
         if (digest := policy_digest(path)) is not None:
             policies.add(digest)
         elif not is_expected(path, size):
-            report.found([of_file(path, FindingCode.UNKNOWN_FILE, "nothing covers it")])
+            report.add_findings([of_file(path, FindingCode.UNKNOWN_FILE, "nothing covers it")])
     if tiles_of(size) > present:
-        # Not even the messages are there. Stop here, so that a claimed checkpoint of 2^53 entries costs no time.
-        report.found([of_file("messages", FindingCode.MISSING_FILE, "fewer files than the checkpoint says")])
+        # Not even the messages are there. Verification stops, so that a claim of 2^53 entries costs no time.
+        report.add_findings([of_file("messages", FindingCode.MISSING_FILE, "fewer files than the checkpoint says")])
         return False
     level = 0
     while held := size >> (8 * level):
         for task in tasks_of(held, ()):
             names = [messages_path(task.index), task.entries.path, task.hashes.path] if level == 0 else []
             names = names or [task.hashes.path.replace("tile/0/", f"tile/{level}/", 1)]
-            report.found(of_file(name, FindingCode.MISSING_FILE) for name in names if not _is_there(files, name))
+            report.add_findings(of_file(name, FindingCode.MISSING_FILE) for name in names if not _is_there(files, name))
         level += 1
     return True
 
@@ -200,34 +187,31 @@ def _is_there(files: ExportFiles, path: str) -> bool:
 def _first_pass(
     files: ExportFiles, root: Root, size: int, report: Verification, progress: Progress
 ) -> tuple[TrustReader, tuple[ShownRestoration, ...]]:
-    """Read what has an order: entries, and the records of the notary."""
+    """Read the entries and the records of the notary, whose order matters."""
     trust, order, total = TrustReader(root), OrderReader(), tiles_of(size)
     for task in tasks_of(size, ()):
         index = start = task.index * 256
-        opened = files.open(messages_path(task.index))
         try:
-            if opened is not None:
-                with opened as file:
-                    for frame in read_frames(file.read):
-                        if index == start + task.width:
-                            break
-                        order.take(frame, index)
-                        trust.take(frame, index)
-                        index += 1
+            for frame in frames_of(files, task.index):
+                if index == start + task.width:
+                    break
+                order.take(frame, index)
+                trust.take(frame, index)
+                index += 1
         except LogError:
             # The second pass reports it.
             order.lose()
         if index < start + task.width:
             order.lose()
-        report.found(order.findings)
-        report.found(trust.findings)
+        report.add_findings(order.findings)
+        report.add_findings(trust.findings)
         order.findings.clear()
         trust.findings.clear()
         progress(task.index + 1, 2 * total)
     order.end()
     trust.end()
-    report.found(order.findings)
-    report.found(trust.findings)
+    report.add_findings(order.findings)
+    report.add_findings(trust.findings)
     return trust, tuple(order.restorations)
 
 
@@ -242,25 +226,21 @@ def _count_once(segment: Segment, size: int, repeated: RepeatedRecords, report: 
 
 def _verified(files: ExportFiles, size: int, digests: set[bytes]) -> set[bytes]:
     """Return those of `digests` that are H(header) of a message of kind 0x01."""
-    found: set[bytes] = set()
+    verified: set[bytes] = set()
     for task in tasks_of(size, ()):
-        opened = files.open(messages_path(task.index))
-        if opened is None:
-            continue
         try:
-            with opened as file:
-                for frame in read_frames(file.read):
-                    if frame.kind is EntryKind.VERIFIED:
-                        found.add(entry_of(frame).digest)
+            for frame in frames_of(files, task.index):
+                if frame.kind is EntryKind.VERIFIED:
+                    verified.add(entry_of(frame).digest)
         except (EnvelopeError, LogError):
             # Already a finding.
             continue
-        found &= digests
-    return found
+        verified &= digests
+    return verified
 
 
 def _opens(sequence: int) -> Finding:
-    detail = "said to prove nothing, and opens with the bundles of its time"
+    detail = "logged as unverified, but it opens with the bundles of its time"
     return of_sequence(sequence, LogError(Code.BAD_ENTRY, detail))
 
 
@@ -272,7 +252,7 @@ def _read_tiles(segment: Segment, tasks: Iterable[TileTask], total: int, process
         for task in tasks:
             yield reader.read(task)
         return
-    # Fresh processes: forking a process with threads, which a progress bar starts, may hang.
+    # Spawned, because a fork of a process with threads may hang, and a progress bar starts a thread.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, (segment,))
     try:
         waiting: deque[Future[TileResult]] = deque()
@@ -292,20 +272,20 @@ def _compare_roots(
     tree: TreeReader, checkpoint: Checkpoint, root: Root, trust: TrustReader, report: Verification
 ) -> None:
     if tree.root_at(checkpoint.size) != checkpoint.root:
-        report.found([of_file(CHECKPOINT, Code.LOG_MISMATCH, "the messages lead to another root")])
+        report.add_findings([of_file(CHECKPOINT, Code.LOG_MISMATCH, "the messages lead to another root")])
     for held in root.held:
         if held.checkpoint.size > checkpoint.size:
-            report.found([of_file(CHECKPOINT, FindingCode.ROLLED_BACK, "somebody holds a later one")])
+            report.add_findings([of_file(CHECKPOINT, FindingCode.ROLLED_BACK, "a later checkpoint is held elsewhere")])
         elif tree.root_at(held.checkpoint.size) != held.checkpoint.root:
-            report.found([of_file(CHECKPOINT, Code.INCONSISTENT_LOG, "somebody holds another")])
+            report.add_findings([of_file(CHECKPOINT, Code.INCONSISTENT_LOG, "another checkpoint is held elsewhere")])
     for logged in trust.checkpoints:
         if tree.root_at(logged.size) != logged.root:
-            error = LogError(Code.INCONSISTENT_LOG, "a checkpoint in the log is of another")
-            report.found([of_sequence(logged.sequence, error)])
+            error = LogError(Code.INCONSISTENT_LOG, "a checkpoint in the log is of another log")
+            report.add_findings([of_sequence(logged.sequence, error)])
 
 
 class Segment(NamedTuple):
-    """Everything that a process needs to read any tile of one export, as picklable values."""
+    """The values that a process needs to read any tile of one export; they can be pickled."""
 
     files: ExportFiles
     root: bytes
@@ -316,14 +296,14 @@ class Segment(NamedTuple):
 
     @classmethod
     def of(cls, files: ExportFiles, root: Root, archive: TrustArchive, span: Span) -> Segment:
-        """Return the values that processes get."""
+        """Return the values for processes."""
         bundles = tuple((since, bundle.trust_domain.name, bundle.jwks) for since, bundle in archive)
         return cls(files, root.encode(), bundles, span)
 
 
 @dataclass(slots=True)
 class SegmentReader:
-    """A reader of one export's tiles that remembers what it has verified from one to the next."""
+    """A reader of one export's tiles, which remembers verified credentials from tile to tile."""
 
     segment: Segment
     _reader: EntryReader = field(init=False)
@@ -339,11 +319,7 @@ class SegmentReader:
         """Verify one tile."""
         files = self.segment.files
         hashes, entries = tile_bytes(files, task.hashes), tile_bytes(files, task.entries)
-        opened = files.open(messages_path(task.index))
-        if opened is None:
-            return read_tile(task, (), self._reader, hashes=hashes, entries=entries)
-        with opened as file:
-            return read_tile(task, read_frames(file.read), self._reader, hashes=hashes, entries=entries)
+        return read_tile(task, frames_of(files, task.index), self._reader, hashes=hashes, entries=entries)
 
 
 def tile_bytes(files: ExportFiles, name: TileName) -> bytes | None:

@@ -1,1 +1,1 @@
-"""A small shop to read and to run: inventory, pricing and planner, each an agent in one file, their data in SQLite."""
+"""A small shop to read and to run: inventory, pricing, planner and payments, each an agent in one file, with SQLite."""

@@ -1,4 +1,4 @@
-"""`inventory`: keeps the stock of items that belong to people, and asks `pricing` what they are worth.
+"""`inventory`: keeps the stock of items that belong to people, and asks `pricing` for their worth.
 
 Run it with `sealbus worker run sealbus.agents.examples.inventory:agent`.
 """
@@ -12,8 +12,6 @@ from pydantic import BaseModel, Field
 from sealbus import Agent, Context, Resource, ResourceNotFound
 from sealbus.agents.examples import pricing
 from sealbus.agents.examples.store import Store
-
-__all__ = ["Count", "Read", "Stock", "Update", "agent", "read", "stocktake", "update"]
 
 agent = Agent("inventory")
 store = Store()
@@ -33,7 +31,7 @@ class Read(BaseModel):
 
 
 class Count(BaseModel):
-    """Count an item, and have it appraised, which takes `seconds`."""
+    """Count an item and have it appraised, which takes `seconds`."""
 
     item_id: str
     seconds: float = Field(default=1.0, ge=0, le=25)
@@ -62,7 +60,7 @@ async def item(body: Update | Read | Count) -> Resource:
     return Resource("item", body.item_id, **row)
 
 
-# `facts` names the fields that the policy may judge: the policy knows the limit, the agent does not.
+# `facts` names the fields that reach the policy: the limit stands in the policy, not in the agent.
 @agent.task("update", resource=item, facts=["quantity"], once=True)
 async def update(body: Update, ctx: Context) -> Stock:
     """Set the stock, and publish an event about it. The requester reads the result from the task's handle."""
@@ -82,9 +80,9 @@ async def read(body: Read, ctx: Context) -> Stock:
 
 @agent.task("stocktake", resource=item)
 async def stocktake(body: Count, ctx: Context) -> Stock:
-    """Have an item appraised, and keep what it was found to be worth."""
-    look = pricing.Appraise(item_id=body.item_id, seconds=body.seconds)
-    stock = await _stock(body.item_id, await ctx.call(pricing.appraise, look))
+    """Have an item appraised, and store its worth."""
+    request = pricing.Appraise(item_id=body.item_id, seconds=body.seconds)
+    stock = await _stock(body.item_id, await ctx.call(pricing.appraise, request))
     await store.change("INSERT OR REPLACE INTO stocktakes VALUES (?, ?, ?)", stock.item_id, stock.quantity, stock.cents)
     return stock
 

@@ -1,4 +1,4 @@
-"""`payments`: pays invoices; over a limit the policy asks for somebody's approval first, which this agent knows nothing of.
+"""`payments`: pays invoices. Over a limit the policy asks for an approval first; the agent has no code for that.
 
 Run it with `sealbus worker run sealbus.agents.examples.payments:agent`.
 """
@@ -12,8 +12,6 @@ from pydantic import BaseModel, Field
 from sealbus import Agent, Context, Reject, Resource, ResourceNotFound
 from sealbus.agents.examples.store import Store
 
-__all__ = ["Paid", "Pay", "agent", "pay"]
-
 agent = Agent("payments")
 store = Store()
 
@@ -26,7 +24,7 @@ class Pay(BaseModel):
 
 
 class Paid(BaseModel):
-    """What was paid, and by whose approvals."""
+    """The paid amount, and the people who approved it."""
 
     invoice_id: str
     amount: int
@@ -41,7 +39,7 @@ async def lifespan() -> AsyncIterator[None]:
 
 
 async def invoice(body: Pay) -> Resource:
-    """Load the invoice for the policy, which knows who manages its customer."""
+    """Load the invoice for the policy, which knows the manager of its customer."""
     row = await store.row("SELECT owner, customer FROM invoices WHERE invoice_id = ?", body.invoice_id)
     if row is None:
         raise ResourceNotFound("no such invoice")
@@ -50,7 +48,7 @@ async def invoice(body: Pay) -> Resource:
 
 @agent.task("pay", resource=invoice, facts=["amount"], once=True)
 async def pay(body: Pay, ctx: Context) -> Paid:
-    """Pay. If somebody had to approve it, this runs when they have, with the message as it came."""
+    """Pay. If a person has to approve it, this runs after the approval, with the message as it came."""
     changed = await store.change(
         "UPDATE invoices SET paid = paid + ? WHERE invoice_id = ? AND paid + ? <= total",
         body.amount,
@@ -59,5 +57,5 @@ async def pay(body: Pay, ctx: Context) -> Paid:
     )
     if not changed:
         raise Reject("overpaid", note="more than the invoice's total")
-    approved_by = [one.user for one in ctx.approvals]
+    approved_by = [approval.user for approval in ctx.approvals]
     return Paid(invoice_id=body.invoice_id, amount=body.amount, approved_by=approved_by)

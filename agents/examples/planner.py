@@ -2,8 +2,8 @@
 
 Run it with `sealbus worker run sealbus.agents.examples.planner:agent`.
 
-The planner knows no owners and no limits. Each agent on the way decides for itself whether the planner may do this for this
-user.
+The planner knows no owners and no limits. The policy of each agent on the way decides whether the planner may do this for
+this user.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from sealbus import Agent, Context, Denied
 from sealbus.agents.examples import inventory
 from sealbus.agents.examples.store import Store
 
-__all__ = ["Line", "Plan", "Proposal", "Stocktake", "agent", "plan", "replan", "stocktake"]
-
 agent = Agent("planner")
 store = Store()
 
 ONLY_PRICES = ("pricing.quote",)
-"""The actions that may follow from our messages: inventory has more rights than this needs, and cannot use them here."""
+"""The only actions that may follow from our messages: inventory has more rights, and cannot use them here."""
 
 
 class Plan(BaseModel):
@@ -39,7 +37,7 @@ class Stocktake(BaseModel):
 
 
 class Line(BaseModel):
-    """How many of an item are missing. `refused`: inventory did not answer, because this user may not know."""
+    """How many of an item are missing. `refused`: the policy of inventory denies this user the answer."""
 
     item_id: str
     missing: int = 0
@@ -68,7 +66,7 @@ async def plan(body: Plan, ctx: Context) -> Proposal:
 # `once`: a second copy of this task must not order a second time.
 @agent.task("replan", facts=["quantity"], once=True)
 async def replan(body: Plan, ctx: Context) -> Proposal:
-    """Order what is missing: an update of the inventory for each item, which inventory decides later by itself."""
+    """Order the missing items: an update of the inventory for each, about which the policy of inventory decides later."""
     proposal = await _proposal(body, ctx)
     for line in proposal.lines:
         if line.missing:
@@ -78,12 +76,12 @@ async def replan(body: Plan, ctx: Context) -> Proposal:
 
 @agent.task("stocktake", timeout=600.0)
 async def stocktake(body: Stocktake, ctx: Context) -> list[inventory.Stock]:
-    """Count items, each in a task of the inventory. If its user cancels this, the item being counted stops with it."""
-    found = []
-    for one in body.items:
-        handle = await ctx.submit(inventory.stocktake, one, grants=("pricing.appraise",))
-        found.append(await handle.result())
-    return found
+    """Count items, each in a task of the inventory. If the user cancels this task, the current count stops with it."""
+    stocks = []
+    for count in body.items:
+        handle = await ctx.submit(inventory.stocktake, count, grants=("pricing.appraise",))
+        stocks.append(await handle.result())
+    return stocks
 
 
 @agent.on("event.inventory.updated")

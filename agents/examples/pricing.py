@@ -1,4 +1,4 @@
-"""`pricing`: returns the price of an item. The smallest of the three agents; read this one first.
+"""`pricing`: returns the price of an item. The smallest of the agents: read it first.
 
 Run it with `sealbus worker run sealbus.agents.examples.pricing:agent`.
 """
@@ -13,8 +13,6 @@ from pydantic import BaseModel, Field
 from sealbus import Agent, Context, Resource, ResourceNotFound
 from sealbus.agents.examples.store import Store
 
-__all__ = ["Appraise", "Price", "Quote", "agent", "appraise", "quote"]
-
 agent = Agent("pricing")
 store = Store()
 
@@ -26,7 +24,7 @@ class Quote(BaseModel):
 
 
 class Appraise(BaseModel):
-    """Ask somebody to look at an item, which takes `seconds`."""
+    """Ask for an appraisal of an item, which takes `seconds`."""
 
     item_id: str
     seconds: float = Field(default=1.0, ge=0, le=25)
@@ -47,7 +45,7 @@ async def lifespan() -> AsyncIterator[None]:
 
 
 async def price(body: Quote | Appraise) -> Resource:
-    """Load the resource before the policy is asked: the body names the item, our own data says whether it exists."""
+    """Load the resource before the policy is asked: the body names the item, and our own data has it or not."""
     if await store.row("SELECT item_id FROM prices WHERE item_id = ?", body.item_id) is None:
         raise ResourceNotFound("no such item")
     return Resource("price", body.item_id)
@@ -55,13 +53,13 @@ async def price(body: Quote | Appraise) -> Resource:
 
 @agent.call("quote", resource=price)
 async def quote(body: Quote, ctx: Context) -> Price:
-    """Answer from the price list. The policy has already allowed the caller, so there are no checks of rights here."""
+    """Answer from the price list. The policy has already allowed the caller, so the handler checks no rights."""
     del ctx
     return Price.model_validate(await store.row("SELECT item_id, cents FROM prices WHERE item_id = ?", body.item_id))
 
 
 @agent.call("appraise", resource=price, timeout=30.0)
 async def appraise(body: Appraise, ctx: Context) -> Price:
-    """Look at an item for a while, then answer its price. If this work is canceled, the wait ends at once."""
+    """Appraise an item for a while, then return its price. If this call is canceled, the wait ends at once."""
     await asyncio.sleep(body.seconds)
     return await quote(Quote(item_id=body.item_id), ctx)

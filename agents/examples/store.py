@@ -1,6 +1,6 @@
-"""`Store`: the data of the example agents. SQLite, so that nothing has to be installed or started.
+"""`Store`: the data of the example agents, in SQLite, which needs no installation and no server.
 
-Any database will do: what matters to sealbus is only that an agent loads a resource from its own data.
+Any database will do: sealbus only needs an agent to load a resource from its own data.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Final, LiteralString, Self, TypeVar
 
-__all__ = ["DATABASE_VARIABLE", "Store"]
-
 T = TypeVar("T")
 
 DATABASE_VARIABLE: Final = "SEALBUS_EXAMPLES_DB"
-"""The environment variable with the path of the file. Without it, data is in memory and gone with the agent."""
+"""The environment variable with the path of the file. Without it, data is in memory and ends with the agent."""
 
 BUSY: Final = 5.0
 """Seconds that a statement waits while another process writes to the same file."""
@@ -60,8 +58,8 @@ _PRICES: Final = (("42", 1_999), ("43", 250), ("77", 49_900))
 class Store:
     """One connection to the shop's database, open inside `async with`.
 
-    SQLite blocks, so the connection lives in its own thread, which runs one statement after the other. A statement that has
-    begun is finished there even if its waiter is cancelled: it is done as a whole or not at all.
+    SQLite blocks, so the connection has its own thread, which runs one statement after the other. A statement that has begun
+    is finished there even if its waiter is cancelled.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -86,16 +84,16 @@ class Store:
         await self._close()
 
     async def row(self, statement: LiteralString, *values: str | int) -> dict[str, Any] | None:
-        """Return the first row, by column. Values are passed as `?`, and never become part of the statement."""
+        """Return the first row, by column. Each value stands for a `?`, and never becomes part of the statement."""
 
         def run() -> dict[str, Any] | None:
-            found = self._connected().execute(statement, values).fetchone()
-            return dict(found) if found is not None else None
+            row = self._connected().execute(statement, values).fetchone()
+            return dict(row) if row is not None else None
 
         return await self._run(run)
 
     async def change(self, statement: LiteralString, *values: str | int) -> int:
-        """Run a statement that writes, in its own transaction; return how many rows it touched."""
+        """Run a statement that writes, in its own transaction; return the number of changed rows."""
 
         def run() -> int:
             with self._connected() as connection:
@@ -109,7 +107,7 @@ class Store:
         connection.row_factory = sqlite3.Row
         connection.executescript(_SCHEMA)
         with connection:
-            # Existing rows stay: agents may share a file, and be started again.
+            # Existing rows stay: agents may share a file and start again.
             connection.executemany("INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?, ?)", _ITEMS)
             connection.executemany("INSERT OR IGNORE INTO prices VALUES (?, ?)", _PRICES)
             connection.executemany(

@@ -1,4 +1,4 @@
-"""The current state of a workload's identity, and the listeners to its changes. Event loop's thread only."""
+"""The current state of a workload's identity, and the listeners to its changes. For the event loop's thread only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["JWT_BUNDLES", "JWT_SVID", "X509_SVID", "CurrentIdentity"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 X509_SVID = "x509_svid"
 JWT_BUNDLES = "jwt_bundles"
@@ -27,7 +25,7 @@ JWT_SVID = "jwt_svid"
 
 
 class CurrentIdentity:
-    """X.509-SVID, JWT bundles and credential as they are now; changed by `apply_*` and `failed`."""
+    """The current X.509-SVID, JWT bundles and credential; `apply_*` and `failed` change them."""
 
     def __init__(
         self, endpoint: Endpoint, *, wanted: SpiffeId | None, counters: Counters, patient: bool = False
@@ -38,9 +36,9 @@ class CurrentIdentity:
         self.jwt_bundles = TrustBundles()
         self.credential = KeyCredential()
         self.failures: dict[str, str] = {}
-        """The last failure of each source that does not work now."""
+        """The last failure of each source that fails now."""
         self.settled = asyncio.Event()
-        """Set once there is a whole identity, or `final_failure` says that there will be none without help."""
+        """Set once there is a whole identity, or a `final_failure` that does not end without help."""
         self.final_failure = ""
         self._patient = patient
         self._counters = counters
@@ -77,25 +75,25 @@ class CurrentIdentity:
         self._changed(JWT_BUNDLES)
 
     def apply_token(self, token: str, spiffe_id: SpiffeId, now: int) -> None:
-        """Put a JWT-SVID in force; raise `EnvelopeError` if it does not verify, keeping the one before."""
-        before = self.credential.says
+        """Put a JWT-SVID in force; raise `EnvelopeError` if it does not verify: then the JWT-SVID before stays in force."""
+        before = self.credential.verified
         self.credential.accept(token, spiffe_id, self.jwt_bundles, now)
         self._worked(JWT_SVID, ())
-        if self.credential.says != before:
+        if self.credential.verified != before:
             self._counters.add("sealbus_identity_updates_total", 1, source=JWT_SVID)
             self._wake.set()
         self._whole = True
         self.settled.set()
 
     def failed(self, source: str, error: Exception) -> None:
-        """Note a failure of `source`; `PermissionDenied` withdraws what it gave: both SVIDs, or the JWT bundles."""
+        """Record a failure of `source`; `PermissionDenied` withdraws its values: both SVIDs, or the JWT bundles."""
         status, text = status_of(error), explain(error, self.endpoint)
         self._counters.add("sealbus_identity_failures_total", 1, source=source, status=status)
-        # Logged once for each new reason: a source that is down for an hour fails a thousand times. An impatient caller that
-        # is still connecting gets the error instead of a log line.
+        # Each new reason is logged once: a source that is down for an hour fails a thousand times. An impatient caller
+        # that is still connecting gets the error instead of a log line.
         known = text in self.failures.values() or not (self._whole or self._patient)
         level = logging.DEBUG if known else logging.WARNING
-        _log.log(level, "workload identity: %s %s: %s", source, "failed" if self._whole else "is waited for", text)
+        _logger.log(level, "workload identity: %s %s: %s", source, "failed" if self._whole else "is waited for", text)
         self.failures[source] = text
         if not self.settled.is_set() and (is_final(error) if self._patient else not is_momentary(error, self.endpoint)):
             self.final_failure = text
@@ -116,10 +114,10 @@ class CurrentIdentity:
         return unsubscribe
 
     def trouble(self) -> str:
-        """Return why sources fail, or that none does, in one line."""
+        """Return in one line why sources fail, or that none has failed."""
         return "; ".join(dict.fromkeys(self.failures.values())) or f"{self.endpoint} has given nothing newer"
 
-    async def news(self, seconds: float | None = None) -> None:
+    async def wait_for_news(self, seconds: float | None = None) -> None:
         """Wait for any change or failure since the last call, at most `seconds`. For one caller only."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -127,14 +125,14 @@ class CurrentIdentity:
         self._wake.clear()
 
     def _times(self, *, end: bool) -> dict[tuple[str, ...], float]:
-        """Return when each SVID ends or began, by workload and source, in seconds since the Unix epoch."""
-        found: dict[tuple[str, ...], float] = {}
+        """Return the end or begin of each SVID, by workload and source, in seconds since the Unix epoch."""
+        times: dict[tuple[str, ...], float] = {}
         workload = str(self.spiffe_id)
         if (x509 := self.material) is not None:
-            found[workload, X509_SVID] = (x509.not_after if end else x509.not_before) / SECOND
-        if (jwt := self.credential.says) is not None:
-            found[workload, JWT_SVID] = (jwt.exp if end else jwt.iat) / SECOND
-        return found
+            times[workload, X509_SVID] = (x509.not_after if end else x509.not_before) / SECOND
+        if (jwt := self.credential.verified) is not None:
+            times[workload, JWT_SVID] = (jwt.exp if end else jwt.iat) / SECOND
+        return times
 
     def _withdraw(self, source: str) -> None:
         if source == JWT_BUNDLES:
@@ -149,10 +147,10 @@ class CurrentIdentity:
 
     def _worked(self, source: str, refused: tuple[str, ...]) -> None:
         if self.failures.pop(source, ""):
-            _log.info("workload identity: %s works again", source)
+            _logger.info("workload identity: %s works again", source)
         for reason in refused:
             self._counters.add("sealbus_identity_refused_total", 1, source=source)
-            _log.warning("workload identity: refused, the one before stays in force: %s", reason)
+            _logger.warning("workload identity: refused, the one before stays in force: %s", reason)
 
     def _changed(self, source: str) -> None:
         self._counters.add("sealbus_identity_updates_total", 1, source=source)
@@ -160,6 +158,6 @@ class CurrentIdentity:
         for listener in tuple(self._listeners.values()):
             try:
                 listener()
-            except Exception:  # noqa: BLE001  logged below
-                # A failing listener must not keep others from being called or end the source.
-                _log.exception("workload identity: a rotation callback failed")
+            except Exception:
+                # A failing listener must neither stop the calls of the others nor end the source.
+                _logger.exception("workload identity: a rotation callback failed")

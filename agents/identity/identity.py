@@ -1,6 +1,6 @@
 """A workload's identity from any SPIFFE Workload API: the `Identity` port of the bus, kept current.
 
-Operators see no key and no token of it, only whose it is, where it comes from, and until when it is valid.
+Operators see neither keys nor tokens of it, only its SPIFFE ID, its source, and the end of its validity.
 """
 
 from __future__ import annotations
@@ -26,23 +26,21 @@ from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["IdentityStatus", "WorkloadIdentity"]
-
 _ASSERTION_SECONDS = 5.0
-"""For a JWT-SVID that another service waits for."""
+"""Seconds to fetch a JWT-SVID for another service."""
 
 
 class WorkloadIdentity:
     """The identity of this process, always current. Made by `connect`; every value is read without waiting.
 
     Two streams and a refresh loop keep it current, in threads and tasks that end with the context. A source that dies is
-    rebuilt with backoff (0.1 to 5 s) while what it gave stays in force, until it expires. An identity that the Workload API
-    withdraws (`PermissionDenied`) is not used from that moment on (SPIFFE_Workload_API.md section 5.2.1). Not to be used
-    after a fork: connect in the child instead.
+    rebuilt with backoff (0.1 to 5 s); its last values stay in force until they expire. An identity that the Workload API
+    withdraws (`PermissionDenied`) is not used from that moment on (SPIFFE_Workload_API.md section 5.2.1). Do not use it after
+    a fork: connect in the child instead.
     """
 
     def __init__(self, current: CurrentIdentity, clock: Clock) -> None:
-        """Do not call this, use `connect`: nothing keeps an object made here current."""
+        """Do not call this, use `connect`: no task keeps an object made here current."""
         self._current = current
         self._clock = clock
         self._closed = False
@@ -62,12 +60,12 @@ class WorkloadIdentity:
     ) -> AsyncIterator[Self]:
         """Connect to the Workload API at `socket` (default `SPIFFE_ENDPOINT_SOCKET`) and wait for a whole identity.
 
-        Whole means an X.509-SVID, the JWT bundles, and a JWT-SVID for this process's key, all verified. `spiffe_id` chooses
-        among several identities; without it the Workload API's default one is taken. It does not change later. Failures are
-        retried, with backoff and jitter, for `deadline` seconds. If `patient`, also those that may end without help: a
-        Workload API that is not started, an entry that does not exist yet; otherwise these end the wait at once, and only an
-        overloaded one is asked again. Raises `IdentityUnavailable`, and `ConfigurationError` for an invalid address: each
-        with one line that names the socket, the cause and what to do.
+        A whole identity is an X.509-SVID, the JWT bundles, and a JWT-SVID for this process's key, all verified. `spiffe_id`
+        chooses among several identities; without it the Workload API's default is used. The SPIFFE ID does not change later.
+        Failures are retried, with backoff and jitter, for `deadline` seconds. If `patient`, this includes a Workload API that
+        is not started and an entry that does not exist yet; otherwise these end the wait at once, and only an overloaded
+        Workload API is asked again. Raises `IdentityUnavailable`, and `ConfigurationError` for an invalid address: each with
+        one line that names the socket, the cause and the remedy.
         """
         endpoint = Endpoint.find(socket)
         if not patient:
@@ -76,7 +74,7 @@ class WorkloadIdentity:
         identity = cls(current, clock)
         upkeep = asyncio.create_task(Upkeep(current, clock=clock, random=random).run(), name="workload identity")
         try:
-            await identity._first(deadline)
+            await identity._wait_until_whole(deadline)
             yield identity
         finally:
             identity._closed = True
@@ -95,19 +93,19 @@ class WorkloadIdentity:
     def sealer(self) -> Sealer:
         """Return the signing key with its JWT-SVID; raise `IdentityUnavailable` with under 20 s of life left."""
         self._check_open()
-        if self._current.credential.says is None:
+        if self._current.credential.verified is None:
             raise IdentityUnavailable(f"no JWT-SVID: {self._current.trouble()}")
         return self._current.credential.sealer(self._clock())
 
     def bundles(self) -> TrustBundles:
-        """Return the JWT bundles that the Workload API gave, each for its own trust domain."""
+        """Return the JWT bundles from the Workload API, each for its own trust domain."""
         return self._current.jwt_bundles
 
     async def assertion(self, url: str) -> str:
         """Return a JWT-SVID to show at `url` alone, an http or https URL, such as an authorization server's issuer.
 
-        It is asked for each time, and at once where the Workload API has one; nothing about it is verified here. Raises
-        `IdentityUnavailable` if there is none, `ValueError` for another text.
+        Each call asks the Workload API, which answers at once if it has such a JWT-SVID. Verifies nothing. Raises
+        `IdentityUnavailable` if there is none, `ValueError` for any other text.
         """
         self._check_open()
         own = self.spiffe_id
@@ -132,23 +130,23 @@ class WorkloadIdentity:
         return material
 
     def on_rotation(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back on the event loop after each change of the X.509-SVID or of bundles; return the unsubscriber.
+        """Call `callback` on the event loop after each change of the X.509-SVID or of bundles; return the unsubscriber.
 
-        Also after a withdrawal; then `x509` raises. The callback must not block; its exceptions are logged.
+        It is also called after a withdrawal; then `x509` raises. It must not block; its exceptions are logged.
         """
         return self._current.subscribe(callback)
 
     def status(self) -> IdentityStatus:
         """Return the status of this identity for operators."""
-        material, says = self._current.material, self._current.credential.says
+        material, svid = self._current.material, self._current.credential.verified
         return IdentityStatus(
             endpoint=str(self._current.endpoint),
             spiffe_id=self.spiffe_id,
             thumbprint=self._current.credential.key.thumbprint,
             x509_not_before=material.not_before if material else 0,
             x509_not_after=material.not_after if material else 0,
-            jwt_issued=says.iat if says else 0,
-            jwt_expires=says.exp if says else 0,
+            jwt_issued=svid.iat if svid else 0,
+            jwt_expires=svid.exp if svid else 0,
             x509_trust=tuple(sorted(material.bundles)) if material else (),
             jwt_trust=tuple(sorted(self._current.jwt_bundles)),
             failure=self._current.trouble() if self._current.failures else "",
@@ -156,29 +154,27 @@ class WorkloadIdentity:
 
     def _silence(self) -> str:
         endpoint = self._current.endpoint
-        busy = (
-            f"the Workload API at {endpoint} listens but has not answered: it is overloaded or hangs, look at its log"
-        )
-        return endpoint.absence() or busy
+        busy = "listens but has not answered: it is overloaded or hangs, look at its log"
+        return endpoint.absence() or f"the Workload API at {endpoint} {busy}"
 
     def _check_open(self) -> None:
         if self._closed:
             raise IdentityUnavailable("the workload identity is closed")
 
-    async def _first(self, deadline: float) -> None:
+    async def _wait_until_whole(self, deadline: float) -> None:
         """Wait for the first whole identity, or raise `IdentityUnavailable` with the reason in one line."""
         current = self._current
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline):
                 await current.settled.wait()
-        says = current.credential.says
-        if says is None:
+        svid = current.credential.verified
+        if svid is None:
             late = f"no identity within {deadline:g} s: {current.trouble() if current.failures else self._silence()}"
             raise IdentityUnavailable(current.final_failure or late)
-        if says.exp - self._clock() < LEAST_LIFE:
+        if svid.exp - self._clock() < LEAST_LIFE:
             raise IdentityUnavailable(
                 f"JWT-SVIDs of {self.spiffe_id} from the Workload API at {current.endpoint} live "
-                f"{(says.exp - says.iat) // SECOND} s, sealing needs {LEAST_LIFE // SECOND}: raise their TTL"
+                f"{(svid.exp - svid.iat) // SECOND} s, sealing needs {LEAST_LIFE // SECOND}: raise their TTL"
             )
 
 

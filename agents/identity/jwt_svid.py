@@ -1,6 +1,6 @@
-"""The process's signing key with the JWT-SVID that vouches for it, and the JWT bundles to verify others' JWT-SVIDs with.
+"""The process's signing key with the JWT-SVID that vouches for it, and the JWT bundles that verify others' JWT-SVIDs.
 
-Each bundle that the Workload API streams is checked alone and kept under its own trust domain.
+Each bundle from the Workload API is checked alone and kept under its own trust domain.
 """
 
 from __future__ import annotations
@@ -23,36 +23,34 @@ from sealbus.envelopes.trust.keys import PublicKey, SigningKey
 from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ASK_AGAIN", "LEAST_LIFE", "BundlesReading", "KeyCredential", "read_jwt_bundles"]
-
 LEAST_LIFE: Final = 20 * SECOND
-"""Nothing is sealed with a credential that has less time left (SPEC.md section 5)."""
+"""Least time that a credential must have left to seal with it (SPEC.md section 5)."""
 
 ASK_AGAIN: Final = 5 * SECOND
-"""SPIRE's agent hands out one token until about half of its life is over; asking again sooner returns the same one."""
+"""Least time between two requests: SPIRE's agent returns the same token until about half of its life is over."""
 
 
 class KeyCredential:
-    """A P-256 key, made here and kept in memory, with its current JWT-SVID. The key lives as long as this object."""
+    """A P-256 key, made here and kept only in memory, with its current JWT-SVID."""
 
     def __init__(self) -> None:
         self._key = SigningKey(ec.generate_private_key(ec.SECP256R1()))
         self._sealer: Sealer | None = None
-        self._says: VerifiedCredential | None = None
-        self._asked = 0
+        self._verified: VerifiedCredential | None = None
+        self._requested = 0
 
     @property
     def key(self) -> PublicKey:
-        """The public half; its thumbprint is the only audience that JWT-SVIDs are requested for."""
+        """The public key; JWT-SVIDs are requested for its thumbprint as their only audience."""
         return self._key.public
 
     @property
-    def says(self) -> VerifiedCredential | None:
+    def verified(self) -> VerifiedCredential | None:
         """The verified contents of the current JWT-SVID, or None if there is none."""
-        return self._says
+        return self._verified
 
     def sealer(self, now: int) -> Sealer:
-        """Return key and JWT-SVID to seal with at `now`; raise `IdentityUnavailable` with under 20 s of life left."""
+        """Return key and JWT-SVID for sealing at `now`; raise `IdentityUnavailable` with under 20 s of life left."""
         if self._sealer is None:
             raise IdentityUnavailable("no JWT-SVID from the Workload API")
         left = self._sealer.expires - now
@@ -63,16 +61,16 @@ class KeyCredential:
         return self._sealer
 
     def accept(self, token: str, spiffe_id: SpiffeId, bundles: TrustBundles, now: int) -> None:
-        """Use `token` from now on if it verifies as readers will verify it; otherwise raise `EnvelopeError`.
+        """Use `token` from now on if readers will accept it; otherwise raise `EnvelopeError`.
 
-        The same token again, or one that does not end later, only changes when to ask next.
+        A token that does not end later than the current one only changes the time of the next request.
         """
         credential = Credential(JWT_SVID, token.encode("ascii", "replace"))
-        says = self._verify(credential, spiffe_id, bundles, now)
-        self._asked = now
-        if self._says is None or says.exp > self._says.exp or not self.holds(bundles, now):
-            self._says = says
-            self._sealer = Sealer(iss=spiffe_id, key=self._key, credential=credential, expires=says.exp)
+        verified = self._verify(credential, spiffe_id, bundles, now)
+        self._requested = now
+        if self._verified is None or verified.exp > self._verified.exp or not self.holds(bundles, now):
+            self._verified = verified
+            self._sealer = Sealer(iss=spiffe_id, key=self._key, credential=credential, expires=verified.exp)
 
     def holds(self, bundles: TrustBundles, now: int) -> bool:
         """Return whether readers with these bundles still accept the current JWT-SVID: its signing key may be gone."""
@@ -85,14 +83,14 @@ class KeyCredential:
         return True
 
     def due(self) -> int:
-        """Return when to ask for the next one: at half life, but not within 5 s of the last request; 0 if there is none."""
-        if self._says is None:
+        """Return the time of the next request: half life, but at least 5 s after the last request; 0 without a JWT-SVID."""
+        if (current := self._verified) is None:
             return 0
-        return max(self._says.iat + (self._says.exp - self._says.iat) // 2, self._asked + ASK_AGAIN)
+        return max(current.iat + (current.exp - current.iat) // 2, self._requested + ASK_AGAIN)
 
     def withdraw(self) -> None:
         """Stop sealing: the Workload API says that this workload has no identity."""
-        self._sealer = self._says = None
+        self._sealer = self._verified = None
 
     def _verify(
         self, credential: Credential, spiffe_id: SpiffeId, bundles: TrustBundles, now: int
@@ -110,22 +108,22 @@ class KeyCredential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundlesReading:
-    """One parsed response: the bundles now in force, whether they differ from before, and why some were refused."""
+    """One parsed response: the bundles now in force, whether they differ from before, and why bundles were refused."""
 
     bundles: TrustBundles
     changed: bool
     refused: tuple[str, ...]
 
 
-def read_jwt_bundles(given: Mapping[str, bytes], before: TrustBundles) -> BundlesReading:
-    """Return the bundles in force after a response with `given`: JWK sets by the SPIFFE ID of their trust domain.
+def read_jwt_bundles(jwk_sets: Mapping[str, bytes], before: TrustBundles) -> BundlesReading:
+    """Return the bundles in force after a response with `jwk_sets`, by the SPIFFE ID of their trust domain.
 
-    A refused bundle leaves the old one of its trust domain in force; an absent one is gone (SPIFFE_Workload_API.md section
-    4.4); one with the same bytes is not parsed again.
+    If a bundle is refused, the old bundle of its trust domain stays in force. An absent bundle is dropped
+    (SPIFFE_Workload_API.md section 4.4). A bundle with the same bytes is not parsed again.
     """
     bundles: list[JwtBundle] = []
     refused: list[str] = []
-    for name, jwks in sorted(given.items()):
+    for name, jwks in sorted(jwk_sets.items()):
         try:
             trust_domain = parse_domain(name)
         except EnvelopeError:

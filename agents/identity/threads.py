@@ -1,4 +1,4 @@
-"""Blocking calls in threads that have an owner: awaited to their end, even if the waiter is cancelled."""
+"""Blocking calls in threads, which are awaited to their end even if the waiter is cancelled."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["in_thread", "run_in_thread"]
-
 T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
-"""How long a cancelled call may take to notice `stop`; gRPC takes milliseconds."""
+"""Seconds that a cancelled call may take to notice `stop`; gRPC takes milliseconds."""
 
 
 async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[[], None]) -> T:
     """Run `function` in its own daemon thread and return its result, or raise its exception.
 
-    When the caller is cancelled, `stop` is called, from the event loop's thread, and must make `function` return soon; the
-    cancellation continues once the thread is gone. Not `asyncio.to_thread`: that leaves the thread running, and keeps it in a
-    pool that lives as long as the loop.
+    If the caller is cancelled, `stop` is called from the event loop's thread and must make `function` return soon; the
+    cancellation continues once the thread has ended. `asyncio.to_thread` would leave the thread running, in a pool that lives
+    as long as the loop.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
@@ -41,7 +39,7 @@ async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[
             result.append(function())
         except BaseException as error:  # noqa: BLE001  passed on to the caller
             raised = error
-        # The loop is closed only if its owner did not wait for this thread; then nobody is left to tell.
+        # The loop is closed only if its owner did not wait for this thread; then the result is dropped.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, raised)
 
@@ -51,13 +49,13 @@ async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[
         return await asyncio.shield(ended)
     except asyncio.CancelledError:
         stop()
-        # Nobody waits for what it still raises, also if that comes after a second cancellation, in this wait.
+        # No caller waits for its exception any more, also if that comes after a second cancellation, in this wait.
         ended.add_done_callback(_retrieve)
         await asyncio.wait({ended}, timeout=_STOP_SECONDS)
         raise
     finally:
         if ended.done():
-            # The thread has nothing left to do but return.
+            # The thread only has to return.
             thread.join(_STOP_SECONDS)
 
 
@@ -67,9 +65,9 @@ def _retrieve(ended: asyncio.Future[T]) -> None:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Return the result of `work`, run in a thread; a cancellation meanwhile is raised once it is done.
+    """Return the result of `work`, run in a thread; a cancellation meanwhile is raised once the work is done.
 
-    A thread cannot be cancelled: a caller holding a lock for it would release the lock while it still wrote.
+    A thread cannot be cancelled: a caller that holds a lock for it would release the lock while the thread still writes.
     """
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
@@ -77,6 +75,6 @@ async def in_thread(work: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled():
-            # Retrieve and drop the error; the cancellation says enough.
+            # Retrieve and drop the error: the cancellation is raised instead.
             task.exception()
         raise

@@ -1,6 +1,6 @@
 """Keeps an identity current: two streams, and the refresh of the JWT-SVID (SPEC.md section 5).
 
-A stream is watched for ever: if it ends for any reason, it is opened again.
+A stream that ends is opened again, whatever the reason.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 from spiffe._proto import workload_pb2 as proto
+from spiffe.workloadapi.workload_api_client import StreamCancelHandler
 
 from sealbus.agents.identity.current import JWT_BUNDLES, JWT_SVID, X509_SVID, CurrentIdentity
 from sealbus.agents.identity.jwt_svid import BundlesReading, read_jwt_bundles
@@ -19,7 +20,6 @@ from sealbus.agents.identity.threads import run_in_thread
 from sealbus.agents.identity.workload_api import (
     Endpoint,
     RawClient,
-    StreamCancelHandler,
     WorkloadApiError,
     is_withdrawal,
 )
@@ -30,25 +30,23 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["BACKOFF", "Upkeep", "Watch"]
-
 _FETCH_SECONDS = 5.0
-"""Deadline of one `FetchJWTSVID`; SPIRE's agent answers in 1 to 15 ms."""
+"""Seconds for one `FetchJWTSVID`; SPIRE's agent answers in 1 to 15 ms."""
 
 _LOOK_AGAIN = 10.0
-"""Longest wait between two looks at the clock: a host that was suspended notices a late refresh within this."""
+"""Most seconds between two looks at the clock: after a suspend, the host notices a late refresh within this time."""
 
 R = TypeVar("R")
 V = TypeVar("V")
 
 BACKOFF: Final = Backoff(initial_interval=0.1, maximum_interval=5.0, jitter=0.5)
-"""The backoff intervals of `spiffe` and of SPIRE's own clients."""
+"""The backoff of `spiffe` and of SPIRE's own clients."""
 
 _APPLY_SECONDS = 5.0
 
 
 class Upkeep:
-    """The tasks that keep `current` up to date until cancelled. All tasks and threads belong to `run`."""
+    """The tasks that keep `current` up to date. All tasks and threads belong to `run`."""
 
     def __init__(self, current: CurrentIdentity, *, clock: Clock, random: Callable[[], float]) -> None:
         self._current = current
@@ -83,8 +81,8 @@ class Upkeep:
             group.create_task(bundles.run(), name="workload-api-jwt-bundles")
             group.create_task(self._refresh(), name="workload-api-jwt-svid")
 
-    # The readers run in the threads of their streams, one at a time, and keep the previous values themselves: `current`
-    # belongs to the event loop's thread. They read only the SPIFFE ID from it, which is fixed once.
+    # Each reader runs in the thread of its stream and keeps the previous values itself: `current` belongs to the event
+    # loop's thread. From it, readers take only the SPIFFE ID, which is fixed once.
 
     def _read_x509(self, response: proto.X509SVIDResponse) -> X509Reading:
         reading = read_x509(response, wanted=self._current.spiffe_id, before=self._x509_bundles, now=self._clock())
@@ -97,7 +95,7 @@ class Upkeep:
         return reading
 
     def _failed(self, source: str, error: Exception) -> None:
-        # On the event loop, between two attempts: no reader runs.
+        # This runs on the event loop between two attempts, when no reader runs.
         if is_withdrawal(error) and source == JWT_BUNDLES:
             self._jwt_bundles = TrustBundles()
         elif is_withdrawal(error):
@@ -107,52 +105,49 @@ class Upkeep:
     async def _refresh(self) -> None:
         attempt = 0
         while True:
-            spiffe_id = await self._ready()
+            spiffe_id = await self._wait_until_ready()
             try:
                 token = await self._fetch(spiffe_id)
                 self._current.apply_token(token, spiffe_id, self._clock())
-            except Exception as error:  # noqa: BLE001  after any error, asking again is all that can help
+            except Exception as error:  # noqa: BLE001  after any error the only remedy is the next request
                 attempt += 1
                 self._current.failed(JWT_SVID, error)
                 await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
             else:
                 attempt = 0
-                await self._until_due()
+                await self._wait_until_due()
 
-    async def _ready(self) -> SpiffeId:
-        """Wait until the SPIFFE ID is known and there are bundles to verify the JWT-SVID with."""
+    async def _wait_until_ready(self) -> SpiffeId:
+        """Wait until the SPIFFE ID is known and there are bundles that can verify the JWT-SVID."""
         current = self._current
         while current.material is None or not current.jwt_bundles:
-            await current.news()
+            await current.wait_for_news()
         return current.material.spiffe_id
 
-    async def _until_due(self) -> None:
-        """Wait until half life, or until readers would no longer accept the JWT-SVID because its signing key is gone."""
+    async def _wait_until_due(self) -> None:
+        """Wait until half life, or until the bundles no longer have the key that signed the JWT-SVID."""
         while True:
             now = self._clock()
-            left = (self._current.credential.due() - now) / SECOND
-            if left <= 0 or not self._current.credential.holds(self._current.jwt_bundles, now):
+            seconds = (self._current.credential.due() - now) / SECOND
+            if seconds <= 0 or not self._current.credential.holds(self._current.jwt_bundles, now):
                 return
-            await self._current.news(min(left, _LOOK_AGAIN))
+            await self._current.wait_for_news(min(seconds, _LOOK_AGAIN))
 
     async def _fetch(self, spiffe_id: SpiffeId) -> str:
-        client = RawClient(self._current.endpoint)
-        try:
+        with contextlib.closing(RawClient(self._current.endpoint)) as client:
             return await run_in_thread(
                 lambda: client.fetch_token(spiffe_id, self._current.credential.key, timeout=_FETCH_SECONDS),
                 name="workload-api-jwt-svid",
                 stop=client.close,
             )
-        finally:
-            client.close()
 
 
 class Watch(Generic[R, V]):
     """A stream's responses of type R, read in the stream's thread into values of type V, applied on the event loop.
 
-    `open_stream` blocks and delivers; `read` checks a response and may raise, which ends the stream as a failure; `apply`
-    runs on the event loop and must not raise. `failed` is called at each end. Every attempt has its own client and starts
-    from nothing, as every response holds everything.
+    `open_stream` blocks and delivers. `read` checks a response; if it raises, the stream ends as a failure. `apply` runs on
+    the event loop and must not raise. `failed` is called at each end. Every attempt has its own client and needs nothing of
+    the attempts before, as each response holds all values.
     """
 
     def __init__(
@@ -176,7 +171,7 @@ class Watch(Generic[R, V]):
         self._delivered = False
 
     async def run(self) -> None:
-        """Watch until cancelled; then the stream's thread is gone."""
+        """Watch until cancelled; then the stream's thread has ended."""
         attempt = 0
         while True:
             cancel = StreamCancelHandler()
@@ -185,7 +180,7 @@ class Watch(Generic[R, V]):
             try:
                 await self._attempt(cancel)
                 error = WorkloadApiError("UNAVAILABLE", "the stream ended")
-            except Exception as raised:  # noqa: BLE001  after any error, the next attempt is all that can help
+            except Exception as raised:  # noqa: BLE001  after any error the only remedy is the next attempt
                 error = raised
             attempt = 1 if self._delivered else attempt + 1
             self._failed(error)
@@ -205,7 +200,7 @@ class Watch(Generic[R, V]):
                 finally:
                     applied.set()
 
-            # Waiting for the loop keeps at most one update of this stream in memory; gRPC holds back the rest.
+            # The wait keeps at most one update of this stream in memory; gRPC holds back the others.
             loop.call_soon_threadsafe(on_loop)
             applied.wait(_APPLY_SECONDS)
 

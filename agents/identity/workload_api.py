@@ -1,13 +1,13 @@
-"""Blocking calls to a Workload API, returned as raw as the protocol has them, and its failures in one line with advice.
+"""Blocking calls to a Workload API, which return unparsed responses; and its failures as one line with advice.
 
-It listens at the address in `SPIFFE_ENDPOINT_SOCKET` or the settings (SPIFFE_Workload_Endpoint.md).
+The Workload API listens at the address in `SPIFFE_ENDPOINT_SOCKET` or the settings (SPIFFE_Workload_Endpoint.md).
 
-`spiffe` parses what it receives in ways that do not fit here: it folds repeated key IDs of a JWT bundle, uses keys that are
-marked for another use, hides the bytes, and ends a source for ever at the first response that it cannot parse. So its client
-is used for address, channel and security header, and the responses are passed on unparsed for the callers to check. The
-version of `spiffe` is pinned because of what is overridden here.
+The parser of `spiffe` does not fit here: it folds repeated key IDs of a JWT bundle, uses keys that are marked for another
+use, hides the bytes, and ends a source for ever at the first response that it cannot parse. So this module uses the client of
+`spiffe` only for address, channel and security header, and returns the responses unparsed for the callers to check. The
+version of `spiffe` is pinned because this module overrides private parts of it.
 
-Everything blocks: call it from threads (`sealbus.agents.identity.threads`). gRPC does not survive a fork: a child process
+All calls block: make them from threads (`sealbus.agents.identity.threads`). gRPC does not survive a fork: a child process
 must connect again.
 """
 
@@ -38,29 +38,16 @@ from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, Identity
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "ENVIRONMENT_VARIABLE",
-    "Endpoint",
-    "RawClient",
-    "StreamCancelHandler",
-    "WorkloadApiError",
-    "explain",
-    "is_final",
-    "is_momentary",
-    "is_withdrawal",
-    "status_of",
-]
-
 Response_co = TypeVar("Response_co", covariant=True)
 
 _CHANNEL_OPTIONS = (
-    # gRPC's own backoff grows to two minutes; ours is in the supervisor, which must find a restarted agent soon.
+    # gRPC's own backoff grows to two minutes; `Upkeep` has its own, and must find a restarted agent soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # A rebuilt client gets its own connection, not one from gRPC's pool that may be in backoff.
     ("grpc.use_local_subchannel_pool", 1),
-    # Four megabytes is gRPC's default, written down: the most that an agent can make us hold at once.
+    # The most that an agent can make us hold at once; four megabytes is also gRPC's default.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
 
@@ -122,15 +109,15 @@ class RawClient(WorkloadApiClient):
     def fetch_token(self, spiffe_id: SpiffeId, key: PublicKey, *, timeout: float) -> str:
         """Return a JWT-SVID of `spiffe_id` whose one audience is `key`'s thumbprint, waiting at most `timeout` seconds.
 
-        With any audience a caller could have a foreign key vouched for (SPEC.md section 5): the only others that can be asked
-        for are URLs (`fetch_assertion`). Nothing about the token is verified. Raises `WorkloadApiError`.
+        With a free choice of the audience a caller could have a foreign key vouched for (SPEC.md section 5): the only other
+        audiences are URLs (`fetch_assertion`). Verifies nothing about the token. Raises `WorkloadApiError`.
         """
         return self._fetch(spiffe_id, key.thumbprint, timeout)
 
     def fetch_assertion(self, spiffe_id: SpiffeId, url: str, *, timeout: float) -> str:
         """Return a JWT-SVID of `spiffe_id` to show at `url` alone, an http or https URL; otherwise as `fetch_token`.
 
-        Raises `ValueError` for any other text: what names a key would vouch for that key.
+        Raises `ValueError` for any other text: an audience that names a key would vouch for that key.
         """
         if not url.startswith(("https://", "http://")):
             raise ValueError("not a URL")
@@ -160,7 +147,7 @@ def _pump(
 
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
-    """Turn gRPC's errors, whose types are not published, into `WorkloadApiError`."""
+    """Raise gRPC's errors, whose types are not public, as `WorkloadApiError`."""
     try:
         yield
     except grpc.RpcError as error:
@@ -194,16 +181,16 @@ class Endpoint:
                 f"no Workload API socket: set {ENVIRONMENT_VARIABLE}=unix:///path/to/agent.sock, or run `sealbus dev`"
             )
         if text.startswith(_SCHEME):
-            # unix:///run/agent.sock, unix:/run/agent.sock: any number of slashes, as gRPC and `spiffe` read it.
+            # unix:///run/agent.sock, unix:/run/agent.sock: any number of slashes, as in gRPC and `spiffe`.
             text = "/" + text.removeprefix(_SCHEME).lstrip("/")
         elif ":" in text.split("/", 1)[0]:
             raise ConfigurationError(f"Workload API socket {text!r}: only unix sockets are supported, unix:///path")
         return cls(text)
 
     def check(self) -> None:
-        """Raise `IdentityUnavailable`, with one line of advice, if nothing can be listening at this socket.
+        """Raise `IdentityUnavailable`, with one line of advice, if no process can be listening at this socket.
 
-        A return does not mean that something answers there.
+        A return does not mean that a process answers there.
         """
         try:
             mode = Path(self.path).stat().st_mode
@@ -218,9 +205,9 @@ class Endpoint:
             raise IdentityUnavailable(f"no access to the Workload API at {self}: run as the user that owns the socket")
 
     def absence(self) -> str:
-        """Return in one line why nothing listens at this socket; empty if something does, however busy it is.
+        """Return in one line why no process listens at this socket; empty if a process does, even a busy one.
 
-        The kernel knows it at once. gRPC reports an absent agent with the same status as an overloaded one.
+        The kernel answers at once. gRPC reports an absent agent with the same status as an overloaded one.
         """
         try:
             self.check()
@@ -239,7 +226,7 @@ class Endpoint:
 
 
 def is_withdrawal(error: Exception) -> bool:
-    """Return whether `error` means that what the Workload API gave before may no longer be used.
+    """Return whether `error` withdraws the values that the Workload API gave before.
 
     SPIFFE_Workload_API.md sections 5.2.1, 5.2.2 and 6.2.2.
     """
@@ -247,7 +234,7 @@ def is_withdrawal(error: Exception) -> bool:
 
 
 def is_final(error: Exception) -> bool:
-    """Return whether waiting cannot help after `error`: the listener is not a Workload API."""
+    """Return whether waiting after `error` is in vain: the listener is not a Workload API."""
     return isinstance(error, WorkloadApiError) and error.status in _ANOTHER_SERVICE
 
 
@@ -260,7 +247,7 @@ def is_momentary(error: Exception, endpoint: Endpoint) -> bool:
 
 
 def status_of(error: Exception) -> str:
-    """Return a short, stable word for a failure, for counters: gRPC's status, `REFUSED`, or `INTERNAL`."""
+    """Return a stable word for a failure, for counters: gRPC's status, `REFUSED`, or `INTERNAL`."""
     if isinstance(error, WorkloadApiError):
         return error.status
     return "REFUSED" if isinstance(error, SvidError | EnvelopeError | SealError) else "INTERNAL"
@@ -275,11 +262,11 @@ def explain(error: Exception, endpoint: Endpoint) -> str:
         return f"{where}: {error}"
     if isinstance(error, EnvelopeError):
         return f"{where} gave a JWT-SVID that does not verify ({error}): check its bundles and this host's clock"
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if isinstance(error, MemoryError | RuntimeError | OSError):
-        # Python says that no thread can be started as a RuntimeError.
-        return f"this process, not {where}, failed ({said}): raise its limits of memory, processes or open files"
-    return f"this process failed where it asked {where}: {said}"
+        # A RuntimeError: Python raises it if it cannot start a thread.
+        return f"this process, not {where}, failed ({cause}): raise its limits of memory, processes or open files"
+    return f"this process failed where it asked {where}: {cause}"
 
 
 def _explain_status(error: WorkloadApiError, where: str, endpoint: Endpoint) -> str:

@@ -1,7 +1,7 @@
 """Verifies our X.509-SVID from the Workload API before it is used (SPIFFE X509-SVID.md section 5).
 
 A chain that peers would refuse is refused here, where the operator sees the reason, and not at the first connection. Chains
-and bundles are certificates joined without anything in between.
+and bundles are DER certificates joined without separators.
 """
 
 from __future__ import annotations
@@ -21,16 +21,6 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "MAX_CERTIFICATES",
-    "SvidError",
-    "X509Reading",
-    "authority_end",
-    "parse_certificates",
-    "parse_domain",
-    "read_x509",
-]
-
 _SCHEME = "spiffe://"
 
 MAX_CERTIFICATES = 64
@@ -46,7 +36,7 @@ class SvidError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Reading:
-    """One parsed response: the material, and why any bundles of federated trust domains were refused."""
+    """One parsed response: the material, and why bundles of federated trust domains were refused."""
 
     material: X509Material
     refused: tuple[str, ...]
@@ -59,32 +49,32 @@ def read_x509(
     before: Mapping[TrustDomain, tuple[bytes, ...]] | None = None,
     now: int,
 ) -> X509Reading:
-    """Return our X.509-SVID: the one of `wanted`, or without it the first, which is the default identity.
+    """Return our X.509-SVID: that of `wanted`, or without it the first, which is the default identity.
 
     Verified at `now` (microseconds): exactly one URI SAN, which is the SPIFFE ID that the response names; key usage and basic
     constraints of a leaf; the key fits; the chain leads to the bundle of its own trust domain and no other. Raises
-    `SvidError`. Bundles of other trust domains are kept apart, each by its name; one that cannot be parsed leaves that of
-    `before` in force, an absent one is gone (SPIFFE_Workload_API.md section 4.4).
+    `SvidError`. Bundles of other trust domains are kept apart, each by its name. If such a bundle cannot be parsed, that of
+    `before` stays in force; an absent bundle is dropped (SPIFFE_Workload_API.md section 4.4).
     """
-    given = _choose(response.svids, wanted)
+    svid = _choose(response.svids, wanted)
     try:
-        spiffe_id = SpiffeId(given.spiffe_id)
-        chain = parse_certificates(given.x509_svid)
-        own = parse_certificates(given.bundle)
-        key = serialization.load_der_private_key(given.x509_svid_key, password=None)
+        spiffe_id = SpiffeId(svid.spiffe_id)
+        chain = parse_certificates(svid.x509_svid)
+        own = parse_certificates(svid.bundle)
+        key = serialization.load_der_private_key(svid.x509_svid_key, password=None)
     except (EnvelopeError, ValueError, TypeError) as error:
-        raise SvidError(f"X.509-SVID {given.spiffe_id[:256]!r} cannot be parsed") from error
+        raise SvidError(f"X.509-SVID {svid.spiffe_id[:256]!r} cannot be parsed") from error
     leaf = chain[0]
     _check_leaf(leaf, spiffe_id)
     if leaf.public_key() != key.public_key():
-        raise SvidError(f"the key given with the X.509-SVID of {spiffe_id} does not belong to it")
+        raise SvidError(f"the key svid with the X.509-SVID of {spiffe_id} does not belong to it")
     _check_chain(chain, own, spiffe_id, now)
     bundles, refused = _bundles(response.federated_bundles, spiffe_id.trust_domain, before or {})
     bundles[spiffe_id.trust_domain] = _der(own)
     material = X509Material(
         spiffe_id=spiffe_id,
         chain=_der(chain),
-        key=given.x509_svid_key,
+        key=svid.x509_svid_key,
         bundles=MappingProxyType(bundles),
         not_before=_microseconds(leaf.not_valid_before_utc),
         not_after=_microseconds(leaf.not_valid_after_utc),
@@ -93,7 +83,7 @@ def read_x509(
 
 
 def authority_end(der: bytes) -> int:
-    """Return when an authority of a trust bundle expires, in microseconds. Raises `ValueError` if it is not a certificate."""
+    """Return the end of an authority of a trust bundle, in microseconds. Raises `ValueError` if it is no certificate."""
     return _microseconds(x509.load_der_x509_certificate(der).not_valid_after_utc)
 
 
@@ -150,19 +140,19 @@ def _check_chain(
 
 
 def _bundles(
-    given: Mapping[str, bytes], own: TrustDomain, before: Mapping[TrustDomain, tuple[bytes, ...]]
+    svid: Mapping[str, bytes], own: TrustDomain, before: Mapping[TrustDomain, tuple[bytes, ...]]
 ) -> tuple[dict[TrustDomain, tuple[bytes, ...]], list[str]]:
     bundles: dict[TrustDomain, tuple[bytes, ...]] = {}
     refused: list[str] = []
-    for name, data in sorted(given.items()):
+    for name, data in sorted(svid.items()):
         try:
             trust_domain = parse_domain(name)
         except EnvelopeError:
             refused.append(f"X.509 bundle of {name[:256]!r}: not a trust domain")
             continue
         if trust_domain == own:
-            # The SVID came with the bundle of its own trust domain; a second one is not accepted.
-            refused.append(f"X.509 bundle of {trust_domain}: given as a federated one too")
+            # The SVID came with the bundle of its own trust domain; a second bundle is not accepted.
+            refused.append(f"X.509 bundle of {trust_domain}: svid as a federated one too")
             continue
         try:
             bundles[trust_domain] = _der(parse_certificates(data))
@@ -182,9 +172,9 @@ def _microseconds(moment: datetime) -> int:
 
 
 def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
-    """Return the certificates whose DER encodings `data` joins, 1 to 64; raise `ValueError` for anything else.
+    """Return the certificates whose DER encodings `data` joins, 1 to 64; raise `ValueError` for any other data.
 
-    Nothing about the certificates is verified.
+    Verifies nothing about the certificates.
     """
     certificates: list[x509.Certificate] = []
     position = 0

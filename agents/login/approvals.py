@@ -1,6 +1,6 @@
-"""What waits for a person's approval, over HTTP at the edge, with their own access token.
+"""The tasks that wait for a person's approval, over HTTP at the edge, with the person's own access token.
 
-The edge shows what it has proved, and takes what the person says; nothing here decides anything.
+The edge shows facts that it has proved, and takes the person's verdict. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -18,10 +17,8 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation, remedies_of
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, Denied, SealbusError
 
-__all__ = ["Approvals", "Refused"]
-
 _SECONDS: Final = 30.0
-"""For one request: the edge waits for the agent."""
+"""Most seconds for one request: the edge waits for the agent."""
 _PAGES: Final = 1_000
 _WHOLE: Final = re.compile("[0-9]{1,5}")
 _OK: Final = 200
@@ -29,7 +26,7 @@ _NEEDS: Final = frozenset({401, 403})
 
 
 class Refused(SealbusError):
-    """The edge's answer is no success; `code` is its own, `retry_after` when another try makes sense, in seconds, or 0."""
+    """The edge refused, with its own `code`; another try makes sense after `retry_after` seconds, if that is not 0."""
 
     def __init__(self, code: str, detail: str, retry_after: int = 0) -> None:
         super().__init__(detail)
@@ -38,7 +35,7 @@ class Refused(SealbusError):
 
 
 class Approvals:
-    """The approvals that wait at `edge`, its URL, for who holds `token`. Use with `async with`.
+    """The approvals that wait at the edge with the URL `edge` for the holder of `token`. Use with `async with`.
 
     Raises `ConfigurationError` for a URL that would let others read the token.
     """
@@ -60,61 +57,59 @@ class Approvals:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
     async def waiting(self, queue: str) -> list[dict[str, Any]]:
-        """Return what waits in `queue` and may be seen; of a long one no faster than the edge lets. Raises as `say`."""
-        found: list[dict[str, Any]] = []
+        """Return the visible approvals in `queue`, as fast as the edge's rate limit allows. Raises as `submit_verdict`."""
+        approvals: list[dict[str, Any]] = []
         after = 0
         for _ in range(_PAGES):
             try:
-                page = await self._asked("GET", f"/v1/approvals?{urlencode({'queue': queue, 'after': after})}")
+                page = await self._request("GET", f"/v1/approvals?{urlencode({'queue': queue, 'after': after})}")
             except Refused as error:
                 if error.code != Code.RATE_LIMITED or not 0 < error.retry_after <= _SECONDS:
                     raise
                 await self._pause(error.retry_after)
                 continue
-            found += page.get("approvals", [])
+            approvals += page.get("approvals", [])
             if not (after := page.get("after", 0)):
                 break
-        return found
+        return approvals
 
-    async def one(self, task: str) -> dict[str, Any]:
-        """Return what waits under the id `task`. Raises as `say`."""
-        return await self._asked("GET", _path(task))
+    async def approval(self, task: str) -> dict[str, Any]:
+        """Return the approval with the id `task`. Raises as `submit_verdict`."""
+        return await self._request("GET", _path(task))
 
-    async def say(self, task: str, verdict: str, *, decision: str, note: str = "") -> None:
-        """Say `verdict` about the task as it was shown, whose `decision` is; return once it is counted.
+    async def submit_verdict(self, task: str, verdict: str, *, decision: str, note: str = "") -> None:
+        """Give `verdict` on the task that was shown with the denial `decision`; return once it is counted.
 
-        Raises `Denied` where another login, scope or person is needed, `Refused` for every other answer, `BusUnavailable` if
-        there is none.
+        Raises `Denied` if another login, scope or person is needed, `Refused` for every other refusal, `BusUnavailable` if
+        the edge does not answer.
         """
-        await self._asked("POST", _path(task), {"decision": decision, "verdict": verdict, "note": note})
+        await self._request("POST", _path(task), {"decision": decision, "verdict": verdict, "note": note})
 
-    async def _asked(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         try:
             answer = await self._http.request(method, path, json=body)
-            said = answer.json()
+            document = answer.json()
         except httpx2.HTTPError as error:
             raise BusUnavailable(
                 f"the edge at {self._http.base_url} does not answer: {type(error).__name__}"
             ) from error
         except ValueError as error:
-            raise ConfigurationError(f"{self._http.base_url} is no edge: it does not answer in JSON") from error
-        if not isinstance(said, dict):
-            raise ConfigurationError(f"{self._http.base_url} is no edge")
+            raise ConfigurationError(f"{self._http.base_url} is not an edge: it does not answer in JSON") from error
+        if not isinstance(document, dict):
+            raise ConfigurationError(f"{self._http.base_url} is not an edge")
         if answer.status_code == _OK:
-            return said
-        remedies = remedies_of(said.get("remedy"))
-        told = Explanation(remedies=remedies) if remedies else NOTHING_TOLD
+            return document
+        remedies = remedies_of(document.get("remedy"))
+        explanation = Explanation(remedies=remedies) if remedies else NOTHING_TOLD
         if answer.status_code in _NEEDS:
-            raise Denied(str(said.get("detail", "not allowed")), *told)
+            raise Denied(str(document.get("detail", "not allowed")), *explanation)
         after = answer.headers.get("retry-after", "")
         retry_after = int(after) if _WHOLE.fullmatch(after) else 0
-        raise Refused(str(said.get("code", answer.status_code)), str(said.get("detail", "")), retry_after)
+        raise Refused(str(document.get("code", answer.status_code)), str(document.get("detail", "")), retry_after)
 
 
 def _path(task: str) -> str:

@@ -18,10 +18,8 @@ from sealbus.agents.login.token_answer import Tokens, is_token
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock
 
-__all__ = ["authorization_page", "by_browser", "new_secrets", "tokens_for"]
-
 SECONDS: Final = 300.0
-"""How long a person may take in the browser."""
+"""Seconds that a person may take in the browser."""
 _PARAMETERS: Final = 32
 _CODE: Final = re.compile("[a-z][a-z_]{0,63}")
 
@@ -34,9 +32,9 @@ async def by_browser(
     within: float = SECONDS,
     clock: Clock = wall_clock,
 ) -> Tokens:
-    """Have somebody log in on the provider's page, which `open_page` shows in a browser of this machine; return the tokens.
+    """Log a person in on the provider's page, which `open_page` shows in a browser of this machine; return the tokens.
 
-    Raises `LoginFailed` when that is refused, or does not happen `within` seconds.
+    Raises `LoginFailed` if the login is refused, or does not happen `within` seconds.
     """
     verifier, state = new_secrets()
     async with Loopback(provider.client.redirect_uri) as loopback:
@@ -67,26 +65,26 @@ def authorization_page(provider: Provider, *, redirect_uri: str, state: str, ver
     client, endpoints = provider.client, provider.endpoints
     if endpoints.authorization is None or not endpoints.s256:
         raise LoginFailed(f"{client.issuer} has no login in a browser with PKCE by S256: try `sealbus login --device`")
-    asked = {
+    query = {
         "response_type": "code",
         "client_id": client.client_id,
         "redirect_uri": redirect_uri,
         "state": state,
         "code_challenge": _challenge(verifier),
         "code_challenge_method": "S256",
-        # Without it a provider has to leave the scope out (OpenID Connect Core section 11).
+        # Without it a provider must ignore the scope (OpenID Connect Core section 11).
         **({"prompt": "consent"} if "offline_access" in client.scope.split() else {}),
-        **client.asked,
+        **client.parameters,
     }
-    return f"{endpoints.authorization}{'&' if '?' in endpoints.authorization else '?'}{urlencode(asked)}"
+    return f"{endpoints.authorization}{'&' if '?' in endpoints.authorization else '?'}{urlencode(query)}"
 
 
 async def tokens_for(
     provider: Provider, query: str, *, redirect_uri: str, state: str, verifier: str, clock: Clock = wall_clock
 ) -> Tokens:
-    """Return the tokens for the answer in `query`, which a browser brought to `redirect_uri`. Raises `LoginFailed`.
+    """Return the tokens for the answer in `query`, which a browser brought to `redirect_uri`.
 
-    The answer must be that to the request with `state`, and of the provider's issuer (RFC 9207).
+    Raises `LoginFailed` unless it answers the request with `state`, and comes from the provider's issuer (RFC 9207).
     """
     client, endpoints = provider.client, provider.endpoints
     code = _code(query, state=state, issuer=client.issuer, says_issuer=endpoints.says_issuer)
@@ -108,28 +106,28 @@ def _challenge(verifier: str) -> str:
 
 
 def _code(query: str, *, state: str, issuer: str, says_issuer: bool) -> str:
-    """Return the code in the answer that a browser brought; raises `LoginFailed` unless it is the answer to this login."""
-    said = _parameters(query)
-    if not hmac.compare_digest(said.get("state", "").encode(), state.encode()):
+    """Return the code in the browser's answer; raise `LoginFailed` unless it is the answer to this login."""
+    answer = _parameters(query)
+    if not hmac.compare_digest(answer.get("state", "").encode(), state.encode()):
         raise LoginFailed("the browser brought the answer to another login (state): run `sealbus login` again")
-    # An answer of another issuer is not shown to this one's token endpoint (RFC 9207 section 2.4).
-    if said.get("iss", None if says_issuer else issuer) != issuer:
+    # The token endpoint of this issuer must not see the answer of another issuer (RFC 9207 section 2.4).
+    if answer.get("iss", None if says_issuer else issuer) != issuer:
         raise LoginFailed("the browser brought the answer of another issuer (iss): run `sealbus login` again")
-    if "error" in said:
-        error = said["error"]
+    if "error" in answer:
+        error = answer["error"]
         raise refusal(Answer(error if _CODE.fullmatch(error) else "an error", {}), issuer)
-    code = said.get("code")
+    code = answer.get("code")
     if not is_token(code):
         raise LoginFailed("the browser brought an answer without a code: run `sealbus login` again")
     return code
 
 
 def _parameters(query: str) -> Mapping[str, str]:
-    said: list[tuple[str, str]] | None
+    pairs: list[tuple[str, str]] | None
     try:
-        said = parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS)
     except ValueError:
-        said = None
-    if said is None or len(dict(said)) != len(said):
-        raise LoginFailed("the browser brought an answer in which something stands twice: run `sealbus login` again")
-    return dict(said)
+        pairs = None
+    if pairs is None or len(dict(pairs)) != len(pairs):
+        raise LoginFailed("the browser brought an answer that repeats a parameter: run `sealbus login` again")
+    return dict(pairs)

@@ -1,4 +1,4 @@
-"""Login on another device (RFC 8628): a person types a short code on the provider's page, and we ask until it is answered."""
+"""Login on another device (RFC 8628): a person types a short code on the provider's page, and we poll for the answer."""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ from sealbus.bus.ports import Clock
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["DeviceCode", "by_device"]
-
 GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 SLOWER: Final = 5
-"""Seconds that `slow_down` adds to the interval, for good (RFC 8628 section 3.5)."""
+"""Seconds that each `slow_down` adds to the interval (RFC 8628 section 3.5)."""
 _INTERVAL: Final = 5
-"""Seconds between two questions if the provider does not say (RFC 8628 section 3.2)."""
+"""Seconds between two polls if the provider names no interval (RFC 8628 section 3.2)."""
 _LONGEST_INTERVAL: Final = 60
 _LONGEST: Final = 1_800
-"""Seconds that anybody is waited for."""
+"""Most seconds to wait for the person."""
 _SHOWN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,62}[\x21-\x7e])?")
 _URL_CHARACTERS: Final = 2_048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCode:
-    """The codes of one login; `device_code` is ours alone, the others are shown. Times are seconds."""
+    """The codes of one login; `device_code` is secret, the others are shown. Times are seconds."""
 
     device_code: str = field(repr=False)
     user_code: str
@@ -43,7 +41,7 @@ class DeviceCode:
 
     @classmethod
     def parse(cls, members: Mapping[str, Json], issuer: str) -> Self:
-        """Return the codes in an answer; raises `LoginFailed` for what cannot be shown to a person, or is no such answer."""
+        """Return the codes in an answer; raise `LoginFailed` if it is malformed, or cannot be shown to a person."""
         secret, shown = members.get("device_code"), members.get("user_code")
         page, complete = members.get("verification_uri"), members.get("verification_uri_complete")
         life, interval = members.get("expires_in"), members.get("interval", _INTERVAL)
@@ -71,17 +69,17 @@ async def by_device(
     clock: Clock = wall_clock,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Tokens:
-    """Show a code by `tell`, and return the tokens once somebody has logged in with it on any device.
+    """Show a code by `tell`, and return the tokens once a person has logged in with it on any device.
 
-    Raises `LoginFailed` when that is refused, or did not happen while the code is valid, half an hour at most.
+    Raises `LoginFailed` if the login is refused, or does not happen while the code is valid, half an hour at most.
     """
     client, endpoint = provider.client, provider.endpoints.device_authorization
     if endpoint is None:
         raise LoginFailed(f"{client.issuer} has no device flow: try `sealbus login --browser`")
-    asked = await provider.ask(endpoint, client.asked)
-    if asked.error:
-        raise refusal(asked, client.issuer)
-    code = DeviceCode.parse(asked.members, client.issuer)
+    granted = await provider.ask(endpoint, client.parameters)
+    if granted.error:
+        raise refusal(granted, client.issuer)
+    code = DeviceCode.parse(granted.members, client.issuer)
     end = clock() + code.expires_in * SECOND
     tell(f"On any device, open {code.page} and type the code {code.user_code}")
     if code.page_with_code is not None:
@@ -114,7 +112,7 @@ async def by_device(
 
 
 def _expired() -> LoginFailed:
-    return LoginFailed("the code has expired before anybody logged in with it: run `sealbus login` again")
+    return LoginFailed("the code expired before you logged in with it: run `sealbus login` again")
 
 
 def _is_page(url: object, *, plain: bool) -> TypeGuard[str]:

@@ -1,4 +1,4 @@
-"""The file in which logins are kept: private, replaced as a whole, and one writer at a time, over all processes of a user."""
+"""The file of stored logins: private, replaced as a whole, with one writer at a time among all processes of a user."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ from sealbus.agents.login.token_answer import Tokens, is_token
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["KeptLogin", "LoginFile", "default_file"]
-
 _VERSION: Final = 1
 _BYTES: Final = 4 << 20
 _MOST: Final = 64
 """Logins in one file; each has two tokens of 16 KiB at most."""
 _LOCK_SECONDS: Final = 30.0
-"""Longer than a refresh can take, which holds the lock."""
+"""Longer than a refresh, which holds the lock, can take."""
 _LOOK_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptLogin:
-    """One login: the client that it was made by, for whom its tokens are (`None`: as the issuer thinks right), and they."""
+    """One login: its client, the resource of its tokens (`None`: chosen by the issuer), and its tokens."""
 
     issuer: str
     client_id: str
@@ -41,19 +39,19 @@ class KeptLogin:
 
     @property
     def key(self) -> tuple[str, str, str | None]:
-        """What it is kept under: a new login under the same key takes its place."""
+        """The key of the login: a new login with the same key replaces it."""
         return self.issuer, self.client_id, self.resource
 
 
 def default_file(environment: Mapping[str, str]) -> Path:
     """Return `sealbus/logins.json` in the user's state folder: `XDG_STATE_HOME`, or `~/.local/state`."""
     named = Path(environment.get("XDG_STATE_HOME", ""))
-    # A relative path counts for nothing (XDG Base Directory Specification).
+    # A relative path is ignored (XDG Base Directory Specification).
     return (named if named.is_absolute() else Path.home() / ".local" / "state") / "sealbus" / "logins.json"
 
 
 class LoginFile:
-    """The logins in `path`. What is not a file of this user's alone is refused with `ConfigurationError`, never followed."""
+    """The logins in `path`. Raises `ConfigurationError` unless it is a private file of this user; links are not followed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,7 +59,7 @@ class LoginFile:
     def read(self) -> tuple[KeptLogin, ...]:
         """Return the logins, none if there is no file. Blocks."""
         try:
-            # A symbolic link in its place is refused, and a FIFO not waited for.
+            # A symbolic link is refused, and a FIFO does not block.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return ()
@@ -73,19 +71,19 @@ class LoginFile:
                 content = file.read(_BYTES + 1)
         finally:
             os.close(descriptor)
-        found = _logins(content) if len(content) <= _BYTES else None
-        if found is None:
+        logins = _logins(content) if len(content) <= _BYTES else None
+        if logins is None:
             raise ConfigurationError(
                 f"{self.path} is damaged, or of another version of sealbus: remove it, and log in again"
             )
-        return found
+        return logins
 
     def write(self, logins: Iterable[KeptLogin], *, now: int) -> None:
-        """Replace the file by one with those of `logins` that have not ended by `now`; call it under `locked`. Blocks."""
-        kept = [one for one in logins if one.tokens.refresh_token is not None or one.tokens.expires > now]
+        """Replace the file by `logins`, without those that have ended by `now`; call it under `locked`. Blocks."""
+        kept = [login for login in logins if login.tokens.refresh_token is not None or login.tokens.expires > now]
         if len(kept) > _MOST:
             raise ConfigurationError(f"{self.path} holds {_MOST} logins: end some by `sealbus logout`")
-        document = {"v": _VERSION, "logins": [_entry(one) for one in kept]}
+        document = {"v": _VERSION, "logins": [_entry(login) for login in kept]}
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -104,9 +102,9 @@ class LoginFile:
 
     @asynccontextmanager
     async def locked(self, within: float = _LOCK_SECONDS) -> AsyncGenerator[None, None]:
-        """Keep every other process from writing; its folder is made, mode 0700, if it is missing.
+        """Hold the lock, which keeps other processes from writing; a missing folder is made with mode 0700.
 
-        Raises `ConfigurationError` if another process does so for longer than `within` seconds.
+        Raises `ConfigurationError` if another process holds the lock for longer than `within` seconds.
         """
         lock = self.path.with_name(f"{self.path.name}.lock")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -124,7 +122,7 @@ class LoginFile:
 
     async def _take(self, descriptor: int, within: float) -> None:
         end = asyncio.get_running_loop().time() + within
-        # The kernel tells nobody when a lock is free, except those who block for it, whom no deadline reaches.
+        # The kernel reports a free lock only to a call that blocks, and such a call has no timeout.
         while not _taken(descriptor):
             if asyncio.get_running_loop().time() >= end:
                 raise ConfigurationError(f"{self.path} has been in use by another process for {within:g} s")
@@ -164,7 +162,7 @@ def _entry(login: KeptLogin) -> dict[str, object]:
 
 
 def _logins(content: bytes) -> tuple[KeptLogin, ...] | None:
-    """Return the logins in a file's content; `None` for anything that `LoginFile.write` does not write."""
+    """Return the logins in a file's content; `None` for content that `LoginFile.write` does not write."""
     try:
         document = parse_object(content, depth=3)
     except ValueError:
@@ -172,9 +170,9 @@ def _logins(content: bytes) -> tuple[KeptLogin, ...] | None:
     entries = document.get("logins")
     if document.keys() != {"v", "logins"} or document["v"] != _VERSION or type(entries) is not list:
         return None
-    found = [_login(entry) for entry in entries]
-    good = tuple(one for one in found if one is not None)
-    return good if len(good) == len(found) == len({one.key for one in good}) else None
+    logins = [_login(entry) for entry in entries]
+    good = tuple(login for login in logins if login is not None)
+    return good if len(good) == len(logins) == len({login.key for login in good}) else None
 
 
 def _login(entry: Json) -> KeptLogin | None:

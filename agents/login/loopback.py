@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -11,12 +10,10 @@ import h11
 
 from sealbus.agents.login.provider import LoginFailed
 
-__all__ = ["Loopback"]
-
 _HEAD_BYTES: Final = 16_384
 _HEAD_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 16
-"""At a time: a browser opens some ahead, and other programs on this machine can open any number."""
+"""Most at a time: a browser opens some ahead, and other programs on this machine can open any number."""
 
 _PAGE: Final = (
     b'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>sealbus</title></head><body>'
@@ -32,8 +29,8 @@ _HEADERS: Final = (
 class Loopback:
     """A listener at `redirect_uri`, on a free port if that names none, while entered by `async with`.
 
-    The first request for its path is the answer, whatever it says; then nothing listens any more. Any other request gets 404
-    and changes nothing.
+    The first request for its path is the answer, with any query; then the port is closed. Any other request gets 404 and
+    changes nothing.
     """
 
     def __init__(self, redirect_uri: str) -> None:
@@ -42,7 +39,7 @@ class Loopback:
         self._port = parts.port or 0
         self._path = parts.path
         self._server: asyncio.Server | None = None
-        self._found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._query_future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._serving: set[asyncio.Task[None]] = set()
 
     @property
@@ -66,9 +63,7 @@ class Loopback:
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._close()
         for serving in self._serving:
             serving.cancel()
@@ -76,8 +71,8 @@ class Loopback:
             await asyncio.wait(self._serving)
 
     async def answer(self) -> str:
-        """Return the query with which the browser came, as soon as it has its page."""
-        return await asyncio.shield(self._found)
+        """Return the query of the browser's request, once there is one."""
+        return await asyncio.shield(self._query_future)
 
     def _close(self) -> None:
         if self._server is not None:
@@ -99,18 +94,18 @@ class Loopback:
 
     async def _serve(self, head: bytes, writer: asyncio.StreamWriter) -> None:
         query = self._query(head)
-        if query is None or self._found.done():
+        if query is None or self._query_future.done():
             writer.write(b"HTTP/1.1 404 Not Found\r\n" + _HEADERS + b"Content-Length: 0\r\n\r\n")
             await writer.drain()
             return
         self._close()
-        self._found.set_result(query)
+        self._query_future.set_result(query)
         length = b"Content-Length: %d\r\n\r\n" % len(_PAGE)
         writer.write(b"HTTP/1.1 200 OK\r\n" + _HEADERS + length + _PAGE)
         await writer.drain()
 
     def _query(self, head: bytes) -> str | None:
-        """Return the query of a request that a browser sent here; `None` for any other."""
+        """Return the query of a request that a browser sent here; `None` for any other request."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
         try:
             connection.receive_data(head)
@@ -119,7 +114,7 @@ class Loopback:
             return None
         if not isinstance(request, h11.Request) or request.method != b"GET":
             return None
-        # Under another name a page elsewhere could have had this address resolved (DNS rebinding).
+        # With another host name, a page elsewhere may have sent the browser here (DNS rebinding).
         if dict(request.headers).get(b"host") != self._host.encode():
             return None
         path, _, query = request.target.decode("ascii").partition("?")

@@ -1,7 +1,7 @@
 """The identity provider as its client sees it: the endpoints of its metadata, and bounded answers to forms.
 
-Forms and answers hold codes and tokens, so neither stands in an error, or in what an error is chained to. Nor does what a
-provider says in its own words: only the codes of RFC 6749 and RFC 8628 are told.
+Forms and answers hold codes and tokens, so an error shows neither of them, and is not chained to an error that holds them.
+Nor does it show a provider's own texts: only the codes of RFC 6749 and RFC 8628 are shown.
 """
 
 from __future__ import annotations
@@ -16,23 +16,21 @@ from types import MappingProxyType
 from typing import Final, Self, TypeVar
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
-from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
 from sealbus.agents.edge.oauth.issuers import is_secure_url
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import Code, SealbusError
 
-__all__ = ["Answer", "Endpoints", "LoginFailed", "Provider", "ProviderUnavailable", "open_provider", "refusal"]
-
 SECONDS: Final = 10.0
-"""For one request, from its first byte to the last of the answer."""
+"""Seconds for one request, from its first byte to the last byte of the answer."""
 
 _NESTING: Final = 8
 _CODE: Final = re.compile("[a-z][a-z_]{0,63}")
 _LATER: Final = frozenset({"server_error", "temporarily_unavailable"})
 _HELP: Final = MappingProxyType(
     {
-        "access_denied": "you, or the provider for you, said no on its page",
+        "access_denied": "you, or the provider for you, refused on its page",
         "invalid_client": "it does not know this client as a public one: check client.client_id",
         "unauthorized_client": "this client may not log in so: allow it at the provider, or try --browser or --device",
         "unsupported_grant_type": "the provider cannot do this: try --browser or --device",
@@ -46,7 +44,7 @@ T = TypeVar("T")
 
 
 class LoginFailed(SealbusError):
-    """A login did not happen: the provider or its user refused, or an answer was not what it has to be."""
+    """A login did not happen: the provider or its user refused, or an answer was malformed."""
 
     code = Code.LOGIN_FAILED
 
@@ -57,7 +55,7 @@ class ProviderUnavailable(LoginFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """What an issuer's metadata says a public client may use: https, or http if the issuer itself is on loopback."""
+    """The endpoints for a public client in an issuer's metadata: https, or http if the issuer itself is on loopback."""
 
     token: str
     authorization: str | None
@@ -66,18 +64,18 @@ class Endpoints:
     says_issuer: bool
     """Whether answers in a browser name the issuer (RFC 9207)."""
     s256: bool
-    """Whether PKCE by S256 is possible; metadata that does not say leaves it open."""
+    """Whether the metadata allows PKCE by S256; true if it names no methods."""
 
     @classmethod
     def parse(cls, metadata: Mapping[str, Json], issuer: str) -> Self:
-        """Return the endpoints in the metadata of `issuer`; raises `LoginFailed` for one that is elsewhere than it may be."""
+        """Return the endpoints in the metadata of `issuer`; raise `LoginFailed` for a missing or insecure endpoint."""
         plain = issuer.startswith("http:")
 
         def endpoint(name: str) -> str | None:
-            found = metadata.get(f"{name}_endpoint")
-            if found is not None and (type(found) is not str or not is_secure_url(found, plain=plain)):
+            url = metadata.get(f"{name}_endpoint")
+            if url is not None and (type(url) is not str or not is_secure_url(url, plain=plain)):
                 raise LoginFailed(f"the metadata of {issuer} has a {name}_endpoint that is not an https URL")
-            return found
+            return url
 
         token = endpoint("token")
         if token is None:
@@ -95,7 +93,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an endpoint said: `error` is its code of RFC 6749 section 5.2 or alike, empty if it did what was asked."""
+    """An endpoint's answer: `error` is its code of RFC 6749 section 5.2 or alike, empty for success."""
 
     error: str
     members: Mapping[str, Json] = field(repr=False)
@@ -112,7 +110,7 @@ class Provider:
     async def ask(self, url: str, form: Mapping[str, str]) -> Answer:
         """Return the answer of an endpoint to `form`, which is sent as the client.
 
-        Raises `ProviderUnavailable` if it cannot answer now, `LoginFailed` for what is no answer of such an endpoint.
+        Raises `ProviderUnavailable` if it cannot answer now, `LoginFailed` for a malformed answer.
         """
         return self._answer(*await self._post(url, form))
 
@@ -122,18 +120,18 @@ class Provider:
             members = parse_object(body, depth=_NESTING)
         except ValueError:
             members = None
-        said = None if members is None else members.get("error")
-        error = said if type(said) is str and _CODE.fullmatch(said) else ""
+        stated = None if members is None else members.get("error")
+        error = stated if type(stated) is str and _CODE.fullmatch(stated) else ""
         if error in _LATER or (not error and (status >= 500 or status == 429)):
             raise ProviderUnavailable(f"{self.client.issuer} cannot answer now (status {status}): try again later")
-        if status != 200 or said is not None:
+        if status != 200 or stated is not None:
             return Answer(error or f"status {status}", {})
         if members is None:
             raise LoginFailed(f"{self.client.issuer} did not answer with a JSON object")
         return Answer("", members)
 
     async def revoke(self, token: str, kind: str) -> bool:
-        """Have `token`, of a kind of RFC 7009 section 2.1, revoked; return false if the provider cannot revoke such tokens.
+        """Revoke `token`, of a kind of RFC 7009 section 2.1; return false if the provider cannot revoke such tokens.
 
         Raises `ProviderUnavailable`, or `LoginFailed` if it refuses.
         """
@@ -141,7 +139,7 @@ class Provider:
             return False
         status, body = await self._post(self.endpoints.revocation, {"token": token, "token_type_hint": kind})
         if status == 200:
-            # The body says nothing (RFC 7009 section 2.2).
+            # The body has no meaning (RFC 7009 section 2.2).
             return True
         answer = self._answer(status, body)
         if answer.error == "unsupported_token_type":
@@ -155,7 +153,7 @@ class Provider:
 
 @asynccontextmanager
 async def open_provider(client: PublicClient, *, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Provider, None]:
-    """Read the issuer's metadata and give its endpoints; `tls` verifies https, by default with the system's authorities.
+    """Read the issuer's metadata and yield its endpoints; `tls` verifies https, by default with the system's authorities.
 
     No redirect is followed, and neither proxies nor credentials are taken from the environment. Raises `LoginFailed`.
     """
@@ -165,7 +163,7 @@ async def open_provider(client: PublicClient, *, tls: ssl.SSLContext | None = No
 
 
 def refusal(answer: Answer, issuer: str) -> LoginFailed:
-    """Return the error for a refusal, with what to do where that is known."""
+    """Return the error for a refusal, with a remedy if one is known."""
     return LoginFailed(f"{issuer} refused: {answer.error}{_help(answer.error)}")
 
 
@@ -182,5 +180,5 @@ async def _within(asking: Awaitable[T], issuer: str) -> T:
         trouble = f"no answer in {SECONDS:g} s"
     except FetchFailed as error:
         trouble = str(error)
-    # Raised here, because what failed holds its request, and that the form.
+    # Raised outside the handlers, because the cause holds the request with its form.
     raise ProviderUnavailable(f"{issuer}: {trouble}")

@@ -1,4 +1,4 @@
-"""The public client that logs a person in: at which issuer, as whom, and what it asks for (pure)."""
+"""The public client that logs a person in: its issuer, its identifier, and the login that it requests (pure)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.runtime.settings.schema import ClientTable
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["PublicClient"]
-
 _ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}(?: [\x21\x23-\x5b\x5d-\x7e]{1,256}){0,63}")
 """RFC 6749 section 3.3."""
@@ -24,13 +22,12 @@ _REDIRECT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicClient:
-    """A client without a secret, and the login that it asks for.
+    """A client without a secret, and the login that it requests.
 
-    `issuer` is compared character by character with that of the metadata; it is https, or http on a loopback address. A
-    `redirect_uri` without a port stands for every port (RFC 8252 section 7.3). `acr` says how strong the login is to be, and
-    `max_age` how many seconds ago it may have been (RFC 9470).
-
-    Raises `ConfigurationError`, naming the setting or option, for what cannot be right.
+    `issuer` must equal that of the metadata character by character; it is https, or http on a loopback address. A
+    `redirect_uri` without a port stands for every port (RFC 8252 section 7.3). `acr` names the required strength of the
+    login, `max_age` its greatest age in seconds (RFC 9470). Raises `ConfigurationError`, naming the setting or option, for a
+    bad value.
     """
 
     issuer: str
@@ -54,13 +51,13 @@ class PublicClient:
             raise ConfigurationError("--acr must be one or more values, separated by single spaces")
         if self.max_age is not None and self.max_age < 0:
             raise ConfigurationError("--max-age must not be below 0")
-        found = _REDIRECT.fullmatch(self.redirect_uri)
-        if found is None or not 0 < int(found[1] or 1) < 65_536:
+        redirect = _REDIRECT.fullmatch(self.redirect_uri)
+        if redirect is None or not 0 < int(redirect[1] or 1) < 65_536:
             raise ConfigurationError("client.redirect_uri must be http on 127.0.0.1, [::1] or localhost, without query")
 
     @classmethod
     def of(cls, table: ClientTable, *, acr: str | None = None, max_age: int | None = None) -> Self:
-        """Return the client that the settings name; raises `ConfigurationError` also if they name none."""
+        """Return the client in the settings; raise `ConfigurationError` also if they name none."""
         if table.issuer is None:
             raise ConfigurationError("client.issuer is not set: name your identity provider there, or by --issuer")
         if table.client_id is None:
@@ -76,15 +73,15 @@ class PublicClient:
         )
 
     @property
-    def asked(self) -> dict[str, str]:
-        """The parameters that say what is asked for, in a request that begins a login of either kind."""
-        more = {"acr_values": self.acr, "max_age": None if self.max_age is None else str(self.max_age)}
-        said = {"scope": self.scope or None, **more}
-        return {**{name: value for name, value in said.items() if value is not None}, **self.target}
+    def parameters(self) -> dict[str, str]:
+        """The parameters of a request that begins a login of either kind."""
+        max_age = None if self.max_age is None else str(self.max_age)
+        named = {"scope": self.scope or None, "acr_values": self.acr, "max_age": max_age}
+        return {**{name: value for name, value in named.items() if value is not None}, **self.target}
 
     @property
     def target(self) -> dict[str, str]:
-        """The parameter that says for whom a token is to be (RFC 8707), in every request for one."""
+        """The parameter that names the resource of a token (RFC 8707), in every request for a token."""
         return {} if self.resource is None else {"resource": self.resource}
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sealbus.agents.runtime.endpoint import routes_of
-from sealbus.agents.runtime.in_flight import InFlightTable
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.process.in_flight import InFlightTable
 from sealbus.agents.runtime.schedules import schedule_endpoint, scheduler_of
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.background import Background, BoundedTasks

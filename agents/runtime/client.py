@@ -1,15 +1,17 @@
-"""`Client`: submits, calls, emits and reads with its own identity, outside of an agent's handlers."""
+"""`Client`: submits tasks, calls actions, emits events and reads results with its own identity, outside of handlers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON, TypedAction
-from sealbus.agents.sdk.sender import CallOptions, Receipt, SubmitOptions
+from sealbus.agents.sdk.messages import Origin
+from sealbus.agents.sdk.options import CallKeywords, CallOptions, SubmitKeywords, SubmitOptions, check_keywords
+from sealbus.agents.sdk.sender import Receipt
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.wire import Statement
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from sealbus.agents.sdk.schedules import Schedules
     from sealbus.agents.sdk.token_exchange import TokenExchange
 
-__all__ = ["Client"]
-
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
@@ -28,7 +28,7 @@ Res = TypeVar("Res")
 class Client:
     """A client: `async with Client("shop-web") as bus:` with identity, servers and policy from the settings.
 
-    `user` is a signed user context, minted by the edge; it is sent along unmodified and never made here.
+    `user` is a signed user context, minted by the edge; the client sends it along unmodified and never makes one.
     """
 
     def __init__(self, name: str, *, settings: Settings | None = None) -> None:
@@ -76,8 +76,7 @@ class Client:
         body: Req,
         *,
         user: Statement | None = ...,
-        idempotency_key: str | None = ...,
-        **options: Unpack[SubmitOptions],
+        **options: Unpack[SubmitKeywords],
     ) -> TaskHandle[Res]: ...
     @overload
     async def submit(
@@ -86,8 +85,7 @@ class Client:
         body: Req,
         *,
         user: Statement | None = ...,
-        idempotency_key: str | None = ...,
-        **options: Unpack[SubmitOptions],
+        **options: Unpack[SubmitKeywords],
     ) -> TaskHandle[list[Res]]: ...
     @overload
     async def submit(
@@ -96,8 +94,7 @@ class Client:
         body: object,
         *,
         user: Statement | None = ...,
-        idempotency_key: str | None = ...,
-        **options: Unpack[SubmitOptions],
+        **options: Unpack[SubmitKeywords],
     ) -> TaskHandle: ...
     async def submit(
         self,
@@ -105,30 +102,21 @@ class Client:
         body: object,
         *,
         user: Statement | None = None,
-        life: float | None = None,
-        partition: str | None = None,
-        grants: Sequence[str] | None = None,
-        idempotency_key: str | None = None,
-        media_type: str = JSON,
-        wait: float | None = None,
+        **options: Unpack[SubmitKeywords],
     ) -> TaskHandle[Any]:
-        """Submit a task; see `Sender.submit`. `await handle.result()` waits for its result."""
-        return await self.node.sending.submit(
-            action,
-            body,
-            user=user,
-            life=life,
-            partition=partition,
-            grants=grants,
-            idempotency_key=idempotency_key,
-            media_type=media_type,
-            wait=wait,
-        )
+        """Submit a task and return its handle once it is stored; `await handle.result()` waits for its result.
+
+        `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. The recipient decides
+        about the task later: the handle shows a denial. Raises `Overloaded` if the stream is full, `BusUnavailable`,
+        `SealError` for a message that no reader would accept, `IdentityUnavailable`.
+        """
+        check_keywords(options, SubmitKeywords)
+        return await self.node.sending.submit(action, body, origin=Origin.user(user), options=SubmitOptions(**options))
 
     async def user_context(self, token: str, *, asserted: bool = False, within: float = 10.0) -> Statement:
-        """Exchange a user's access token at the edge's token service for a context of our own; the token goes no further.
+        """Exchange a user's access token at the edge's token service for a user context; the token goes no further.
 
-        With `asserted` it is an assertion of a partner, which can be exchanged once.
+        With `asserted`, `token` is an assertion of a partner, which can be exchanged once. `within` is seconds.
 
         Raises `ConfigurationError` unless `client.token_service` is set, else as `TokenExchange.user_context`.
         """
@@ -145,7 +133,7 @@ class Client:
 
     @property
     def schedules(self) -> Schedules:
-        """What this identity sends later, or again and again. Raises `RuntimeError` outside `async with`."""
+        """The tasks that this identity sends later or repeatedly. Raises `RuntimeError` outside `async with`."""
         from sealbus.agents.runtime.schedules import schedules_of
 
         return schedules_of(self.node)
@@ -161,7 +149,7 @@ class Client:
         body: Req,
         *,
         user: Statement | None = ...,
-        **options: Unpack[CallOptions],
+        **options: Unpack[CallKeywords],
     ) -> Res: ...
     @overload
     async def call(
@@ -171,7 +159,7 @@ class Client:
         *,
         returns: type[Res],
         user: Statement | None = ...,
-        **options: Unpack[CallOptions],
+        **options: Unpack[CallKeywords],
     ) -> Res: ...
     async def call(
         self,
@@ -180,13 +168,16 @@ class Client:
         *,
         returns: type[Res] | None = None,
         user: Statement | None = None,
-        timeout: float = 30.0,
-        grants: Sequence[str] | None = None,
-        media_type: str = JSON,
+        **options: Unpack[CallKeywords],
     ) -> Res:
-        """Call an action and return its typed answer; see `Sender.call`."""
+        """Call an action and return its typed answer.
+
+        Raises `Denied` if the other side's policy or ours denies, `RemoteError` with the other side's code for any other
+        failure there, `CallExpired` if no answer came in `timeout` seconds.
+        """
+        check_keywords(options, CallKeywords)
         return await self.node.sending.call(
-            action, body, returns=returns, user=user, timeout=timeout, grants=grants, media_type=media_type
+            action, body, returns=returns, origin=Origin.user(user), options=CallOptions(**options)
         )
 
     @overload
@@ -217,8 +208,10 @@ class Client:
         user: Statement | None = None,
         timeout: float = 30.0,
     ) -> AsyncGenerator[Res, None]:
-        """Call an action that answers in chunks; see `Sender.stream`."""
-        return self.node.sending.stream(action, body, returns=returns, user=user, timeout=timeout)
+        """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
+        return self.node.sending.stream(
+            action, body, returns=returns, origin=Origin.user(user), options=CallOptions(timeout=timeout)
+        )
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
         """Emit an event of our own; see `Sender.emit`."""

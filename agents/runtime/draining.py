@@ -1,4 +1,4 @@
-"""What a worker that drains waits for, said to its operator: actions, how many, since when; never a payload or an id."""
+"""Log lines about the work that a draining worker waits for: actions, counts and times; never a payload or an id."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from sealbus.bus.ports import Clock
 from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["describe_unfinished", "say_while_draining"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 SAY_EVERY = 5.0
 """Seconds between two lines."""
 MOST_ACTIONS: Final = 8
-"""Actions that are named in one line, those with the oldest work first."""
+"""Most actions in one line, those with the oldest work first."""
 
 
 @asynccontextmanager
@@ -31,30 +29,30 @@ async def say_while_draining(
     clock: Clock,
     every: float | None = None,
 ) -> AsyncGenerator[None, None]:
-    """Log what is unfinished when the block begins, and every few seconds until it is left; nothing if nothing is.
+    """Log the unfinished work, if there is any, when the block begins and every few seconds until its end.
 
     `within` is the seconds that the drain may take in all.
     """
     end = asyncio.get_running_loop().time() + within
 
-    async def say() -> None:
+    async def log_unfinished() -> None:
         while works := unfinished():
-            left = max(0.0, end - asyncio.get_running_loop().time())
-            _log.info("%s drains, for %.0f s at most: %s", agent, left, describe_unfinished(works, clock()))
+            seconds = max(0.0, end - asyncio.get_running_loop().time())
+            _logger.info("%s drains, for %.0f s at most: %s", agent, seconds, describe_unfinished(works, clock()))
             await asyncio.sleep(SAY_EVERY if every is None else every)
 
-    saying = asyncio.create_task(say(), name="draining")
+    logging_task = asyncio.create_task(log_unfinished(), name="draining")
     try:
         yield
     finally:
-        saying.cancel()
-        await asyncio.wait({saying})
+        logging_task.cancel()
+        await asyncio.wait({logging_task})
 
 
 def describe_unfinished(works: Collection[Work], now: int) -> str:
-    """Return how many of each action are handled, and since when at `now`, and how many wait for their turn.
+    """Return for each action how many messages are handled, for how long at `now`, and how many wait.
 
-    Without `works` it is their decisions that are not stored yet.
+    If there are no `works`, decisions are still being recorded.
     """
     handled: dict[str, list[int]] = {}
     waiting: dict[str, int] = {}
@@ -71,5 +69,5 @@ def describe_unfinished(works: Collection[Work], now: int) -> str:
     parts += [f"{count} of {action} waiting" for action, count in sorted(waiting.items())]
     if not parts:
         return "decisions that are being recorded"
-    more = f"; and {len(parts) - MOST_ACTIONS} more" if len(parts) > MOST_ACTIONS else ""
-    return "; ".join(parts[:MOST_ACTIONS]) + more
+    rest = f"; and {len(parts) - MOST_ACTIONS} more" if len(parts) > MOST_ACTIONS else ""
+    return "; ".join(parts[:MOST_ACTIONS]) + rest

@@ -1,4 +1,4 @@
-"""The code behind a route: an agent's handler, as the gate sees it."""
+"""`HandlerEndpoint`: an agent's handler as the endpoint of a route; and the routes of an agent."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import pydantic
 
-from sealbus.agents.sdk.agent import Agent, Handler, checked_timeout
+from sealbus.agents.sdk.agent import Agent, Handler
 from sealbus.agents.sdk.context import Context
+from sealbus.agents.sdk.options import checked_timeout
 from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.message import Content
@@ -23,8 +24,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import NO_RESOURCE
 from sealbus.policies.decision.request import Resource as ResourceInput
 
-__all__ = ["HandlerEndpoint", "routes_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class HandlerEndpoint:
@@ -33,7 +32,7 @@ class HandlerEndpoint:
     handler: Handler[Any, Any]
     sending: Sender
     kind: Kind
-    """Kind of the route: the handler of an own subject does not know its kind."""
+    """The kind of the route; the handler of an own subject has none."""
 
     def decode(self, body: bytes, typ: str) -> object:
         """Return the typed body (step 14)."""
@@ -53,14 +52,14 @@ class HandlerEndpoint:
         return ResourceInput(type=resource.type, id=resource.id, properties=dict(resource.properties))
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Run the handler (step 18). A call is always answered; other values are encoded too, to notice invalid ones."""
+        """Run the handler (step 18). A call is always answered; results of other kinds are encoded to find invalid ones."""
         result = await self.handler.function(permitted.value, Context(permitted, self.sending))
         if result is None and self.kind is not Kind.CALL:
             return None
         return self.handler.gives.encode(result)
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return the parts of the answer of a handler that is an async generator."""
+        """Return the parts of the answer if the handler is an async generator."""
         return self._chunks(permitted) if self.handler.streams else None
 
     async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Content, None]:
@@ -72,8 +71,8 @@ class HandlerEndpoint:
 def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnSubjects) -> list[Route]:
     """Return a route for each handler of `agent`.
 
-    Raises `ConfigurationError` for an undeclared subject, an own task or call that belongs to another agent, and an own
-    subject whose declared action or kind the handler contradicts.
+    Raises `ConfigurationError` for an undeclared subject, an own task or call of another agent, and a handler that
+    contradicts the declared action or kind of its own subject.
     """
     own = names.id_of(agent.name)
     token = names.token(own)
@@ -95,15 +94,8 @@ def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnS
                 subject=subject,
                 action=action,
                 endpoint=HandlerEndpoint(handler, sending, kind),
-                retry=handler.retry,
-                timeout=handler.timeout,
-                total_timeout=handler.total_timeout,
-                concurrency=handler.concurrency,
-                ordered=handler.ordered,
+                options=handler.options,
                 loads_resource=handler.resource is not None,
-                once=handler.once,
-                honours=handler.honours,
-                status=handler.status,
             )
             for subject in subjects
         ]
@@ -111,7 +103,7 @@ def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnS
 
 
 def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjects) -> OwnSubject:
-    """Return the settings' declaration of the handler's own subject; raise if the two do not match."""
+    """Return the settings' declaration of the handler's own subject; raise `ConfigurationError` if they do not match."""
     subject = handler.subject
     declared = own_subjects.get(subject)
     if declared is None:
@@ -123,11 +115,11 @@ def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjec
         raise ConfigurationError(
             f"{subject}: the handler says action {handler.action}, [subjects] says {declared.action}"
         )
-    if declared.kind is Kind.CALL and (handler.once or handler.total_timeout != math.inf):
+    if declared.kind is Kind.CALL and (handler.options.once or handler.options.total_timeout != math.inf):
         raise ConfigurationError(
             f"{subject}: a call is never delivered again, so that `once` and `total_timeout` do not apply to it"
         )
-    checked_timeout(subject, declared.kind, handler.timeout)
+    checked_timeout(subject, declared.kind, handler.options.timeout)
     if handler.streams and declared.kind is Kind.EVENT:
         raise ConfigurationError(f"{subject}: an event is not answered, in parts or otherwise")
     return declared

@@ -1,12 +1,12 @@
 """`/healthz`, `/readyz` and `/metrics` for operators and orchestrators: a minimal HTTP/1.1 server, GET only.
 
-It answers from memory, holds no secret, and serves one short request per connection, bounded in size and time, so that it
-needs no web framework and cannot be kept busy. It has no TLS: keep it on loopback, or on a private network. It runs in the
+It answers from memory, holds no secret, and serves one short request per connection, bounded in size and time. So it needs no
+web framework, and clients cannot keep it busy. It has no TLS: keep it on loopback or on a private network. It runs in the
 thread of a `LoopWatch`, so that it also answers, with 503 and the reason, while the event loop of the process is blocked.
 
-`/readyz` says for each part whether a node can take work now. Its reasons are visible to everyone who can connect: they name
-parts and codes, never content. Mere notes (the newest policy bundle was refused, and the old one stays in force) do not make
-a node unready.
+`/readyz` gives the reasons, by part, why a node cannot take work now. Everyone who can connect sees them: they name parts and
+codes, never content. A note (the newest policy bundle was refused, and the old one stays in force) does not make a node
+unready.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from importlib.metadata import version
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from sealbus.agents.runtime.loop_watch import LoopWatch
 from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.bus.telemetry import CONTENT_TYPE, Counters
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.policies.decision.engine import EngineStatus
@@ -30,18 +30,16 @@ from sealbus.policies.decision.engine import EngineStatus
 if TYPE_CHECKING:
     from sealbus.agents.runtime.node import Node
 
-__all__ = ["ASK_EVERY", "HealthServer", "Probes", "Readiness", "numbered_address", "parse_address"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 REQUEST_BYTES: Final = 4_096
 """Longest request head; those of Kubernetes and Prometheus are under 500 bytes."""
 REQUEST_SECONDS: Final = 2.0
-"""For the whole request and its answer."""
+"""Seconds for the whole request and its answer."""
 PAGE_SECONDS: Final = 1.0
-"""For the event loop of the process to make the answer; without one it is blocked."""
+"""Seconds for the event loop of the process to make the answer; after that it counts as blocked."""
 CONNECTIONS: Final = 32
-"""Connections at a time; further ones are closed at once."""
+"""Most connections at a time; further connections are closed at once."""
 
 _LOOPBACK: Final = "127.0.0.1"
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,255}) HTTP/1\.[01]")
@@ -58,22 +56,22 @@ _JSON: Final = "application/json"
 _VERSION: Final = version("sealbus")
 
 ASK_EVERY = 2.0
-"""Seconds between two queries of the policy engine; a sidecar may have gone since the last decision."""
+"""Seconds between two queries of the policy engine; a sidecar may have ended since the last decision."""
 
 ASK_SECONDS = 1.0
-"""For the server's answer, which comes from its memory."""
+"""Seconds for the server's answer, which comes from its memory."""
 
 _DISK = "its disk is full or failing; make room, then restart it, for it tries no failed stream again"
-"""Seen with nats-server 2.15.1: such a stream stores nothing until the server is restarted, and publishes get no answer."""
+"""With nats-server 2.15.1 such a stream stores nothing until the server is restarted, and publishes get no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes:
-    """The state of the process. Each probe returns the reasons for a no by name, empty for a yes; none may block.
+    """The state of the process. Each probe returns reasons by part, none if all is well, and must not block.
 
-    `healthy`: whether it is worth keeping; a no makes an orchestrator restart it. `ready`: whether it can take work now.
-    `notes` are shown with the latter's reasons, and change no answer. All are visible to everyone who can connect: they name
-    parts and codes, never content.
+    `healthy`: why an orchestrator should restart the process. `ready`: why it cannot take work now. `notes` are shown with
+    the reasons of `ready`, and change no answer. Everyone who can connect sees all of them: they name parts and codes, never
+    content.
     """
 
     healthy: Callable[[], Mapping[str, str]]
@@ -82,9 +80,9 @@ class Probes:
 
 
 def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]:
-    """Return host and port of `host:port`, `:port`, `port` or `[ipv6]:port`; loopback if no host is named.
+    """Return host and port of `host:port`, `:port`, `port` or `[ipv6]:port`; without a host, loopback.
 
-    Port 0 is any free one. Raises `ConfigurationError`, which names `setting`, for anything else.
+    Port 0 is any free port. Raises `ConfigurationError`, which names `setting`, for any other text.
     """
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -97,9 +95,9 @@ def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]
 
 
 def numbered_address(address: str, number: int) -> str:
-    """Return the address `number` ports after `address`; port 0, any free one, is the same for all.
+    """Return the address `number` ports after `address`; port 0, any free port, stays 0.
 
-    Raises `ConfigurationError` for what is no address, or has no such port after it.
+    Raises `ConfigurationError` if `address` is no address, or there is no such port after it.
     """
     host, port = parse_address(address)
     if port + number > 65_535:
@@ -172,37 +170,39 @@ class HealthServer:
                     writer.close()
                     await writer.wait_closed()
         except (OSError, TimeoutError):
-            _log.debug("health: a request was not completed")
+            _logger.debug("health: a request was not completed")
         finally:
             self._open.discard(task)
             writer.transport.abort()
 
     async def _answer(self, head: bytes) -> bytes:
-        """Return the whole response to a request head; an empty head means that it was too long or incomplete."""
-        found = _REQUEST_LINE.fullmatch(head.partition(b"\r\n")[0])
-        if found is None:
+        """Return the whole response to a request head; a head that was too long or incomplete is empty."""
+        request = _REQUEST_LINE.fullmatch(head.partition(b"\r\n")[0])
+        if request is None:
             return _response(400, "one short HTTP/1.1 request, please\n", _PLAIN)
-        if found[1] not in (b"GET", b"HEAD"):
+        if request[1] not in (b"GET", b"HEAD"):
             return _response(405, "GET only\n", _PLAIN)
-        status, text, media_type = await self._page(found[2].partition(b"?")[0])
-        return _response(status, text, media_type, body=found[1] == b"GET")
+        status, text, media_type = await self._page(request[2].partition(b"?")[0])
+        return _response(status, text, media_type, body=request[1] == b"GET")
 
     async def _page(self, path: bytes) -> tuple[int, str, str]:
-        """Return status, text and media type of a page, made on the event loop of the process if that turns."""
+        """Return status, text and media type of a page, made on the event loop of the process unless that is blocked."""
         assert self._main is not None  # noqa: S101  entered
         if blocked := self._watch.blocked():
             return _report({"loop": blocked})
         try:
             async with asyncio.timeout(PAGE_SECONDS):
-                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._made(path), self._main))
+                return await asyncio.wrap_future(
+                    asyncio.run_coroutine_threadsafe(self._read_or_report(path), self._main)
+                )
         except TimeoutError:
             return _report({"loop": self._watch.blocked() or f"no turn of the event loop for {PAGE_SECONDS:g} s"})
 
-    async def _made(self, path: bytes) -> tuple[int, str, str]:
+    async def _read_or_report(self, path: bytes) -> tuple[int, str, str]:
         try:
             return self._read(path)
-        except Exception as error:  # noqa: BLE001  a failing probe is an answer: something is wrong
-            _log.exception("health: a probe failed")
+        except Exception as error:
+            _logger.exception("health: a probe failed")
             return _report({"probe": type(error).__name__})
 
     def _read(self, path: bytes) -> tuple[int, str, str]:
@@ -253,24 +253,18 @@ class Readiness:
         node.counters.gauges("sealbus_policy_info", ("engine", "revision"), self._in_force)
 
     async def run(self) -> None:
-        """Query the policy engine, and NATS where it stores nothing, from time to time, until cancelled."""
+        """Query the policy engine, and NATS if it seems to store nothing, from time to time, until cancelled."""
+        counters = self._node.counters
         while True:
-            self._unstored = await self._looked_at_stores()
-            found = await self._node.engine.status()
-            self._node.counters.add("sealbus_policy_bundle_refused_total", 0, engine=found.engine)
-            before = self._engine.problem if self._engine is not None else ""
-            if found.revision and found.problem and found.problem != before:
-                self._node.counters.add("sealbus_policy_bundle_refused_total", engine=found.engine)
-            if self._engine is not None and (found.problem, found.missed) != (
-                self._engine.problem,
-                self._engine.missed,
-            ):
-                _log.info(
-                    "policy engine %s: %s",
-                    found.engine,
-                    "has a problem" if found.problem or found.missed else "recovered",
-                )
-            self._engine = found
+            self._unstored = await self._unstored_streams()
+            status, last = await self._node.engine.status(), self._engine
+            counters.add("sealbus_policy_bundle_refused_total", 0, engine=status.engine)
+            if status.revision and status.problem and status.problem != (last.problem if last is not None else ""):
+                counters.add("sealbus_policy_bundle_refused_total", engine=status.engine)
+            if last is not None and (status.problem, status.missed) != (last.problem, last.missed):
+                outcome = "has a problem" if status.problem or status.missed else "recovered"
+                _logger.info("policy engine %s: %s", status.engine, outcome)
+            self._engine = status
             await asyncio.sleep(self._every)
 
     def reasons(self) -> dict[str, str]:
@@ -292,14 +286,14 @@ class Readiness:
         if self._engine is None:
             reasons["policy"] = "not asked yet"
         elif not self._engine.revision:
-            # Without a revision nothing is decided: the engine does not answer, or has no bundle yet.
+            # Without a revision the engine decides nothing: it does not answer, or has no bundle yet.
             reasons["policy"] = f"{self._engine.engine} engine not ready"
         if problem := self._node.audit.problem:
             reasons["audit"] = problem
         return reasons
 
-    async def _looked_at_stores(self) -> str:
-        """Return what nats-server does not store although it answers; empty if it stores, or does not answer either."""
+    async def _unstored_streams(self) -> str:
+        """Return the subjects that nats-server answers for but does not store; empty if it stores or does not answer."""
         node = self._node
         # With a spool, records count as stored without the stream, and the audit writer reports the backlog.
         silent = [token for token in node.outbox.unstored if token != "audit" or node.spool is None]
@@ -317,7 +311,7 @@ class Readiness:
         return {(engine.engine, engine.revision): 1.0} if engine is not None and engine.revision else {}
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at although work is taken, by part."""
+        """Return, by part, problems that an operator should look at although work is taken."""
         notes = {}
         engine = self._engine
         if engine is not None and engine.revision and engine.missed:

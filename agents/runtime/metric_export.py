@@ -1,7 +1,7 @@
-"""The export of metrics by OTLP over HTTP, where the environment asks for it: what `/metrics` says, at intervals.
+"""The export of the metrics of `/metrics` by OTLP over HTTP, at intervals, if the environment asks for it.
 
-Metrics are asked for by an endpoint of their own (`OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`), or by `OTEL_METRICS_EXPORTER=otlp`
-with the common one: who sends traces somewhere may have nothing there that takes metrics.
+The environment asks by an endpoint for metrics (`OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`), or by `OTEL_METRICS_EXPORTER=otlp`
+with the common endpoint. The common endpoint alone is not enough: it may accept traces only.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.samples import Sample
 
-__all__ = ["exporting_metrics", "metrics_wanted"]
-
 ENDPOINT: Final = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
-"""Milliseconds, 60,000 by default, as OpenTelemetry has it."""
+"""Milliseconds, 60,000 by default, as in OpenTelemetry."""
 
 
 def metrics_wanted() -> bool:
@@ -44,8 +42,8 @@ def metrics_wanted() -> bool:
 async def exporting_metrics(service: str, counters: Counters) -> AsyncGenerator[None]:
     """Export `counters` while entered and once at the end, as `service` unless the environment names another.
 
-    Does nothing unless that is wanted. Raises `ConfigurationError` without the packages of the extra `otel`, and for an
-    interval that is none. What cannot be sent is dropped: counters go on, and the next export has them.
+    Does nothing unless the environment asks for it. Raises `ConfigurationError` without the packages of the extra `otel`, and
+    for an invalid interval. An export that fails is dropped: counters go on, and the next export has them.
     """
     if not metrics_wanted():
         yield
@@ -57,8 +55,8 @@ async def exporting_metrics(service: str, counters: Counters) -> AsyncGenerator[
         raise ConfigurationError(
             f"an OTLP endpoint is set, and {error.name} is not installed: pip install 'sealbus[otel]'"
         ) from error
-    said = os.environ.get(INTERVAL, "60000")
-    if not said.isascii() or not said.isdigit() or not int(said):
+    interval = os.environ.get(INTERVAL, "60000")
+    if not interval.isascii() or not interval.isdigit() or not int(interval):
         raise ConfigurationError(f"{INTERVAL} must be a number of milliseconds")
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {"service.name": service})
@@ -67,7 +65,7 @@ async def exporting_metrics(service: str, counters: Counters) -> AsyncGenerator[
 
     async def run() -> None:
         while True:
-            await asyncio.sleep(int(said) / 1_000)
+            await asyncio.sleep(int(interval) / 1_000)
             await _export(exporter, counters, resource, began)
 
     running = asyncio.create_task(run(), name="metric-export")
@@ -81,32 +79,32 @@ async def exporting_metrics(service: str, counters: Counters) -> AsyncGenerator[
 
 
 async def _export(exporter: OTLPMetricExporter, counters: Counters, resource: Resource, began: int) -> None:
-    """Send what the counters say now; a thread waits for the answer, the loop's own reads them."""
+    """Send the current values. The event loop reads the counters; another thread waits for the answer."""
     data = _metrics_data(counters.families(), resource, began)
     await asyncio.to_thread(exporter.export, data)
 
 
 def _metrics_data(families: Iterable[Metric], resource: Resource, began: int) -> MetricsData:
-    """Return metrics under their own names, so that what converts them back to Prometheus finds the same."""
+    """Return metrics under their own names, so that a conversion back to Prometheus gives the same metrics."""
     from opentelemetry.sdk.metrics import export as sdk
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     now = time.time_ns()
 
-    def number(one: Sample) -> sdk.NumberDataPoint:
+    def number(sample: Sample) -> sdk.NumberDataPoint:
         return sdk.NumberDataPoint(
-            attributes=dict(one.labels), start_time_unix_nano=began, time_unix_nano=now, value=float(one.value)
+            attributes=dict(sample.labels), start_time_unix_nano=began, time_unix_nano=now, value=float(sample.value)
         )
 
-    def histogram(labels: tuple[tuple[str, str], ...], some: Iterable[Sample]) -> sdk.HistogramDataPoint:
-        parts = list(some)
-        counts = [int(one.value) for one in parts if "le" in one.labels]
-        bounds = [float(one.labels["le"]) for one in parts if "le" in one.labels]
+    def histogram(labels: tuple[tuple[str, str], ...], group: Iterable[Sample]) -> sdk.HistogramDataPoint:
+        samples = list(group)
+        counts = [int(sample.value) for sample in samples if "le" in sample.labels]
+        bounds = [float(sample.labels["le"]) for sample in samples if "le" in sample.labels]
         return sdk.HistogramDataPoint(
             attributes=dict(labels), start_time_unix_nano=began, time_unix_nano=now, count=counts[-1],
-            sum=next(one.value for one in parts if one.name.endswith("_sum")),
+            sum=next(sample.value for sample in samples if sample.name.endswith("_sum")),
             bucket_counts=[after - before for before, after in pairwise([0, *counts])], explicit_bounds=bounds[:-1],
-            min=None, max=None,  # type: ignore[arg-type]  # the wire leaves them out, where nobody has kept them
+            min=None, max=None,  # type: ignore[arg-type]  # left out on the wire: the counters do not keep them
         )  # fmt: skip
 
     def metrics() -> Iterator[sdk.Metric]:
@@ -116,10 +114,10 @@ def _metrics_data(families: Iterable[Metric], resource: Resource, began: int) ->
             if not family.samples:
                 continue
             if family.type == "histogram":
-                points = [histogram(*one) for one in groupby(family.samples, _labels)]
+                points = [histogram(*group) for group in groupby(family.samples, _labels)]
                 name, data = family.name, sdk.Histogram(data_points=points, aggregation_temporality=whole)
             else:
-                name, values = family.samples[0].name, [number(one) for one in family.samples]
+                name, values = family.samples[0].name, [number(sample) for sample in family.samples]
                 data = (
                     sdk.Sum(data_points=values, aggregation_temporality=whole, is_monotonic=True)
                     if family.type == "counter"
@@ -131,6 +129,6 @@ def _metrics_data(families: Iterable[Metric], resource: Resource, began: int) ->
     return sdk.MetricsData([sdk.ResourceMetrics(resource=resource, scope_metrics=[scope], schema_url="")])
 
 
-def _labels(one: Sample) -> tuple[tuple[str, str], ...]:
-    """Return the labels of a sample without that of its bucket."""
-    return tuple(sorted((name, value) for name, value in one.labels.items() if name != "le"))
+def _labels(sample: Sample) -> tuple[tuple[str, str], ...]:
+    """Return the labels of a sample, except the bound of its bucket."""
+    return tuple(sorted((name, value) for name, value in sample.labels.items() if name != "le"))

@@ -1,12 +1,10 @@
-"""What each metric of a process means: the help lines of /metrics, and of the reference. Some parts describe their own."""
+"""The help line of each metric of a process, for /metrics and the reference. Some modules describe metrics of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
-
-__all__ = ["METRIC_TEXTS"]
 
 METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -76,4 +74,3 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_waiting_messages": "Messages of these that wait for a handler.",
     }
 )
-"""Help line of each metric, by its name."""

@@ -1,4 +1,4 @@
-"""Reads monitoring ports, which tell operators what clients cannot see: of a nats-server, and of a process of ours."""
+"""Reads the monitoring pages of a nats-server or of a process of ours, whose facts clients of NATS cannot see."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import httpx2
 
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["read_page", "read_varz"]
-
 ANSWER_SECONDS: Final = 5.0
 ANSWER_BYTES: Final = 1_048_576
-"""Most bytes of /varz; that of a nats-server 2.15.1 has some 5 KB."""
+"""Most bytes of a page; /varz of a nats-server 2.15.1 has some 5 KB."""
 _OK: Final = 200
 
 
 async def read_varz(url: str) -> bytes:
     """Return the document `/varz` at the monitoring address `url`, such as `http://127.0.0.1:8222`.
 
-    Raises `BusUnavailable`, one line, without such an answer within five seconds.
+    Raises `BusUnavailable`, one line, if there is no such answer within five seconds.
     """
     return await read_page(f"{url.rstrip('/')}/varz")
 
@@ -35,8 +33,8 @@ async def read_page(page: str, *, statuses: Collection[int] = (_OK,)) -> bytes:
             if answer.status_code not in statuses:
                 raise BusUnavailable(f"{page}: the answer is {answer.status_code}")
             data = b""
-            async for piece in answer.aiter_bytes():
-                data += piece
+            async for chunk in answer.aiter_bytes():
+                data += chunk
                 if len(data) > ANSWER_BYTES:
                     raise BusUnavailable(f"{page}: the answer is over {ANSWER_BYTES} bytes")
             return data

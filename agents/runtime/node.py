@@ -17,14 +17,14 @@ from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditLimits, AuditWriter
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import BusClock, HostClock, wall_clock
+from sealbus.bus.clocks import HOST_CLOCK, BusClock, HostClock
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.gate.status_reader import StatusReader
 from sealbus.bus.nats.clock_difference import ClockDifference
-from sealbus.bus.ports import Clock, Identity, Transport
+from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.site import Site
 from sealbus.bus.streams.held import Held, PastTrust, current_only
@@ -61,6 +61,40 @@ class Deployment:
     development: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """How a node writes its records: bounds, what is recorded with a decision, and where records are spooled, if anywhere."""
+
+    limits: AuditLimits = field(default_factory=AuditLimits)
+    recording: Recording = DECISIONS_ALONE
+    spool: SpoolOptions | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feeds:
+    """What other parts of the process tell a node, each asked when it is needed."""
+
+    connected: Callable[[], bool] = lambda: True
+    """Whether the transport has a broker now; a broker in memory is always there."""
+    revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE
+    """The operator's revocations by time (microseconds), for each identity that seals messages."""
+    revocations: Callable[[], Revocations] = lambda: NONE_REVOKED
+    """The users, clients and sessions that are denied whatever the policy says."""
+    policy_problem: Callable[[], str] = str
+    """Why the newest policy is not in force or not looked for; empty if all is well."""
+    served: Callable[[], str] = str
+    """The verbs that there are, told in development to a caller of an unknown verb."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """The host's clock, its monotonic clock (seconds), and random numbers in [0, 1)."""
+
+    clock: HostClock = HOST_CLOCK
+    elapsed: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+
+
 class Node:
     """Outbox, audit writer, refusals and requests of one identity; enter with `async with`.
 
@@ -75,39 +109,27 @@ class Node:
         transport: Transport,
         engine: PolicyEngine,
         counters: Counters | None = None,
-        audit_limits: AuditLimits | None = None,
-        recording: Recording = DECISIONS_ALONE,
-        spool: SpoolOptions | None = None,
-        connected: Callable[[], bool] = lambda: True,
-        revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
-        revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
-        policy_problem: Callable[[], str] = str,
-        served: Callable[[], str] = str,
-        clock: Clock = wall_clock,
-        elapsed: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random.random,
+        audit: AuditOptions = AuditOptions(),
+        feeds: Feeds = Feeds(),
+        host: Host = Host(),
     ) -> None:
         self.deployment = deployment
         self.identity = identity
         self.transport = transport
-        self.engine = RevokingEngine(engine, revocations)
-        self.revocations = revocations
-        """Who is denied whatever the policy says."""
-        self.connected = connected
-        """Whether the transport has a broker now; one in memory always has."""
-        self.policy_problem = policy_problem
-        """Why the newest policy is not in force or not looked for; empty if all is well."""
-        self._revoked_before = revoked_before
-        self._revoked = revoked_before()
+        self.engine = RevokingEngine(engine, feeds.revocations)
+        self.revocations = feeds.revocations
+        self.connected = feeds.connected
+        self.policy_problem = feeds.policy_problem
+        self._revoked_before = feeds.revoked_before
+        self._revoked = feeds.revoked_before()
         self._trust = Trust(bundles=identity.bundles(), revoked_before=self._revoked)
         self.counters = counters or Counters()
-        self.clock = clock
-        self.random = random
+        self.clock = clock = host.clock
         self.caches = Caches()
         self.own = identity.spiffe_id
         self.token = deployment.names.token(self.own)
         self.started = clock()
-        self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=elapsed)
+        self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=host.elapsed)
         self.tracer = find_tracer()
         """What makes spans, if somebody wants any."""
         self.site = Site(
@@ -116,35 +138,32 @@ class Node:
             own_subjects=deployment.own_subjects,
             trust=self.trust,
             caches=self.caches,
-            host_clock=HostClock(clock),
+            host_clock=clock,
             bus_clock=BusClock(self.clocks.now),
             counters=self.counters,
             transport=transport,
-            random=random,
+            random=host.random,
             tracer=self.tracer,
         )
         """What all parts of this process have in common."""
         self.outbox = Outbox(identity=identity, transport=transport, clock=self.clocks.now, tracer=self.tracer)
         self.spool = (
-            Spool(spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)
-            if spool is not None
+            Spool(audit.spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)
+            if audit.spool is not None
             else None
         )
         self.audit = AuditWriter(
             subject=audit_subject(self.token),
             outbox=self.outbox,
             counters=self.counters,
-            limits=audit_limits,
-            recording=recording,
+            limits=audit.limits,
+            recording=audit.recording,
             spool=self.spool,
             created=transport.created,
             clock=clock,
         )
         self.refusals = Refusals(
-            transport=transport,
-            subject=refused_subject(self.token),
-            counters=self.counters,
-            clock=self.site.host_clock,
+            transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
         )
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self.counters.gauge("sealbus_outbox_waiting_messages", lambda: self.outbox.waiting)
@@ -163,10 +182,10 @@ class Node:
             clock=self.clocks.now,
         )
         """Values that outlive a day, as this identity reads and writes them."""
-        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=self.site.host_clock)
-        self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit, revocations=revocations)
+        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
+        self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit, revocations=feeds.revocations)
         self.requests = Requests(
-            self.site, outbox=self.outbox, policy=self.answers, refusals=self.refusals, served=served
+            self.site, outbox=self.outbox, policy=self.answers, refusals=self.refusals, served=feeds.served
         )
         self.status_reader = StatusReader(
             self.site, policy=self.answers, refusals=self.refusals, held=self.held, past=self.past

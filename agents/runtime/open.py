@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Node
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.audit.redaction import Recording
@@ -20,6 +20,7 @@ from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.streams.check import StreamGuard, check_streams
@@ -42,29 +43,14 @@ from sealbus.policies.decision.engine import PolicyEngine
 if TYPE_CHECKING:
     from sealbus.policies.bundle.in_force import InForce
 
-__all__ = [
-    "audit_trail",
-    "connection_of",
-    "deployment_of",
-    "open_audit_reading",
-    "open_audit_trail",
-    "open_connected_node",
-    "open_connection",
-    "open_engine",
-    "open_identity",
-    "open_node",
-    "reading_profile",
-    "streams_of",
-]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _AGAIN: Final = Backoff(initial_interval=0.5, maximum_interval=5.0)
-"""Pauses between two questions about the streams at the start."""
+"""Pauses between two checks of the streams at the start."""
 
 
 def deployment_of(settings: Settings) -> Deployment:
-    """Return what all nodes of the deployment must agree on."""
+    """Return the settings that all nodes of the deployment must agree on."""
     return Deployment(
         names=settings.names,
         minters=settings.minters,
@@ -76,7 +62,7 @@ def deployment_of(settings: Settings) -> Deployment:
 
 
 def reading_profile(settings: Settings, own: SpiffeId) -> LiveProfile:
-    """Return how the deployment's agents accept messages, for a reader under `own` who looks at others' messages."""
+    """Return the profile by which the deployment's agents accept messages, for the reader `own` of others' messages."""
     return LiveProfile(
         own=own,
         names=settings.names,
@@ -93,7 +79,7 @@ def streams_of(settings: Settings) -> tuple[Stream, ...]:
 
 
 def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:
-    """Return where the records of the identity `own` are spooled; `None` if the stream must acknowledge them."""
+    """Return the options of the spool for records of the identity `own`; `None` if the stream must acknowledge them."""
     if settings.audit.spool is None:
         return None
     return SpoolOptions(
@@ -104,7 +90,7 @@ def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:
 
 
 def workload_api_of(settings: Settings, name: str) -> str | None:
-    """Return the Workload API's address for the workload `name`, which replaces `{name}` if each has its own socket."""
+    """Return the Workload API's address for the workload `name`, which replaces `{name}` in the setting."""
     address = settings.workload_api
     return address.replace("{name}", name) if address is not None else None
 
@@ -115,12 +101,12 @@ async def open_identity(
 ) -> AsyncGenerator[WorkloadIdentity, None]:
     """Open the identity of the workload `name`, which must be of the settings' trust domain.
 
-    One workload may have several identities (SPIRE gives all that its selectors match): this one is requested by name.
+    A workload may have several identities (SPIRE gives all that its selectors match): this requests one by its name.
     """
-    wanted = settings.names.id_of(name)
+    own = settings.names.id_of(name)
     async with WorkloadIdentity.connect(
         workload_api_of(settings, name),
-        spiffe_id=wanted,
+        spiffe_id=own,
         deadline=settings.identity_within,
         patient=settings.identity_patient,
         counters=counters,
@@ -136,7 +122,7 @@ async def open_identity(
 async def open_connection(
     name: str, settings: Settings, *, counters: Counters | None = None
 ) -> AsyncGenerator[tuple[WorkloadIdentity, Connection], None]:
-    """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the cause."""
+    """Open the identity of the workload `name` and its connection to NATS; the error of each failure is one line."""
     async with (
         open_identity(name, settings, counters=counters) as identity,
         connection_of(name, settings, identity, counters) as connection,
@@ -151,7 +137,7 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
         identity=identity,
         server_ids=frozenset(settings.nats_ids),
         inbox_prefix=settings.names.inbox_prefix(identity.spiffe_id),
-        name=name,
+        options=ConnectionOptions(name=name),
         counters=counters,
     )
 
@@ -160,24 +146,24 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
 async def open_engine(
     policy: PolicyTable, identity: Identity | None = None, in_force: InForce | None = None
 ) -> AsyncGenerator[PolicyEngine, None]:
-    """Open the policy engine that the settings name; the central one uses `identity` for its requests.
+    """Open the policy engine that the settings name; the central engine uses `identity` for its requests.
 
-    The embedded ones decide by what is `in_force`, or else by the settings' file.
+    The embedded engines decide by the bundle `in_force`, or without it by the settings' file.
     """
     if policy.in_process:
         from sealbus.agents.runtime.policy.source import file_verifier
         from sealbus.policies.engines.embedded import EmbeddedEngine
         from sealbus.policies.engines.native import NativeEngine
 
-        made = NativeEngine if policy.engine == "native" else EmbeddedEngine
+        engine_class = NativeEngine if policy.engine == "native" else EmbeddedEngine
         if in_force is None or in_force.bundle is None:
             if policy.file is None:
                 raise ConfigurationError(
                     f"policy.bundle is not set: the {policy.engine} engine reads its bundle from this file"
                 )
-            embedded = made(policy.file, verifier=file_verifier(policy))
+            embedded = engine_class(policy.file, verifier=file_verifier(policy))
         else:
-            embedded = made(in_force)
+            embedded = engine_class(in_force)
         async with embedded:
             yield embedded
     elif policy.engine == "sidecar":
@@ -194,7 +180,7 @@ async def open_engine(
 
         if not policy.opa:
             raise ConfigurationError("policy.opa is not set: the central engine asks OPA at these https URLs")
-        if len({one.trust_domain for one in policy.opa_ids}) != 1:
+        if len({server.trust_domain for server in policy.opa_ids}) != 1:
             raise ConfigurationError("policy.opa_ids must all be of one trust domain: one bundle vouches for them")
         if identity is None:
             raise ConfigurationError("the central engine needs an identity, to ask OPA with")
@@ -205,7 +191,7 @@ async def open_engine(
 
 @asynccontextmanager
 async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerator[Node, None]:
-    """Open everything that the workload `name` needs on the bus, check its streams, and close it in reverse order."""
+    """Open all that the workload `name` needs on the bus, check its streams, and close it in reverse order."""
     async with open_connected_node(name, settings or load_settings()) as (node, _):
         yield node
 
@@ -214,8 +200,8 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
 async def open_connected_node(
     name: str, settings: Settings, *, counters: Counters | None = None
 ) -> AsyncGenerator[tuple[Node, Connection], None]:
-    """Open a node as `open_node` does, for who also needs its connection to NATS."""
-    # Here, because who only reads a stream needs no policy: its checks are a tenth of what a short command imports.
+    """Open a node as `open_node` does; yield it with its connection to NATS."""
+    # Imported here: a command that only reads a stream needs no policy, whose checks are a tenth of its imports.
     from sealbus.agents.runtime.policy.source import open_source
 
     counters = counters or Counters()
@@ -233,7 +219,7 @@ async def open_connected_node(
         streams = streams_of(settings)
         checked = await _answered(streams, connection, within=settings.identity_within * settings.identity_patient)
         if not settings.development:
-            _log.info("%s", acknowledged_means(checked))
+            _logger.info("%s", acknowledged_means(checked))
         guard = StreamGuard(streams, connection)
         checking = group.create_task(guard.run(), name="stream-guard")
         await connection.attach(guard)
@@ -243,22 +229,26 @@ async def open_connected_node(
             transport=NatsTransport(connection),
             engine=engine,
             counters=counters,
-            connected=lambda: connection.connected,
-            audit_limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
-            revoked_before=lambda: source.in_force.revoked_before,
-            revocations=lambda: source.in_force.revocations,
-            policy_problem=source.problem,
-            recording=Recording(settings.audit.redact, settings.audit.bodies),
-            spool=spool_of(settings, identity.spiffe_id),
+            audit=AuditOptions(
+                limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
+                recording=Recording(settings.audit.redact, settings.audit.bodies),
+                spool=spool_of(settings, identity.spiffe_id),
+            ),
+            feeds=Feeds(
+                connected=lambda: connection.connected,
+                revoked_before=lambda: source.in_force.revoked_before,
+                revocations=lambda: source.in_force.revocations,
+                policy_problem=source.problem,
+            ),
         ) as node:
             yield node, connection
         checking.cancel()
 
 
 async def _answered(streams: Sequence[Stream], connection: Connection, *, within: float) -> dict[str, StreamState]:
-    """Check the streams (`check_streams`); ask again for `within` seconds while there is no answer.
+    """Check the streams (`check_streams`); repeat this for `within` seconds while there is no answer.
 
-    Servers that elect a leader answer nothing about a stream for some seconds, in which nothing is wrong with us.
+    Servers that elect a leader do not answer for some seconds.
     """
     loop = asyncio.get_running_loop()
     end, failures = loop.time() + within, 0
@@ -270,7 +260,7 @@ async def _answered(streams: Sequence[Stream], connection: Connection, *, within
             pause = _AGAIN.interval(failures)
             if loop.time() + pause >= end:
                 raise
-            _log.warning("%s: asked again in %.1f s", error.detail, pause)
+            _logger.warning("%s: asked again in %.1f s", error.detail, pause)
         await asyncio.sleep(pause)
 
 
@@ -278,16 +268,16 @@ async def _answered(streams: Sequence[Stream], connection: Connection, *, within
 async def open_audit_trail(
     name: str, settings: Settings, *, stream: str | None = None, after: int = 0
 ) -> AsyncGenerator[AuditTrail, None]:
-    """Open the audit stream for reading under the identity `name`, which must be allowed to.
+    """Open the audit stream for reading under the identity `name`, which needs the permission.
 
-    `stream` is that of a former period; by default the current one. It is read from behind the sequence `after`.
+    `stream` is the stream of a former period, by default the current stream. Reading begins behind the sequence `after`.
     """
     async with open_audit_reading(name, settings, stream=stream, after=after) as (_, trail):
         yield trail
 
 
 def open_key_book(settings: Settings, identity: Identity, transport: Transport) -> KeyBook | None:
-    """Return what the deployment's notaries say of the past; None if the settings name no notary."""
+    """Return the key book of the deployment's notaries; None if the settings name no notary."""
     if not settings.notaries:
         return None
     return KeyBook(

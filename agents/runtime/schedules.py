@@ -1,4 +1,4 @@
-"""Puts the schedules of a node's identity together: how they are kept, claimed and sent."""
+"""Builds the objects that store, claim and send the schedules of a node's identity."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import Origin, task_message
+from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.agents.sdk.schedules import Schedules
 from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.sending.message import OutgoingMessage
@@ -21,16 +22,14 @@ from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.wire import Statement
 
-__all__ = ["book_of", "claims_of", "schedule_endpoint", "scheduler_of", "schedules_of"]
-
 WEEK: Final = 7 * 86_400 * SECOND
-"""After which a schedule is written anew: HELD keeps 32 days."""
+"""Time after which a schedule is written again: HELD keeps values for 32 days."""
 QUARTER: Final = 6 * 3_600 * SECOND
-"""The same where no past keys are known: bundles keep a key for half a day after it was used last."""
+"""The same without a notary: bundles keep a key for half a day after its last use."""
 
 
 def book_of(node: Node) -> ScheduleBook:
-    """Return the schedules of the node's identity as HELD has them."""
+    """Return the book of the schedules of the node's identity, in HELD."""
     return ScheduleBook(node.held, identity=node.identity, token=node.token)
 
 
@@ -40,7 +39,7 @@ def claims_of(node: Node, claimed_for: float = CLAIMED_FOR) -> TickClaims:
 
 
 def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR, standing: StandingGrants | None = None) -> Scheduler:
-    """Return what runs the schedules of the node's identity in this process; with `standing`, those for users."""
+    """Return the scheduler of the node's identity in this process; with `standing`, its schedules are those of users."""
 
     def compose(planned: Planned, statement: Statement | None) -> OutgoingMessage:
         return task_message(
@@ -48,16 +47,14 @@ def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR, standing: Stan
             planned.body,
             names=node.deployment.names,
             origin=Origin.user(statement),
-            life=planned.life * SECOND if planned.life is not None else None,
-            partition=planned.partition,
-            grants=planned.grants,
+            options=SubmitOptions(life=planned.life, partition=planned.partition, grants=planned.grants),
             own=node.deployment.own_subjects,
         )
 
     async def has_ended(task: PendingRequest, wait: bool) -> bool:
-        # Only whether it has ended is of interest: as of a control message, whose result is not decided on.
-        asked = AskedTask(pending=task, action=f"{node.token}._schedule")
-        async with aclosing(node.status_reader.statuses(asked, follow=wait)) as statuses:
+        # Read as a control message: no policy decides about its result, and only its end matters here.
+        request = AskedTask(pending=task, action=f"{node.token}._schedule")
+        async with aclosing(node.status_reader.statuses(request, follow=wait)) as statuses:
             async for status in statuses:
                 if status.final:
                     return True
@@ -76,12 +73,12 @@ def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR, standing: Stan
 
 
 def schedule_endpoint(node: Node, scheduler: Scheduler, standing: StandingGrants | None = None) -> ScheduleEndpoint:
-    """Return what handles the messages that ask for schedules of the node's identity."""
+    """Return the endpoint of the messages that ask for schedules of the node's identity."""
     return ScheduleEndpoint(scheduler, trust=node.trust, caches=node.caches, standing=standing)
 
 
 def schedules_of(node: Node) -> Schedules:
-    """Return how the node's identity asks for schedules, and sees its own."""
+    """Return the schedules of the node's identity, for a client."""
     return Schedules(
         node.sending,
         book_of(node),

@@ -13,8 +13,8 @@ from typing import Final, Self
 from sealbus.agents.runtime.assembly import Assembly, Source, WorkerLimits
 from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
 from sealbus.agents.runtime.health import Readiness
-from sealbus.agents.runtime.in_flight import InFlightTable
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.process.in_flight import InFlightTable
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.gate.gate import Turn
 from sealbus.bus.work.schedules.standing import StandingGrants

@@ -14,8 +14,6 @@ from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, HandlingError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.kinds import Kind
 
-__all__ = ["JSON", "MSGPACK", "OCTETS", "Body", "TypedAction", "body_of", "decoded"]
-
 T = TypeVar("T")
 Req_contra = TypeVar("Req_contra", contravariant=True)
 Given_co = TypeVar("Given_co", covariant=True)
@@ -24,7 +22,7 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 """Bodies of this type are in the canonical encoding of SPEC.md section 1: no floats, no nil."""
 BODY_ITEMS = 4_096
-"""Most items of an array, and entries of a map, in a msgpack body: they bound the allocation for hostile ones."""
+"""Most items of an array, and entries of a map, in a msgpack body: a bound on what a hostile body makes us allocate."""
 
 OCTETS = "application/octet-stream"
 
@@ -37,11 +35,11 @@ class TypedAction(Protocol[Req_contra, Given_co]):
 
     @property
     def action(self) -> str:
-        """`<agent>.<verb>`, or that of an own subject."""
+        """`<agent>.<verb>`, or the action of an own subject."""
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of message that requests it; absent for an own subject."""
+        """The kind of message that requests the action; absent for an own subject."""
 
     @property
     def gives(self) -> Body[object]:
@@ -52,7 +50,7 @@ class TypedAction(Protocol[Req_contra, Given_co]):
 
 
 class Body(Generic[T]):
-    """A codec of bodies of one type: a pydantic model, anything pydantic can adapt, `bytes`, or `None`."""
+    """A codec of bodies of one type: a pydantic model, any other type that pydantic can adapt, `bytes`, or `None`."""
 
     def __init__(self, of: type[T]) -> None:
         self.type = of
@@ -71,18 +69,18 @@ class Body(Generic[T]):
             if typ == MSGPACK:
                 return self._adapter.validate_python(_unpacked(body))
         except pydantic.ValidationError as error:
-            # The error's own text quotes the input, which is a payload: only the place of the error may be shown.
-            raise BadBody("; ".join(_misfits(error))) from None
+            # The text of the error quotes the payload: only the place of the error may be shown.
+            raise BadBody("; ".join(_describe_misfits(error))) from None
         except EnvelopeError as error:
             raise BadBody("not canonical msgpack") from error
         raise BadBody("media type not known")
 
     def together(self, parts: Sequence[Content]) -> T:
-        """Return a result in parts as this type, of a list; raises `HandlingError` `bad_result` if it does not fit."""
+        """Return the parts of a result as one list of this type; raise `HandlingError` `bad_result` if they do not fit."""
         if self._adapter is None:
             raise HandlingError(Code.BAD_RESULT, "a result in parts is a list of them")
-        each: Body[object] = body_of(object)
-        values = [one.body if one.typ == OCTETS else decoded(each, one) for one in parts]
+        any_value: Body[object] = body_of(object)
+        values = [part.body if part.typ == OCTETS else decoded(any_value, part) for part in parts]
         try:
             return self._adapter.validate_python(values)
         except pydantic.ValidationError as error:
@@ -96,25 +94,21 @@ class Body(Generic[T]):
             return Content(body=value, typ=OCTETS)
         try:
             valid = self._adapter.validate_python(value)
-            # A warning instead of an error would print the value, which is a payload, and send the invalid value.
+            # With warnings instead of errors, pydantic would print the payload and send the invalid value.
             if typ == MSGPACK:
                 plain: Value = self._adapter.dump_python(valid, mode="json", warnings="error")
                 return Content(body=encode(plain, text_bytes=DEFAULT_LIMITS.body_bytes), typ=MSGPACK)
             return Content(body=self._adapter.dump_json(valid, warnings="error"), typ=JSON)
-        except (pydantic.ValidationError, pydantic.PydanticSchemaGenerationError, SealError) as error:
-            raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
-        except (ValueError, TypeError, RecursionError) as error:
+        except (pydantic.PydanticSchemaGenerationError, SealError, ValueError, TypeError, RecursionError) as error:
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
 
 
-def _misfits(error: pydantic.ValidationError) -> Iterator[str]:
-    places = {
-        (one["type"] == "missing", ".".join(str(part) for part in one["loc"]) or "body") for one in error.errors()
-    }
-    for missing, words in ((False, "does not fit at"), (True, "lacks")):
-        named = sorted(place for lacks, place in places if lacks is missing)
-        if named:
-            yield f"{words} {', '.join(named)[:200]}"
+def _describe_misfits(error: pydantic.ValidationError) -> Iterator[str]:
+    places = {(detail["type"] == "missing", ".".join(map(str, detail["loc"])) or "body") for detail in error.errors()}
+    for is_missing, verb in ((False, "does not fit at"), (True, "lacks")):
+        matching = sorted(place for missing, place in places if missing is is_missing)
+        if matching:
+            yield f"{verb} {', '.join(matching)[:200]}"
 
 
 def _unpacked(body: bytes) -> Value:
@@ -124,7 +118,7 @@ def _unpacked(body: bytes) -> Value:
 
 
 def body_of(type_: type[T]) -> Body[T]:
-    """Return the `Body` of a type; the last 256 are kept, since making one costs more than a message."""
+    """Return the `Body` of a type. The last 256 are cached: to make a codec costs more than a message."""
     return cast("Body[T]", _body_of(cast("Hashable", type_)))
 
 

@@ -1,14 +1,22 @@
-"""`Context`: what a handler knows of its message, and its way to send while handling it."""
+"""`Context`: the facts of the message that a handler handles, and the methods to send meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import Origin
+from sealbus.agents.sdk.options import (
+    CallOptions,
+    ChildCallKeywords,
+    ChildSubmitKeywords,
+    SubmitOptions,
+    check_keywords,
+)
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.status import State
@@ -27,19 +35,18 @@ if TYPE_CHECKING:
     from mcp.client.client import Client as McpClient
 
     from sealbus.agents.sdk.http import SendRequest
-    from sealbus.agents.sdk.sender import ChildCallOptions, ChildSubmitOptions, Receipt, Sender
+    from sealbus.agents.sdk.sender import Receipt, Sender
     from sealbus.agents.sdk.task_handle import TaskHandle
-
-__all__ = ["Context"]
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+Options = TypeVar("Options", CallOptions, SubmitOptions)
 
 
 class Context:
     """One handling of one permitted message. Messages sent through it carry the message's user and chain.
 
-    Every fact here was verified and decided on; nothing is taken from NATS headers.
+    Every fact here was verified and decided on; NATS headers are ignored.
     """
 
     def __init__(self, permitted: Permitted, sending: Sender) -> None:
@@ -48,20 +55,16 @@ class Context:
 
     @property
     def _message(self) -> VerifiedMessage | VerifiedDecided:
-        """The message being handled."""
         return self._permitted.message
 
     @property
     def _sent(self) -> list[bytes] | None:
-        """The list that collects the hashes of messages sent here, for the outcome record."""
+        """The list that collects the hashes of the messages sent here, for the outcome record."""
         return self._permitted.sent
 
     @property
     def _origin(self) -> Origin:
-        """The origin of messages sent here, made when needed; most handlers send none.
-
-        Raises `HandlingError` `canceled` once this work was canceled.
-        """
+        """The origin of messages sent here. Raises `HandlingError` `canceled` once this work was canceled."""
         self._cancellation.check()
         return Origin.message(self._permitted.origin)
 
@@ -69,7 +72,7 @@ class Context:
     def replay(self) -> bool:
         """Whether this is a recorded message that is replayed for debugging: nothing is sent, nothing is recorded.
 
-        Effects that a handler has outside of this context do happen: check this before them.
+        Effects that a handler has outside of this context do happen: check this property before them.
         """
         return False
 
@@ -90,7 +93,7 @@ class Context:
 
     @property
     def chain(self) -> tuple[SpiffeId, ...]:
-        """The workloads that sealed the messages of the chain, the root first, the caller last. Provenance, not a right."""
+        """The workloads that sealed the messages of the chain, the root first, the caller last; no proof of a right."""
         return tuple(header.iss for header in self._message.chain)
 
     @property
@@ -100,12 +103,12 @@ class Context:
 
     @property
     def delivery(self) -> int:
-        """Which delivery this is, from 1: over 1, an earlier one was not finished."""
+        """The number of this delivery, from 1; over 1, an earlier delivery was not finished."""
         return getattr(self._permitted.message.arrival, "delivery", 1)
 
     @property
     def tick(self) -> datetime | None:
-        """The instant that a schedule meant with this task, which may be earlier than now; `None` if none sent it."""
+        """The time for which a schedule sent this task, maybe earlier than now; `None` if no schedule sent it."""
         time = tick_of(self._message.header.ext)
         return datetime.fromtimestamp(time / SECOND, UTC) if time is not None else None
 
@@ -118,18 +121,18 @@ class Context:
     def approvals(self) -> tuple[GivenApproval, ...]:
         """The verdicts of people that let this task go on; empty unless it was parked.
 
-        What is sent through this context then follows from the last of them: it carries that person's context, and is
-        limited to the actions that the policy let follow.
+        After approvals, messages sent through this context follow from the last of them: they carry that person's user
+        context, and only the actions that the policy let follow are possible.
         """
         resumed = self._permitted.resumed
         return resumed.approvals if resumed is not None else ()
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody canceled this work; may be asked from other threads, too.
+        """Whether this work was canceled; other threads may read this, too.
 
-        The handler is cancelled at once as by `asyncio`, and again when its `timeout` is over. From then on nothing is sent
-        through this context, except in a `shield`.
+        The handler is cancelled at once as by `asyncio`, and again when its `timeout` is over. From then on nothing can be
+        sent through this context, except in a `shield`.
         """
         return self._cancellation.canceled is not None
 
@@ -139,11 +142,11 @@ class Context:
 
     @asynccontextmanager
     async def shield(self, note: str = "") -> AsyncGenerator[None, None]:
-        """Hold cancellation back while the block runs, for a last step that must not be left half done, or to undo one.
+        """Hold cancellation back while the block runs, for a last step that must be completed or undone.
 
-        What is sent in it is detached: it is not canceled with this work. `note` is reported to a task's requester, as by
-        `progress`. The handler's `timeout` holds nevertheless. A cancel that came meanwhile ends the handler at its next wait
-        after the block; one that returns first is done.
+        Messages sent in it are detached: they are not canceled with this work. `note` is reported to a task's requester, as
+        by `progress`. The handler's `timeout` holds nevertheless. A cancel that came meanwhile ends the handler at its next
+        wait after the block; a handler that returns before such a wait is done.
         """
         if note:
             with suppress(SealError):  # not a task
@@ -158,15 +161,15 @@ class Context:
     async def progress(self, note: str) -> None:
         """Report progress to the requester of this task: `note` is a line of at most 256 bytes of UTF-8.
 
-        Returns once the note is stored, or could not be stored within 10 s: a lost note ends no work. Raises `ValueError` for
-        an invalid note and `SealError` if the message is not a task.
+        Returns once the note is stored, or after 10 s without that: a lost note ends no work. Raises `ValueError` for an
+        invalid note and `SealError` if the message is not a task.
         """
         await self._tell(State.WORKING, note)
 
     async def input_required(self, note: str) -> None:
-        """Tell the requester that the task waits for what `note` says; otherwise like `progress`.
+        """Tell the requester that the task waits for the input that `note` names; otherwise like `progress`.
 
-        An answer to it is a separate message, and this handler must wait for it.
+        The requester answers with a separate message, for which this handler must wait.
         """
         await self._tell(State.INPUT_REQUIRED, note)
 
@@ -178,11 +181,11 @@ class Context:
 
     @overload
     async def call(
-        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildCallOptions]
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildCallKeywords]
     ) -> Res: ...
     @overload
     async def call(
-        self, action: str, body: object, *, returns: type[Res], **options: Unpack[ChildCallOptions]
+        self, action: str, body: object, *, returns: type[Res], **options: Unpack[ChildCallKeywords]
     ) -> Res: ...
     async def call(
         self,
@@ -190,21 +193,20 @@ class Context:
         body: object,
         *,
         returns: type[Res] | None = None,
-        timeout: float = 30.0,
-        grants: Sequence[str] | None = None,
-        media_type: str = JSON,
-        detached: bool = False,
+        **options: Unpack[ChildCallKeywords],
     ) -> Res:
-        """Call an action and return its typed answer; see `Sender.call`."""
+        """Call an action and return its typed answer.
+
+        Raises `Denied` if the other side's policy or ours denies, `RemoteError` with the other side's code for any other
+        failure there, `CallExpired` if no answer came in `timeout` seconds.
+        """
+        check_keywords(options, ChildCallKeywords)
         return await self._sending.call(
             action,
             body,
             returns=returns,
             origin=self._origin,
-            timeout=timeout,
-            grants=grants,
-            media_type=media_type,
-            detached=detached or self._cancellation.shielded,
+            options=self._detached_in_shield(CallOptions(**options)),
             sent=self._sent,
             stopped=lambda: self.cancelled,
         )
@@ -225,61 +227,53 @@ class Context:
         returns: type[Res] | None = None,
         timeout: float = 30.0,
     ) -> AsyncGenerator[Res, None]:
-        """Call an action that answers in chunks; see `Sender.stream`."""
+        """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
         return self._sending.stream(
             action,
             body,
             returns=returns,
             origin=self._origin,
-            timeout=timeout,
-            detached=self._cancellation.shielded,
+            options=self._detached_in_shield(CallOptions(timeout=timeout)),
             sent=self._sent,
             stopped=lambda: self.cancelled,
         )
 
     @overload
     async def submit(
-        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildSubmitOptions]
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildSubmitKeywords]
     ) -> TaskHandle[Res]: ...
     @overload
     async def submit(
-        self, action: TypedAction[Req, AsyncIterator[Res]], body: Req, **options: Unpack[ChildSubmitOptions]
+        self, action: TypedAction[Req, AsyncIterator[Res]], body: Req, **options: Unpack[ChildSubmitKeywords]
     ) -> TaskHandle[list[Res]]: ...
     @overload
-    async def submit(self, action: str, body: object, **options: Unpack[ChildSubmitOptions]) -> TaskHandle: ...
+    async def submit(self, action: str, body: object, **options: Unpack[ChildSubmitKeywords]) -> TaskHandle: ...
     async def submit(
         self,
         action: TypedAction[Any, Awaitable[Res] | AsyncIterator[Res]] | str,
         body: object,
-        *,
-        life: float | None = None,
-        partition: str | None = None,
-        grants: Sequence[str] | None = None,
-        media_type: str = JSON,
-        detached: bool = False,
-        wait: float | None = None,
+        **options: Unpack[ChildSubmitKeywords],
     ) -> TaskHandle[Any]:
-        """Submit a task; see `Sender.submit`."""
+        """Submit a task and return its handle once it is stored; see `Client.submit`."""
+        check_keywords(options, ChildSubmitKeywords)
         return await self._sending.submit(
             action,
             body,
             origin=self._origin,
-            life=life,
-            partition=partition,
-            grants=grants,
-            media_type=media_type,
-            detached=detached or self._cancellation.shielded,
-            wait=wait,
+            options=self._detached_in_shield(SubmitOptions(**options)),
             sent=self._sent,
         )
 
+    def _detached_in_shield(self, options: Options) -> Options:
+        return replace(options, detached=True) if self._cancellation.shielded else options
+
     def http(self, api: str, *, timeout: float = 30.0, task: bool = False) -> httpx2.AsyncClient:
-        """Return an httpx2 client for the API that the exit calls `api`: `await ctx.http("crm").get("/customers/acme")`.
+        """Return an httpx2 client for the API of this name at the exit: `await ctx.http("crm").get("/customers/acme")`.
 
         Each request is a call of `exit.<api>` (`<agent>.<api>` if `api` names another exit), or with `task` a task, which may
         take longer than a minute; `timeout` is seconds for one request. The message's user and chain go along, the exit's
-        policy decides, and the exit alone has the API's tokens. Requests raise what `call` raises: `Denied`, or `RemoteError`
-        with the exit's code (docs/legacy.md). Whatever the API itself answers is an answer.
+        policy decides, and the exit alone has the API's tokens. Requests raise as `call` does: `Denied`, or `RemoteError`
+        with the exit's code (docs/legacy.md). An answer of the API raises nothing, whatever its status.
         """
         from sealbus.agents.sdk.http import api_client
 
@@ -299,27 +293,27 @@ class Context:
         return send
 
     def mcp(self, api: str, path: str = "/mcp", *, timeout: float = 30.0) -> AbstractAsyncContextManager[McpClient]:
-        """Return an MCP client for the server that the exit calls `api`: `async with ctx.mcp("github") as server`.
+        """Return an MCP client for the server of this name at the exit: `async with ctx.mcp("github") as server`.
 
-        What it yields is the client of the package `mcp` (extra `mcp`), with `list_tools` and `call_tool`. Each of its
-        requests goes out as those of `http` do, and the exit's policy decides with the tool's name and a hash of what the
-        server says of it. Names, descriptions and answers are what a stranger wrote. Raises what `http` raises.
+        It yields the client of the package `mcp` (extra `mcp`), with `list_tools` and `call_tool`. Each request goes out as
+        those of `http` do, and the exit's policy decides with the tool's name and a hash of the server's description of it.
+        A stranger wrote the names, descriptions and answers: do not trust them. Raises as `http` does.
         """
-        from sealbus.agents.sdk.mcp import mcp_client
+        from sealbus.agents.sdk.http import mcp_client
 
         return mcp_client(self.http(api, timeout=timeout), path)
 
     def a2a(
         self, api: str, path: str = "/", *, card: str = "/.well-known/agent-card.json", timeout: float = 30.0
     ) -> AbstractAsyncContextManager[A2aClient]:
-        """Return an A2A client for the agent that the exit calls `api`: `async with ctx.a2a("partner") as agent`.
+        """Return an A2A client for the agent of this name at the exit: `async with ctx.a2a("partner") as agent`.
 
-        What it yields is the client of the package `a2a-sdk` (extra `a2a`), which speaks JSON-RPC with `path` and does not
-        stream: `send_message` yields the task or message of the answer, `get_task` what became of it. Each of its requests
-        goes out as those of `http` do, and the exit's policy decides with the method and a hash of the agent's `card`. What
-        the card and the answers say is what a stranger wrote. Raises what `http` raises.
+        It yields the client of the package `a2a-sdk` (extra `a2a`), which speaks JSON-RPC with `path` and does not stream:
+        `send_message` yields the task or message of the answer, `get_task` returns the task's state. Each request goes out
+        as those of `http` do, and the exit's policy decides with the method and a hash of the agent's `card`. A stranger
+        wrote the card and the answers: do not trust them. Raises as `http` does.
         """
-        from sealbus.agents.sdk.a2a import a2a_client
+        from sealbus.agents.sdk.http import a2a_client
 
         return a2a_client(self._requests(api, timeout=timeout), path, card)
 

@@ -1,7 +1,6 @@
-"""`gather`: waits for several tasks at a time, to a deadline, and returns those done, failed and late ones apart.
+"""`gather`: wait for several tasks until a deadline, and return the done, the failed and the late ones apart.
 
-It is no protocol: each task is read and decided on as by `TaskHandle.result`, and a late one goes on as if nobody had waited,
-unless it is to be canceled.
+Each task is read and decided on as by `TaskHandle.result`. A late task goes on, unless `gather` is told to cancel it.
 """
 
 from __future__ import annotations
@@ -16,30 +15,28 @@ from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 
-__all__ = ["Gathered", "gather"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 Res = TypeVar("Res")
 
 MOST: Final = 512
-"""Tasks that are gathered at a time: half of the readings that one identity may have open."""
+"""Most tasks of one call: half of the readings that one identity may have open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered(Generic[Res]):
-    """What became of the tasks, each in exactly one group, in the order in which they were given."""
+    """The tasks, each in exactly one group, in the order of the call."""
 
     done: tuple[tuple[TaskHandle[Res], Res], ...]
-    """Those with a result that our own policy allowed."""
+    """Tasks with a result that our own policy allowed."""
     failed: tuple[tuple[TaskHandle[Res], SealbusError], ...]
-    """Those that ended without one, each with the error that `TaskHandle.result` raises."""
+    """Tasks that ended without a result, each with the error that `TaskHandle.result` raises."""
     late: tuple[TaskHandle[Res], ...]
-    """Those that were still open; their results may come later."""
+    """Tasks that were still open; their results may come later."""
 
     @property
     def results(self) -> tuple[Res, ...]:
-        """The results of those done."""
+        """The results of the done tasks."""
         return tuple(result for _, result in self.done)
 
 
@@ -52,33 +49,33 @@ async def gather(
 ) -> Gathered[Res]:
     """Wait until all tasks have ended, `least` of them are done, or `deadline` seconds have passed.
 
-    What is known by then is returned, and no failure is raised. Late ones go on, or with `cancel` are canceled; if an agent
-    does not confirm that in 10 s, or denies it, its task is late all the same. Raises `BusUnavailable` if statuses
+    The failure of a task is returned, not raised. Late tasks go on, or with `late="cancel"` are canceled; a task whose agent
+    does not confirm the cancel in 10 s, or denies it, is late all the same. Raises `BusUnavailable` if statuses
     cannot be read (`Overloaded` for too many readings), and `ValueError` for more than 512 handles, a `deadline` that is not
     over 0, or a `least` that is not from 1 to the number of handles.
     """
-    wanted = list(handles)
-    if len(wanted) > MOST:
-        raise ValueError(f"{len(wanted)} handles: gather at most {MOST} at a time")
+    tasks = list(handles)
+    if len(tasks) > MOST:
+        raise ValueError(f"{len(tasks)} handles: gather at most {MOST} at a time")
     if not deadline > 0:
         raise ValueError(f"deadline is over 0 seconds, not {deadline}")
-    if least is not None and not 1 <= least <= len(wanted):
-        raise ValueError(f"least is from 1 to the {len(wanted)} handles, not {least}")
-    waiting = [asyncio.ensure_future(_outcome(one, deadline)) for one in wanted]
+    if least is not None and not 1 <= least <= len(tasks):
+        raise ValueError(f"least is from 1 to the {len(tasks)} handles, not {least}")
+    waiting = [asyncio.ensure_future(_outcome(handle, deadline)) for handle in tasks]
     try:
-        await _enough(waiting, len(wanted) if least is None else least, deadline)
-        ended = [one.result() if one.done() else None for one in waiting]
+        await _enough(waiting, len(tasks) if least is None else least, deadline)
+        outcomes = [future.result() if future.done() else None for future in waiting]
     finally:
-        for one in waiting:
-            one.cancel()
+        for future in waiting:
+            future.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-    pairs = list(zip(wanted, ended, strict=True))
+    pairs = list(zip(tasks, outcomes, strict=True))
     if late == "cancel":
-        await asyncio.gather(*[_cancel(handle) for handle, end in pairs if end is None])
+        await asyncio.gather(*[_cancel(handle) for handle, outcome in pairs if outcome is None])
     return Gathered(
-        done=tuple((handle, end.result) for handle, end in pairs if isinstance(end, _Done)),
-        failed=tuple((handle, end) for handle, end in pairs if isinstance(end, SealbusError)),
-        late=tuple(handle for handle, end in pairs if end is None),
+        done=tuple((handle, outcome.result) for handle, outcome in pairs if isinstance(outcome, _Done)),
+        failed=tuple((handle, outcome) for handle, outcome in pairs if isinstance(outcome, SealbusError)),
+        late=tuple(handle for handle, outcome in pairs if outcome is None),
     )
 
 
@@ -86,7 +83,7 @@ async def _cancel(handle: TaskHandle[Res]) -> None:
     try:
         await handle.cancel("late")
     except (SealbusError, TimeoutError) as error:
-        _log.warning("a late task of %s is not known to be canceled: %s", handle.action, type(error).__name__)
+        _logger.warning("a late task of %s is not known to be canceled: %s", handle.action, type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ async def _outcome(handle: TaskHandle[Res], deadline: float) -> _Done[Res] | Sea
     except CallExpired as expired:
         return expired
     except BusUnavailable:
-        # Says nothing of the task.
+        # The statuses could not be read, which is no outcome of the task.
         raise
     except SealbusError as error:
         return error
@@ -112,12 +109,12 @@ async def _outcome(handle: TaskHandle[Res], deadline: float) -> _Done[Res] | Sea
 async def _enough(
     waiting: Sequence[asyncio.Future[_Done[Res] | SealbusError | None]], least: int, deadline: float
 ) -> None:
-    """Return once `least` of the tasks are done, all have ended, or `deadline` seconds have passed; raise what one raised."""
+    """Return once `least` tasks are done, all have ended, or `deadline` seconds have passed; raise what a future raised."""
     end = asyncio.get_running_loop().time() + deadline
     open_, done = set(waiting), 0
     while open_ and done < least:
-        left = end - asyncio.get_running_loop().time()
-        ended, open_ = await asyncio.wait(open_, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
+        seconds = max(0.0, end - asyncio.get_running_loop().time())
+        ended, open_ = await asyncio.wait(open_, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not ended:
             return
-        done += sum(isinstance(one.result(), _Done) for one in ended)
+        done += sum(isinstance(future.result(), _Done) for future in ended)

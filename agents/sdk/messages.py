@@ -1,11 +1,12 @@
-"""Makes a message to seal from an action and a body: subject, audience, life, and what it inherits from the handled one."""
+"""Messages to seal, from an action and a body: subject, audience, life, and what a message inherits from the handled one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from sealbus.agents.sdk.options import DEFAULT_CALL, DEFAULT_SUBMIT, CallOptions, SubmitOptions
+from sealbus.bus.sending.answer import DETACHED
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import SealError
@@ -24,23 +25,9 @@ from sealbus.envelopes.message.wire import Ancestor, Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "CALL_LIFE",
-    "EVENT_LIFE",
-    "NO_SUBJECTS",
-    "TASK_LIFE",
-    "Origin",
-    "call_message",
-    "event_message",
-    "own_subject",
-    "split_action",
-    "task_message",
-]
-
 NO_SUBJECTS: OwnSubjects = MappingProxyType({})
 TASK_LIFE = 3_600 * SECOND
 """The default life of a task is an hour, or as long as its chain may go on if that is less."""
-CALL_LIFE = 30 * SECOND
 EVENT_LIFE = 3_600 * SECOND
 TASK_END = 3_600 * SECOND
 """How long after a task's `exp` the work that it started may still send, within the user context's own end."""
@@ -61,7 +48,7 @@ class Origin:
 
     @classmethod
     def user(cls, statement: Statement | None) -> Origin:
-        """Start a chain for a user, or for nobody; raises `EnvelopeError` for a payload that is not a user context."""
+        """Start a chain for a user, or without one; raises `EnvelopeError` for a payload that is not a user context."""
         if statement is None:
             return NOBODY
         context = parse_payload(statement.payload)
@@ -87,29 +74,29 @@ NOBODY = Origin()
 
 
 def split_action(action: str) -> tuple[str, str]:
-    """Return agent and verb of `inventory.update`; raises `SealError` for anything else."""
+    """Return agent and verb of an action such as `inventory.update`; raises `SealError` for any other text."""
     agent, dot, verb = action.partition(".")
     if not dot or not agent or not verb or "." in verb:
         raise SealError("an action is <agent>.<verb>")
     if verb.startswith("_"):
-        raise SealError("verbs that begin with _ are no handlers': a task is canceled by its handle")
+        raise SealError("no handler has a verb that begins with _: cancel a task by its handle")
     return agent, verb
 
 
 def own_subject(kind: Kind, name: str, own: OwnSubjects) -> OwnSubject | None:
-    """Return the own subject of `kind` that `name` means, by its text or its action; `None` if there is none.
+    """Return the own subject of `kind` whose text or action is `name`; `None` if the settings declare no such subject.
 
-    The settings' declarations come before our own scheme. Raises `SealError` for an action that two subjects stand for.
+    A declared subject comes before `<agent>.<verb>`. Raises `SealError` for an action that several subjects have.
     """
     if not own:
         return None
     exact = own.get(name)
     if exact is not None and exact.kind is kind:
         return exact
-    found = [one for one in own.values() if one.kind is kind and one.action == name]
-    if len(found) > 1:
+    subjects = [subject for subject in own.values() if subject.kind is kind and subject.action == name]
+    if len(subjects) > 1:
         raise SealError("several own subjects stand for this action: name the subject")
-    return found[0] if found else None
+    return subjects[0] if subjects else None
 
 
 def task_message(
@@ -118,39 +105,18 @@ def task_message(
     *,
     names: Names,
     origin: Origin,
-    life: int | None = None,
-    partition: str | None = None,
-    grants: Sequence[str] | None = None,
-    idempotency_key: str | None = None,
+    options: SubmitOptions = DEFAULT_SUBMIT,
     own: OwnSubjects = NO_SUBJECTS,
 ) -> OutgoingMessage:
-    """Return a task for `action`, or for the own subject that it means; it carries the origin's user and chain.
+    """Return a task for `action` or an own subject; it carries the origin's user and chain.
 
-    `life` is microseconds; raises `SealError` for one that a task may not have, or that its chain does not last for.
+    The caller adds `options.wait`. Raises `SealError` for a life that no task may have, or that is longer than its chain
+    lasts.
     """
-    declared = own_subject(Kind.TASK, action, own)
-    if declared is None:
-        agent, verb = split_action(action)
-        aud = names.id_of(agent)
-        to = task_subject(names.token(aud), verb, partition)
-    elif partition is not None:
-        raise SealError("an own subject has no partitions")
-    else:
-        aud, to = declared.owner, declared.subject
-    life = _task_life(life, origin)
+    recipient = _recipient(Kind.TASK, action, names, own, options.partition)
+    life = _task_life(options.life, origin)
     return OutgoingMessage(
-        Draft(
-            kind=Kind.TASK,
-            to=to,
-            aud=aud,
-            body=body.body,
-            typ=body.typ,
-            context=origin.statement,
-            ancestors=origin.ancestors,
-            grt=tuple(grants) if grants is not None else None,
-            idm=idempotency_key,
-            tid=origin.tid,
-        ),
+        _draft(Kind.TASK, recipient, body, origin, options, idm=options.idempotency_key),
         life=life,
         end_after=min(life + TASK_END, RULES[Kind.TASK].life),
         end_at=origin.end,
@@ -158,19 +124,19 @@ def task_message(
     )
 
 
-def _task_life(asked: int | None, origin: Origin) -> int:
-    """Return how long a task lives. A requested life is granted as it is, or refused, never shortened."""
-    if asked is None:
+def _task_life(seconds: float | None, origin: Origin) -> int:
+    """Return how long a task lives, in microseconds. A requested life is granted or refused, never shortened."""
+    if seconds is None:
         return TASK_LIFE
-    longest = RULES[Kind.TASK].life
-    if not 0 < asked <= longest:
-        raise SealError(f"life is over 0 and at most {longest // SECOND} s for a task, not {asked / SECOND:.10g} s")
-    if origin.end is not None and asked > (lasts := origin.end - origin.not_before):
+    life, longest = int(seconds * SECOND), RULES[Kind.TASK].life
+    if not 0 < life <= longest:
+        raise SealError(f"life is over 0 and at most {longest // SECOND} s for a task, not {life / SECOND:.10g} s")
+    if origin.end is not None and life > (left := origin.end - origin.not_before):
         raise SealError(
-            f"life is at most {lasts // SECOND} s here, not {asked / SECOND:.10g} s: the user's context, or the "
+            f"life is at most {left // SECOND} s here, not {life / SECOND:.10g} s: the user's context, or the "
             "task being handled, goes on no longer"
         )
-    return asked
+    return life
 
 
 def call_message(
@@ -180,44 +146,68 @@ def call_message(
     names: Names,
     origin: Origin,
     reply_to: str,
-    life: int = CALL_LIFE,
-    grants: Sequence[str] | None = None,
+    options: CallOptions = DEFAULT_CALL,
     own: OwnSubjects = NO_SUBJECTS,
 ) -> OutgoingMessage:
-    """Return a call of `action`, or of the own subject that it means, whose replies go to `reply_to`.
+    """Return a call of `action` or an own subject, whose replies go to `reply_to`.
 
-    It carries the origin's user and chain. Raises `SealError` for a `life` that a call may not have.
+    It carries the origin's user and chain. Raises `SealError` for a `timeout` that no call may live for.
     """
-    longest = RULES[Kind.CALL].life
+    life, longest = int(options.timeout * SECOND), RULES[Kind.CALL].life
     if not 0 < life <= longest:
         raise SealError(
             f"timeout is over 0 and at most {longest // SECOND} s for a call, not {life / SECOND:.10g} s: submit a task for "
             "what takes longer"
         )
-    declared = own_subject(Kind.CALL, action, own)
-    if declared is None:
-        agent, verb = split_action(action)
-        aud = names.id_of(agent)
-        to = call_subject(names.token(aud), verb)
-    else:
-        aud, to = declared.owner, declared.subject
+    recipient = _recipient(Kind.CALL, action, names, own)
     return OutgoingMessage(
-        Draft(
-            kind=Kind.CALL,
-            to=to,
-            aud=aud,
-            body=body.body,
-            typ=body.typ,
-            context=origin.statement,
-            ancestors=origin.ancestors,
-            rpl=reply_to,
-            grt=tuple(grants) if grants is not None else None,
-            tid=origin.tid,
-        ),
+        _draft(Kind.CALL, recipient, body, origin, options, rpl=reply_to),
         life=life,
         end_after=life,
         end_at=origin.end,
         not_before=origin.not_before,
+    )
+
+
+def _recipient(
+    kind: Kind, action: str, names: Names, own: OwnSubjects, partition: str | None = None
+) -> tuple[SpiffeId, str]:
+    """Return audience and subject of a task or call of `action`."""
+    declared = own_subject(kind, action, own)
+    if declared is not None:
+        if partition is not None:
+            raise SealError("an own subject has no partitions")
+        return declared.owner, declared.subject
+    agent, verb = split_action(action)
+    aud = names.id_of(agent)
+    token = names.token(aud)
+    return aud, task_subject(token, verb, partition) if kind is Kind.TASK else call_subject(token, verb)
+
+
+def _draft(
+    kind: Kind,
+    recipient: tuple[SpiffeId, str],
+    body: Content,
+    origin: Origin,
+    options: SubmitOptions | CallOptions,
+    *,
+    rpl: str | None = None,
+    idm: str | None = None,
+) -> Draft:
+    aud, to = recipient
+    return Draft(
+        kind=kind,
+        to=to,
+        aud=aud,
+        body=body.body,
+        typ=body.typ,
+        context=origin.statement,
+        ancestors=origin.ancestors,
+        rpl=rpl,
+        grt=tuple(options.grants) if options.grants is not None else None,
+        idm=idm,
+        tid=origin.tid,
+        ext=DETACHED if options.detached else None,
     )
 
 
@@ -231,10 +221,10 @@ def event_message(
     re: bytes | None = None,
     own_subjects: OwnSubjects = NO_SUBJECTS,
 ) -> OutgoingMessage:
-    """Return an event of our own, `event.<agent>.<name>` or the own subject that `name` means.
+    """Return an event of our own, `event.<agent>.<name>` or the own subject `name`.
 
-    It carries no user and no chain, since anyone may read it; `re` names what it follows. Raises `SealError` for an own
-    subject of another emitter.
+    It carries no user and no chain, since anyone may read it; `re` is the hash of the message that it follows. Raises
+    `SealError` for an own subject of another emitter.
     """
     declared = own_subject(Kind.EVENT, name, own_subjects)
     if declared is not None and declared.owner != own:

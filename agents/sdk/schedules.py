@@ -1,4 +1,4 @@
-"""Schedules: tasks that an identity sends at a time, or again and again; a client's are `client.schedules`."""
+"""Schedules: tasks that an identity sends once at a given time, or repeatedly; `client.schedules` has those of a client."""
 
 from __future__ import annotations
 
@@ -35,24 +35,23 @@ from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["KnownSchedule", "ScheduleOptions", "Schedules"]
-
 ONCE_CATCHUP: Final = 3_600
-"""Seconds that a task which is sent once may be late, unless said: as long as a task waits."""
+"""Default of how many seconds late a task may be that is sent once: as long as a task waits."""
 TIMEOUT: Final = 10.0
-"""Seconds to wait until the owner has decided, recorded and kept it."""
+"""Seconds to wait until the owner has decided, recorded and stored a change."""
 
 
-class ScheduleOptions(TypedDict, total=False):
+class ScheduleKeywords(TypedDict, total=False):
     """Options of a schedule."""
 
     overlap: str
-    """What becomes of a tick whose predecessor's task has not ended: `skip` (by default) or `queue`."""
+    """Whether to `skip` (by default) or `queue` a tick while the task of the tick before has not ended."""
     catchup: int
-    """Seconds that a tick may be late and still be sent, where no process ran: 0 to a day, by default a minute, and an hour
-    for what is sent once."""
+    """Seconds that a tick may be late and still be sent, after a time without any process: 0 to a day, by default a minute,
+    and an hour for a task that is sent once."""
     until: datetime | timedelta | None
-    """When it ends, or after how long: at most, and by default, after 366 days; what is sent once when it is too late."""
+    """When the schedule ends, or after how long: at most and by default after 366 days. A task that is sent once ends its
+    schedule by default when it is too late to send it."""
     life: int | None
     """Seconds that each task may wait; see `Sender.submit`."""
     partition: str | None
@@ -65,9 +64,10 @@ class ScheduleOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownSchedule:
-    """A schedule of ours: what it sends and when. `asked_by` is who asked for it, `grant` the hash that `re` of its tasks is.
+    """A schedule of ours: its action and its times.
 
-    `next` is when its next tick is; `None` if it is paused, or over.
+    `asked_by` is the workload that asked for it, `grant` the hash of that request, which its tasks have as `re`. `next` is
+    the time of its next tick; `None` if it is paused or over.
     """
 
     name: str
@@ -83,13 +83,13 @@ class KnownSchedule:
 
 
 class Schedules:
-    """The schedules of one identity, and how it asks others for some.
+    """The schedules of one identity, and its requests for schedules of others.
 
     The owner of a schedule is the identity that sends its tasks: its processes send them, while any of them runs. Each change
-    is a message to the owner, whose policy decides about it (`<owner>._schedule`), even where it is ourselves; so a process
-    of the owner has to run. All changes raise `Denied` if it denies, `RemoteError` if there is no such schedule,
-    `TimeoutError` if it has not answered in `timeout` seconds (what was asked for then holds once it is taken in),
-    `SealError` for what nobody would take.
+    is a message to the owner, whose policy decides about it (`<owner>._schedule`), even if we are the owner; so a process of
+    the owner has to run. All changes raise `Denied` if the policy denies, `RemoteError` if there is no such schedule,
+    `TimeoutError` if the owner has not answered in `timeout` seconds (it can still make the change later), `SealError` for a
+    schedule that no owner would take.
     """
 
     def __init__(
@@ -122,12 +122,12 @@ class Schedules:
         every: int | None = None,
         owner: str | None = None,
         timeout: float = TIMEOUT,
-        **options: Unpack[ScheduleOptions],
+        **options: Unpack[ScheduleKeywords],
     ) -> None:
-        """Send a task for `action` with `body` by a cron expression in a time zone, or each `every` seconds.
+        """Send a task for `action` with `body` by a cron expression in a time zone, or every `every` seconds.
 
         `name` is 1 to 64 letters, digits, `_` and `-`; a schedule of that name is replaced. `owner` is the name of the agent
-        that sends the tasks, by default ourselves.
+        that sends the tasks, by default our own.
         """
         now = self._clock()
         try:
@@ -151,12 +151,11 @@ class Schedules:
         name: str | None = None,
         owner: str | None = None,
         timeout: float = TIMEOUT,
-        **options: Unpack[ScheduleOptions],
+        **options: Unpack[ScheduleKeywords],
     ) -> str:
-        """Send a task once, `at` a time or `after` so many seconds; return the name of this schedule, made up unless given.
+        """Send a task once, `at` a time or `after` so many seconds; return the name of the schedule, random unless given.
 
-        Here and not an option of `submit`: what is kept is no task yet, so that there is no handle for it. A user's context
-        cannot go with it, for it would have ended by then.
+        There is no handle before the task is sent. The task cannot carry a user's context, which would have ended by then.
         """
         now = self._clock()
         if (at is None) == (after is None):
@@ -171,8 +170,8 @@ class Schedules:
             raise SealError(str(error)) from error
         late = options.get("catchup", ONCE_CATCHUP)
         last = timedelta(microseconds=time - now + (late + 60) * SECOND)
-        once: ScheduleOptions = {"until": min(last, timedelta(microseconds=LASTS)), **options, "catchup": late}
-        await self._plan(name, action, body, when, now, owner, timeout, once)
+        keywords: ScheduleKeywords = {"until": min(last, timedelta(microseconds=LASTS)), **options, "catchup": late}
+        await self._plan(name, action, body, when, now, owner, timeout, keywords)
         return name
 
     async def pause(self, name: str, *, owner: str | None = None, timeout: float = TIMEOUT) -> None:
@@ -180,11 +179,11 @@ class Schedules:
         await self._ask(ScheduleState.PAUSED, name, owner, timeout)
 
     async def resume(self, name: str, *, owner: str | None = None, timeout: float = TIMEOUT) -> None:
-        """Have a paused schedule go on; what it did not send meanwhile is not sent."""
+        """Have a paused schedule go on; the ticks that it missed are not sent."""
         await self._ask(ScheduleState.ON, name, owner, timeout)
 
     async def remove(self, name: str, *, owner: str | None = None, timeout: float = TIMEOUT) -> None:
-        """End a schedule. What is being sent in this moment may still be sent; its tasks go on."""
+        """End a schedule. A tick that is being sent now may still be sent; tasks that were sent go on."""
         await self._ask(ScheduleState.REMOVED, name, owner, timeout)
 
     async def list(self) -> list[KnownSchedule]:
@@ -192,12 +191,12 @@ class Schedules:
 
         Raises `BusUnavailable`, `StateUnavailable`.
         """
-        found = await self._book.all()
+        schedules = await self._book.all()
         now = self._clock()
-        return [self._known(one, now) for _, one in sorted(found.items()) if one.stands(now)]
+        return [self._describe(schedule, now) for _, schedule in sorted(schedules.items()) if schedule.stands(now)]
 
     async def last(self, name: str) -> TaskHandle[Any] | None:
-        """Return the task that one of our own schedules sent last, `None` if that is not known. Raises `BusUnavailable`."""
+        """Return the task that our schedule `name` sent last, `None` if that is not known. Raises `BusUnavailable`."""
         schedule, sent = await self._book.one(name), await self._claims.sent_last(name)
         if schedule is None or sent is None:
             return None
@@ -205,7 +204,7 @@ class Schedules:
         action = declared.action if declared is not None else schedule.planned.action
         return self._sending.handle(handle_text(AskedTask(pending=sent[1], action=action)))
 
-    def _known(self, schedule: Schedule, now: int) -> KnownSchedule:
+    def _describe(self, schedule: Schedule, now: int) -> KnownSchedule:
         planned = schedule.planned
         following = schedule.next(now) if schedule.state is ScheduleState.ON else None
         return KnownSchedule(
@@ -230,7 +229,7 @@ class Schedules:
         now: int,
         owner: str | None,
         timeout: float,
-        options: ScheduleOptions,
+        options: ScheduleKeywords,
     ) -> None:
         grants = options.get("grants")
         text = action if isinstance(action, str) else action.action
@@ -262,9 +261,9 @@ class Schedules:
         await self._tell(request, owner, timeout)
 
     async def _tell(self, request: ScheduleRequest, owner: str | None, timeout: float) -> None:
-        of = self._names.id_of(owner) if owner is not None else self._own
+        owner_id = self._names.id_of(owner) if owner is not None else self._own
         try:
-            message = schedule_message(request, owner=of, names=self._names)
+            message = schedule_message(request, owner=owner_id, names=self._names)
         except ValueError as error:
             raise SealError(str(error)) from error
         await self._sending.tell(message, timeout=timeout)

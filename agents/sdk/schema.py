@@ -1,4 +1,4 @@
-"""What an agent's actions take and give, as JSON schemas: written where its code is, read where it is not.
+"""JSON schemas of the bodies and answers of an agent's actions: written from its code, read where that code is not.
 
 ::
 
@@ -8,8 +8,8 @@
                   "gives": {"application/json": {"$ref": "#/components/schemas/inventory.Stock"}}}],
      "models": {"inventory.Update": {...}, "inventory.Stock": {...}}}
 
-References are those of OpenAPI, and names of models begin with their agent's: the files of several agents go into one
-document as they are.
+References have the form of OpenAPI, and names of models begin with the agent's name. So the files of several agents can be
+joined in one document.
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["REFERENCE", "SCHEMA_BYTES", "ActionSchema", "AgentSchema", "reachable"]
-
 REFERENCE: Final = "#/components/schemas/"
 SCHEMA_BYTES: Final = 1_048_576
-"""Largest file: a model of twenty fields has some 2 KiB, and an agent a few dozen models."""
+"""Largest file. A model of twenty fields has some 2 KiB, and an agent a few dozen models."""
 _NESTING: Final = 64
 _SUMMARY: Final = 200
 """Most characters of a summary: a docstring's first line."""
 _FOREIGN: Final = frozenset({"$id", "$dynamicRef", "$recursiveRef"})
-"""Keywords with which a reference may lead elsewhere than it says."""
+"""Keywords that can change where a reference leads."""
 _KINDS: Final[Mapping[Kind | None, Literal["task", "call"]]] = {Kind.TASK: "task", Kind.CALL: "call"}
 
 
@@ -63,9 +61,9 @@ def _media_type(text: str) -> str:
 _Token = Annotated[StrictStr, AfterValidator(_token)]
 _Line = Annotated[StrictStr, Field(max_length=_SUMMARY), AfterValidator(_line)]
 _Schema = dict[str, Any]
-"""A JSON schema. What it says is not looked at, only what it refers to."""
+"""A JSON schema. Only its references are checked."""
 _Bodies = dict[Annotated[StrictStr, AfterValidator(_media_type)], _Schema]
-"""The schema of a body by its media type; that of bytes says nothing."""
+"""The schema of a body by its media type; the schema of bytes is empty."""
 _ModelName = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._-]{1,512}$")]
 
 
@@ -74,7 +72,7 @@ class _Part(BaseModel):
 
 
 class ActionSchema(_Part):
-    """One action. A task that tells its requester nothing gives nothing; with `parts`, `gives` is each part or chunk."""
+    """One action. `gives` is empty for a task without a status; with `parts` it is the schema of each part or chunk."""
 
     kind: Literal["task", "call"]
     verb: _Token
@@ -85,7 +83,7 @@ class ActionSchema(_Part):
 
 
 class AgentSchema(_Part):
-    """The actions of one agent, and the models that they refer to, each of which is there."""
+    """The actions of one agent, and all models that they refer to."""
 
     agent: _Token
     actions: tuple[ActionSchema, ...]
@@ -93,49 +91,49 @@ class AgentSchema(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if len({(one.kind, one.verb) for one in self.actions}) != len(self.actions):
+        if len({(action.kind, action.verb) for action in self.actions}) != len(self.actions):
             raise ValueError("an action is there twice")
         if not all(name.startswith(f"{self.agent}.") for name in self.models):
             raise ValueError(f"models: names must begin with {self.agent}.")
-        bodies = [one for action in self.actions for one in (action.takes, action.gives)]
+        bodies = [(action.takes, action.gives) for action in self.actions]
         if not set(_references((bodies, self.models))) <= self.models.keys():
             raise ValueError("a reference leads out of the file")
         return self
 
     @classmethod
     def of(cls, agent: Agent) -> AgentSchema:
-        """Return the schemas of `agent`, of its tasks and calls; raise `ConfigurationError` if a type has none.
+        """Return the schemas of the tasks and calls of `agent`; raise `ConfigurationError` if a type has no schema.
 
-        Handlers of events and of own subjects are left out: an action and a kind belong to those only with settings.
+        Handlers of events and of own subjects are left out: only the settings give those an action and a kind.
         """
-        handlers = [one for one in agent.handlers.values() if one.kind in _KINDS]
-        asked: list[tuple[tuple[str, bool], Literal["validation", "serialization"], TypeAdapter[Any]]] = []
-        for one in handlers:
-            if one.takes.type is not bytes:
-                asked.append(((one.subject, True), "validation", TypeAdapter(one.takes.type)))
-            if one.gives.type is not bytes:
-                asked.append(((one.subject, False), "serialization", TypeAdapter(one.gives.type)))
+        handlers = [handler for handler in agent.handlers.values() if handler.kind in _KINDS]
+        bodies: list[tuple[tuple[str, bool], Literal["validation", "serialization"], TypeAdapter[Any]]] = []
+        for handler in handlers:
+            if handler.takes.type is not bytes:
+                bodies.append(((handler.subject, True), "validation", TypeAdapter(handler.takes.type)))
+            if handler.gives.type is not bytes:
+                bodies.append(((handler.subject, False), "serialization", TypeAdapter(handler.gives.type)))
         try:
-            found, shared = TypeAdapter.json_schemas(asked, ref_template=f"{REFERENCE}{agent.name}.{{model}}")
+            by_mode, shared = TypeAdapter.json_schemas(bodies, ref_template=f"{REFERENCE}{agent.name}.{{model}}")
         except pydantic.errors.PydanticUserError as error:
             raise ConfigurationError(f"agent {agent.name}: {error.message.splitlines()[0]}") from error
-        schemas = {key: schema for (key, _), schema in found.items()}
+        schemas = {key: schema for (key, _), schema in by_mode.items()}
         return cls(
             agent=agent.name,
-            actions=tuple(_action(one, schemas) for one in handlers),
+            actions=tuple(_action(handler, schemas) for handler in handlers),
             models={f"{agent.name}.{name}": schema for name, schema in shared.get("$defs", {}).items()},
         )
 
     @classmethod
     def parse(cls, data: bytes) -> AgentSchema:
-        """Return the schemas that a file holds; raise `ConfigurationError`, one line, for anything else."""
+        """Return the schemas that a file holds; raise `ConfigurationError`, one line, for any other content."""
         if len(data) > SCHEMA_BYTES:
             raise ConfigurationError(f"over {SCHEMA_BYTES} bytes")
         try:
-            said = parse_object(data, depth=_NESTING)
-            # Numbers and letters that JSON can escape, and that no document could hold.
-            json.dumps(said, ensure_ascii=False, allow_nan=False).encode()
-            return cls.model_validate(said)
+            document = parse_object(data, depth=_NESTING)
+            # Refuses numbers and letters that can be escaped in JSON but not be written to a document.
+            json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+            return cls.model_validate(document)
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))[:100]
@@ -145,20 +143,20 @@ class AgentSchema(_Part):
             raise ConfigurationError("not a JSON object in UTF-8, each name once, at most 64 deep") from error
 
     def text(self) -> str:
-        """Return what a file of them holds."""
+        """Return the content of a file of these schemas."""
         return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
 
 
 def reachable(schemas: Iterable[object], models: Mapping[str, Json]) -> dict[str, Json]:
-    """Return those of `models` that `schemas` refer to, also through others."""
-    found: dict[str, Json] = {}
-    ahead = list(_references(list(schemas)))
-    while ahead:
-        name = ahead.pop()
-        if name not in found:
-            found[name] = models[name]
-            ahead += _references(models[name])
-    return found
+    """Return the `models` that `schemas` refer to, directly or through other models."""
+    reached: dict[str, Json] = {}
+    waiting = list(_references(list(schemas)))
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached[name] = models[name]
+            waiting += _references(models[name])
+    return reached
 
 
 def _action(handler: Handler[Any, Any], schemas: Mapping[tuple[str, bool], Any]) -> ActionSchema:
@@ -171,13 +169,13 @@ def _action(handler: Handler[Any, Any], schemas: Mapping[tuple[str, bool], Any])
         verb=handler.action.partition(".")[2],
         summary=" ".join(lines[0].split())[:_SUMMARY] if lines else "",
         takes=bodies(handler.takes.type, takes=True),
-        gives=bodies(handler.gives.type, takes=False) if handler.status else {},
+        gives=bodies(handler.gives.type, takes=False) if handler.options.status else {},
         parts=handler.streams,
     )
 
 
 def _references(value: object) -> Iterator[str]:
-    """Yield the name of each model that `value` refers to; for a reference to anything else, a text that is no name."""
+    """Yield the name of each model that `value` refers to; for any other reference, a text that is not a name."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(inner, str):

@@ -1,27 +1,28 @@
-"""`Sender`: submit a task, call an action, emit an event; shared by handlers' contexts and by clients."""
+"""`Sender`: submits tasks, calls actions and emits events, for the contexts of handlers and for clients."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sealbus.agents.sdk.bodies import JSON, MSGPACK, Body, TypedAction, body_of, decoded
 from sealbus.agents.sdk.messages import (
     NO_SUBJECTS,
+    NOBODY,
     Origin,
     call_message,
     event_message,
     own_subject,
     task_message,
 )
+from sealbus.agents.sdk.options import DEFAULT_CALL, DEFAULT_SUBMIT, CallOptions, SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.ports import Clock
-from sealbus.bus.sending.answer import DETACHED
 from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, approval_message, waiting
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, cancel_message
 from sealbus.bus.sending.message import Content, OutgoingMessage
@@ -30,15 +31,12 @@ from sealbus.bus.work.approvals.marker import marker_of
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import HandlingError, SealError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.header import ExtValue
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects, action_of
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = ["CallOptions", "ChildCallOptions", "ChildSubmitOptions", "Receipt", "Sender", "SubmitOptions"]
 
 Res = TypeVar("Res")
 
@@ -54,47 +52,8 @@ class Receipt:
     sequence: int
 
 
-class _Options(TypedDict, total=False):
-    grants: Sequence[str] | None
-    """The only actions that may follow from it; by default any."""
-    media_type: str
-    """Media type of the body, by default JSON; or `application/msgpack`."""
-
-
-class CallOptions(_Options, total=False):
-    """Options of a call."""
-
-    timeout: float
-    """Seconds to wait for the answer, by default 30."""
-
-
-class SubmitOptions(_Options, total=False):
-    """Options of a task."""
-
-    life: float | None
-    """Seconds until it may no longer be handled; see `Sender.submit`."""
-    partition: str | None
-    """The part of the task's subject that it goes to."""
-    wait: float | None
-    """Seconds for which it may wait for an approval; see `Sender.submit`."""
-
-
-class ChildCallOptions(CallOptions, total=False):
-    """Options of a call from a handler."""
-
-    detached: bool
-    """Whether it goes on if the work that it follows from is canceled; by default it is canceled, too."""
-
-
-class ChildSubmitOptions(SubmitOptions, total=False):
-    """Options of a task from a handler."""
-
-    detached: bool
-    """As for a call."""
-
-
 class Sender:
-    """The sender of one identity. Bodies are pydantic models or what pydantic can adapt, by default as JSON."""
+    """The sender of one identity. Bodies are pydantic models or other types that pydantic can adapt, by default as JSON."""
 
     def __init__(
         self,
@@ -120,51 +79,28 @@ class Sender:
         action: TypedAction[Any, Awaitable[object] | AsyncIterator[object]] | str,
         body: object,
         *,
-        origin: Origin | None = None,
-        user: Statement | None = None,
-        life: float | None = None,
-        partition: str | None = None,
-        grants: Sequence[str] | None = None,
-        idempotency_key: str | None = None,
-        media_type: str = JSON,
-        detached: bool = False,
-        wait: float | None = None,
+        origin: Origin = NOBODY,
+        options: SubmitOptions = DEFAULT_SUBMIT,
         sent: list[bytes] | None = None,
     ) -> TaskHandle[Any]:
         """Store a task for `action` and return its handle.
 
         `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. The recipient decides
-        about the task later: the handle shows a denial. `life` is seconds until the task may no longer be handled: at most a
-        day, and no longer than the user's context or the handled task may go on; by default an hour, or what is left of
-        these. If the policy then asks for somebody's approval, the task waits for it at most `wait` seconds from now, up to
-        30 days, or without `wait` as long as it may go on. Raises `Overloaded` if the stream is full, `BusUnavailable`,
-        `SealError` for what no reader would accept, `IdentityUnavailable`.
+        about the task later: the handle shows a denial. The hash of the task's header is added to `sent`. Raises `Overloaded`
+        if the stream is full, `BusUnavailable`, `SealError` for a message that no reader would accept, `IdentityUnavailable`.
         """
-        origin = origin or Origin.user(user)
         name = _name_of(action, Kind.TASK)
-        message = task_message(
-            name,
-            encoded(body, media_type),
-            names=self._names,
-            origin=origin,
-            life=int(life * SECOND) if life is not None else None,
-            partition=partition,
-            grants=grants,
-            idempotency_key=idempotency_key,
-            own=self._own_subjects,
-        )
-        ext: dict[str, ExtValue] = dict(DETACHED) if detached else {}
-        if wait is not None:
-            if not 0 < wait * SECOND <= LONGEST_WAIT:
+        content = encoded(body, options.media_type)
+        message = task_message(name, content, names=self._names, origin=origin, options=options, own=self._own_subjects)
+        if options.wait is not None:
+            if not 0 < options.wait * SECOND <= LONGEST_WAIT:
                 raise SealError(f"wait is over 0 and at most {LONGEST_WAIT // SECOND} s")
-            ext |= waiting(self._clock() + int(wait * SECOND))
-        if ext:
-            message = message.with_entries(ext=ext)
-        declared = own_subject(Kind.TASK, name, self._own_subjects)
+            mark = waiting(self._clock() + int(options.wait * SECOND))
+            message = message.with_entries(ext={**(message.draft.ext or {}), **mark})
         receipt, pending = await self._submitted(message, sent)
         task = AskedTask(
             pending=pending,
-            action=declared.action if declared is not None else name,
+            action=self._action_of(Kind.TASK, name),
             context=parse_payload(origin.statement.payload) if origin.statement is not None else None,
         )
         return TaskHandle(
@@ -193,7 +129,7 @@ class Sender:
         user: Statement | None = None,
         timeout: float = 10.0,
     ) -> None:
-        """Have the agent of `task` stop it, and what follows from it; see `TaskHandle.cancel`."""
+        """Have the agent of `task` stop it, and all messages that follow from it; see `TaskHandle.cancel`."""
         role = CancelRole.OPERATOR if operator else CancelRole.REQUESTER
         task = await self._open_until(task)
         try:
@@ -207,17 +143,17 @@ class Sender:
         )
 
     async def tell(self, message: OutgoingMessage, *, timeout: float) -> None:
-        """Send a control message, and return once its agent has done what it says; raises as `TaskHandle.result` does.
+        """Send a control message, and return once its agent has done it; raises as `TaskHandle.result` does.
 
-        Where this process follows too many answers already, `Overloaded` is raised before anything is sent.
+        If this process follows too many answers already, it raises `Overloaded` before it sends anything.
         """
         with self._reader.reserve() as reader:
             _, pending = await self._submitted(message, None)
-            told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
-            await TaskHandle(task=told, reader=reader).result(object, timeout=timeout)
+            task = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
+            await TaskHandle(task=task, reader=reader).result(object, timeout=timeout)
 
     async def _open_until(self, task: AskedTask) -> AskedTask:
-        """Return `task` with the end until which it waits, if its own has passed and it is parked."""
+        """Return `task`; if it is parked and its own end has passed, with the end of its wait instead."""
         held, profile = self._reader.held, self._reader.profile
         if held is None or task.pending.rpl is not None or self._clock() < task.pending.end:
             return task
@@ -236,10 +172,10 @@ class Sender:
         user: Statement,
         timeout: float = 10.0,
     ) -> None:
-        """Have `agent` count what the person of `user` says about its parked task with H(header) `task`.
+        """Have `agent` count the verdict of the person of `user` on its parked task with H(header) `task`.
 
-        Returns once that is decided, recorded and counted. Raises as `cancel` does; a floor that it does not meet is the code
-        of a `RemoteError`.
+        Returns once the verdict is decided, recorded and counted. Raises as `cancel` does, and `RemoteError` with the code of
+        a floor that the verdict does not meet.
         """
         message = approval_message(
             request, agent=agent, task=task, follows=follows, statement=user, names=self._names, now=self._clock()
@@ -251,7 +187,7 @@ class Sender:
         name: str,
         body: object,
         *,
-        origin: Origin | None = None,
+        origin: Origin = NOBODY,
         re: bytes | None = None,
         media_type: str = JSON,
         sent: list[bytes] | None = None,
@@ -262,7 +198,7 @@ class Sender:
             encoded(body, media_type),
             names=self._names,
             own=self._own,
-            origin=origin or Origin(),
+            origin=origin,
             re=re,
             own_subjects=self._own_subjects,
         )
@@ -274,23 +210,19 @@ class Sender:
         body: object,
         *,
         returns: type[Res] | None = None,
-        origin: Origin | None = None,
-        user: Statement | None = None,
-        timeout: float = 30.0,
-        grants: Sequence[str] | None = None,
-        media_type: str = JSON,
-        detached: bool = False,
+        origin: Origin = NOBODY,
+        options: CallOptions = DEFAULT_CALL,
         sent: list[bytes] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Res:
         """Call `action` and return its answer as `returns` (or as the handler itself declares).
 
         Raises `Denied` if the other side's policy or ours denies, `RemoteError` with the other side's code for any other
-        failure there, `BusUnavailable` with the code `expired` if no answer came in `timeout` seconds.
+        failure there, `BusUnavailable` with the code `expired` if no answer came in `options.timeout` seconds.
         """
         gives: Body[Res] = _gives(action, returns)
-        message, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type, detached)
-        reply = await self._requests.call(message, action=name, within=timeout, sent=sent, stopped=stopped)
+        message, name = self._call(action, body, origin, options)
+        reply = await self._requests.call(message, action=name, within=options.timeout, sent=sent, stopped=stopped)
         return decoded(gives, reply)
 
     async def stream(
@@ -299,18 +231,16 @@ class Sender:
         body: object,
         *,
         returns: type[Res] | None = None,
-        origin: Origin | None = None,
-        user: Statement | None = None,
-        timeout: float = 30.0,
-        detached: bool = False,
+        origin: Origin = NOBODY,
+        options: CallOptions = DEFAULT_CALL,
         sent: list[bytes] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Res, None]:
         """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
         gives: Body[Res] = _gives(action, returns)
-        message, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON, detached)
+        message, name = self._call(action, body, origin, options)
         async with contextlib.aclosing(
-            self._requests.stream(message, action=name, within=timeout, sent=sent, stopped=stopped)
+            self._requests.stream(message, action=name, within=options.timeout, sent=sent, stopped=stopped)
         ) as chunks:
             async for chunk in chunks:
                 yield decoded(gives, chunk)
@@ -323,30 +253,23 @@ class Sender:
         return _receipt(posted, sent), PendingRequest.of(posted.sealed.header)
 
     def _call(
-        self,
-        action: TypedAction[Any, object] | str,
-        body: object,
-        origin: Origin,
-        timeout: float,
-        grants: Sequence[str] | None,
-        media_type: str,
-        detached: bool,
+        self, action: TypedAction[Any, object] | str, body: object, origin: Origin, options: CallOptions
     ) -> tuple[OutgoingMessage, str]:
         name = _name_of(action, Kind.CALL)
         message = call_message(
             name,
-            encoded(body, media_type),
+            encoded(body, options.media_type),
             names=self._names,
             origin=origin,
             reply_to=self._requests.address(),
-            life=int(timeout * SECOND),
-            grants=grants,
+            options=options,
             own=self._own_subjects,
         )
-        if detached:
-            message = message.with_entries(ext=DETACHED)
-        declared = own_subject(Kind.CALL, name, self._own_subjects)
-        return message, declared.action if declared is not None else name
+        return message, self._action_of(Kind.CALL, name)
+
+    def _action_of(self, kind: Kind, name: str) -> str:
+        declared = own_subject(kind, name, self._own_subjects)
+        return declared.action if declared is not None else name
 
 
 def encoded(body: object, media_type: str) -> Content:
@@ -360,7 +283,7 @@ def encoded(body: object, media_type: str) -> Content:
 
 
 def _name_of(action: TypedAction[Any, object] | str, kind: Kind) -> str:
-    """Return the name of an action; raise `SealError` for a declared handler of another kind, which nobody would answer."""
+    """Return the name of an action; raise `SealError` for a declared handler of another kind, which would never answer."""
     if isinstance(action, str):
         return action
     if action.kind not in (kind, None):

@@ -1,7 +1,7 @@
-"""`TaskHandle`: gives a submitted task's status and result, in any process of the same identity and after a restart.
+"""`TaskHandle`: reads a submitted task's status and result, in any process of the same identity and after a restart.
 
 A handle's text is the unpadded base64url of an encoded map (SPEC.md section 1) of `v` 1, `act`, the task's action, and `req`,
-the request as SPEC.md section 7 writes it. It holds nothing secret; a handle is as trusted as where it is kept.
+the request as SPEC.md section 7 writes it. It holds nothing secret; trust a handle as much as the place where you keep it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["Canceller", "Part", "TaskHandle", "handle_text", "parse_handle"]
-
 Item = TypeVar("Item")
 Other = TypeVar("Other")
 Res_co = TypeVar("Res_co", covariant=True, default=object)
@@ -53,15 +51,15 @@ class Canceller(Protocol):
     async def cancel(
         self, task: AskedTask, *, reason: str, operator: bool, user: Statement | None, timeout: float
     ) -> None:
-        """Have the agent of `task` stop it, and what follows from it."""
+        """Have the agent of `task` stop it, and all messages that follow from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskHandle(Generic[Res_co]):
-    """A task of ours. `await handle.result()`; `str(handle)` is kept and read again with `client.handle(text)`.
+    """A task of ours. `await handle.result()`; keep `str(handle)`, and read it again with `client.handle(text)`.
 
-    The result's type is known if a declared handler was submitted; for a text, use `handle.result(SomeType)`. `subject`,
-    `stream` and `sequence` are where the task was stored; a handle read from text does not know them.
+    The result's type is known if a declared handler was submitted; otherwise use `handle.result(SomeType)`. `subject`,
+    `stream` and `sequence` are where the task was stored; they are empty in a handle that was read from text.
     """
 
     task: AskedTask = field(repr=False)
@@ -103,8 +101,8 @@ class TaskHandle(Generic[Res_co]):
     def statuses(self, *, after: int = -1) -> AsyncGenerator[Status, None]:
         """Yield the task's statuses with numbers above `after`, as they come and up to the final one.
 
-        Use it inside `contextlib.aclosing` if it may be left early. At `end` the last one is `expired`. Raises as
-        `StatusReader.statuses` does: a result that our own policy refuses is not yielded but raised as `Denied`.
+        Use it inside `contextlib.aclosing` if you may stop early. At `end` the last status is `expired`. Raises as
+        `StatusReader.statuses` does: a result that our own policy refuses raises `Denied`.
         """
         return self.reader.statuses(self.task, after=after)
 
@@ -115,9 +113,9 @@ class TaskHandle(Generic[Res_co]):
     async def parts(self, returns: type[Other] | None = None) -> AsyncGenerator[Part[Any], None]:
         """Yield the parts of the task's result as they come, each as `returns`; ends once the task is done.
 
-        They are in order and without gaps. If an attempt of the handler fails after some, the next attempt begins again: its
-        first part has number 0, and those before do not count any more. Use it inside `contextlib.aclosing` if it may be left
-        early. Raises as `result` does, and `HandlingError` (`bad_result`) if parts are missing, or not those of the result.
+        They are in order and without gaps. If an attempt of the handler fails after some parts, the next attempt begins with
+        number 0: drop the parts of the attempt before. Use it inside `contextlib.aclosing` if you may stop early. Raises as
+        `result` does, and `HandlingError` (`bad_result`) if parts are missing, or are not those of the result.
         """
         gives: Body[Any] = body_of(returns) if returns is not None else self.gives or body_of(object)
         reading = PartsReading()
@@ -132,15 +130,15 @@ class TaskHandle(Generic[Res_co]):
                     reading.check(status.result)
 
     async def status(self, *, timeout: float = 10.0) -> Status | None:
-        """Return the newest stored status; None while the task is submitted and nothing more.
+        """Return the newest stored status; None until the task's agent has stored a status.
 
         Raises as `statuses` does, `TimeoutError` if the stream could not be read within `timeout` seconds.
         """
-        found: Status | None = None
+        newest: Status | None = None
         async with asyncio.timeout(timeout), aclosing(self.reader.statuses(self.task, follow=False)) as statuses:
             async for status in statuses:
-                found = status
-        return found
+                newest = status
+        return newest
 
     @overload
     async def result(self, *, timeout: float = ...) -> Res_co: ...
@@ -149,11 +147,11 @@ class TaskHandle(Generic[Res_co]):
     async def result(self, returns: type[Other] | None = None, *, timeout: float = 60.0) -> Res_co | Other:
         """Wait until the task is done, at most `timeout` seconds, and return its result, as `returns` if that is given.
 
-        That of a handler that answers in parts is a list of them.
+        If the handler answers in parts, the result is the list of them.
 
         Raises `Denied` with its reasons if the other side's policy or ours denies, `RemoteError` with the other side's code
         for any other failure there, `CallExpired` once `end` has passed, `HandlingError` (`bad_result`) for a result of
-        another type, and `TimeoutError` while the task is still open: then it can be called again.
+        another type, and `TimeoutError` while the task is still open: you may call this again.
         """
         last: Status | None = None
         parts: list[Content] = []
@@ -167,39 +165,39 @@ class TaskHandle(Generic[Res_co]):
                             parts.clear()
                         parts.append(status.part)
         except TimeoutError as error:
-            said = " ".join(one for one in (last.state, last.code, last.note) if one) if last is not None else ""
+            state = " ".join(filter(None, (last.state, last.code, last.note))) if last is not None else ""
             raise TimeoutError(
-                f"{self.action}: not done within {timeout:g} s, and still open{f' ({said})' if said else ''}"
+                f"{self.action}: not done within {timeout:g} s, and still open{f' ({state})' if state else ''}"
             ) from error
         if last is None:
             raise CallExpired(f"{self.action}: its statuses ended without a final one")
         if last.result is None:
             raise failure_of(last)
         reading.check(last.result)
-        given: Any = returns if returns is not None else self.gives.type if self.gives is not None else object
+        type_: Any = returns if returns is not None else self.gives.type if self.gives is not None else object
         if last.result.typ != PARTS_TYPE:
-            result: Res_co | Other = decoded(body_of(given), last.result)
+            result: Res_co | Other = decoded(body_of(type_), last.result)
             return result
-        # A declared handler's type is that of each part; a caller says what all of them are.
-        all_of: Body[Any] = body_of(list[given] if returns is None else given)
-        together: Res_co | Other = all_of.together(parts)
-        return together
+        # The type of a declared handler is that of one part; `returns` is the type of the whole list.
+        whole: Body[Any] = body_of(list[type_] if returns is None else type_)
+        joined: Res_co | Other = whole.together(parts)
+        return joined
 
     async def cancel(
         self, reason: str = "", *, operator: bool = False, user: Statement | None = None, timeout: float = 10.0
     ) -> None:
-        """Cancel the task and everything that follows from it and was not submitted as detached.
+        """Cancel the task, and all messages that follow from it and were not submitted as detached.
 
-        Returns once the agent has decided and recorded the cancel and it is in force: no process begins any of that more than
-        5 s later, and running handlers are cancelled as soon as they hear of it, within milliseconds as a rule. What was done
-        stays done: the task ends as `canceled`, or as it ended before; `result` then tells. `reason` is a line for people,
-        at most 256 bytes, shown to whoever reads the task's status. `user` is the context of the user who cancels. As
-        `operator`, the task may be another workload's, if the agent's policy allows that.
+        Returns once the agent has decided and recorded the cancel and it is in force. From 5 s later on, no process begins
+        any of these messages; running handlers are cancelled when the cancel reaches them, usually within milliseconds. What
+        was done stays done. The task ends as `canceled`, or as it ended before; `result` shows which. `reason` is a line for
+        people, at most 256 bytes, shown to readers of the task's status. `user` is the context of the user who cancels. As
+        `operator`, you may cancel another workload's task, if the agent's policy allows that.
 
         Raises `Denied` if the agent's policy denies, `CallExpired` once the task's end has passed, `TimeoutError` if the
-        agent has not answered in `timeout` seconds: the cancel then still takes effect when it does. `RemoteError` with
-        `overloaded` means that 8,192 of our cancels are in force at that agent: this one is not. `Overloaded` means that this
-        process follows 1,024 tasks and cancels already: nothing was sent. Otherwise as `result`.
+        agent has not answered in `timeout` seconds: the cancel then takes effect when the agent handles it. `RemoteError`
+        with `overloaded` means that 8,192 of our cancels are in force at that agent, and this one is not. `Overloaded` means
+        that this process follows 1,024 tasks and cancels already; nothing was sent. Otherwise raises as `result`.
         """
         if self.canceller is None:
             raise SealError("this handle only reads")
@@ -236,7 +234,7 @@ def parse_handle(text: str) -> AskedTask:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError as error:
         raise _malformed("not base64url") from error
-    # The decoder skips invalid characters; a handle has one spelling.
+    # The decoder skips invalid characters, but a handle has one spelling.
     if urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
         raise _malformed("not canonical")
     keys = RecordMap(decode(raw, text_bytes=DEFAULT_LIMITS.text_bytes, step=0))

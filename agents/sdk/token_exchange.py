@@ -1,4 +1,4 @@
-"""The client's side of the edge's token service: exchanges a user's access token, or a partner's assertion, for our context.
+"""The client of the edge's token service: exchanges a user's access token, or a partner's assertion, for a user context.
 
 ::
 
@@ -6,7 +6,7 @@
         user = await bus.user_context(access_token)
         user = await bus.user_context(assertion, asserted=True)
 
-The settings must name the server as a minter; the handshake checks that before the token is sent. The server returns
+The settings must name the server as a minter; the TLS handshake checks that before the token is sent. The server returns
 the context as text, base64url of `[1, payload, proof, credential]`: the statement that travels in an envelope (SPEC.md
 sections 2 and 6), in the same canonical encoding.
 """
@@ -41,21 +41,11 @@ from sealbus.envelopes.message.wire import Statement, check_attached
 from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "CONTEXT_TOKEN_BYTES",
-    "USER_CONTEXT_TYPE",
-    "ExchangeRefused",
-    "TokenExchange",
-    "TokenServiceUnavailable",
-    "context_token",
-    "parse_context_token",
-]
-
 USER_CONTEXT_TYPE: Final = "urn:sealbus:params:oauth:token-type:user-context"
 """`requested_token_type` and `issued_token_type` of the token service (RFC 8693 section 3 allows any URI here)."""
 
 CONTEXT_TOKEN_BYTES: Final = 20_480
-"""Most characters of the text: a payload, a credential and a proof at their largest, and a third more for base64."""
+"""Longest text: the largest payload, credential and proof, and a third more for base64."""
 
 _FORMAT: Final = 1
 
@@ -65,7 +55,7 @@ _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 _ANSWER_BYTES: Final = CONTEXT_TOKEN_BYTES + 4_096
 _CONNECTIONS: Final = 32
 _KEPT_SECONDS: Final = 4.0
-"""Shorter than the edge keeps an idle connection, so that no request meets its end."""
+"""Seconds to keep an idle connection: fewer than the edge does, so that no request is sent on a closing one."""
 
 
 def context_token(statement: Statement) -> str:
@@ -83,14 +73,14 @@ def context_token(statement: Statement) -> str:
 def parse_context_token(text: str) -> Statement:
     """Return the statement that `text` encodes; nothing of it is verified.
 
-    Raises `EnvelopeError` (`malformed` or `too_large`) for anything else.
+    Raises `EnvelopeError` (`malformed` or `too_large`) for any other text.
     """
     if len(text) > CONTEXT_TOKEN_BYTES:
         raise EnvelopeError(Code.TOO_LARGE, 0, "context token")
     try:
         raw = text.encode("ascii")
         value = decode(base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True), step=0)
-        # Values of any type may be here: anything but a statement does not encode to the same text again, or not at all.
+        # The values may be of any type. Only those of a statement encode to the same text again; others fail below.
         format_, payload, (size, index, path, signature), (kind, token) = value  # type: ignore[misc, str-unpack]
         statement = Statement(
             payload,  # type: ignore[arg-type]
@@ -106,13 +96,13 @@ def parse_context_token(text: str) -> Statement:
 
 
 class TokenServiceUnavailable(InfrastructureError):
-    """The edge's token service did not answer, or not as one."""
+    """The edge's token service did not answer, or its answer is not one of a token service."""
 
     code = Code.TOKEN_SERVICE_UNAVAILABLE
 
 
 class ExchangeRefused(SealbusError):
-    """The token service does not accept the token; `code` gives the reason, as the edge's answers to users do."""
+    """The token service does not accept the token; `code` is the reason, as in the edge's answers to users."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(detail)
@@ -120,7 +110,7 @@ class ExchangeRefused(SealbusError):
 
 
 class TokenExchange:
-    """The exchange of tokens for one workload; enter with `async with`. `url` is https, `edges` may answer there."""
+    """The exchange of tokens for one workload; enter with `async with`. `url` is https; only `edges` may answer there."""
 
     def __init__(self, url: str, *, identity: Identity, edges: frozenset[SpiffeId]) -> None:
         parts = urlsplit(url)
@@ -142,12 +132,12 @@ class TokenExchange:
             await pool.client.aclose()
 
     async def user_context(self, token: str, *, asserted: bool = False, within: float = 10.0) -> Statement:
-        """Return a user context of the user of `token`, usable by this workload alone.
+        """Return a user context for the user of `token`, usable by this workload alone.
 
-        It is an access token (RFC 8693), or, `asserted`, an assertion of a partner (RFC 7523), which can be used once.
-
-        Raises `ExchangeRefused` with the code of the edge, `TokenServiceUnavailable`, `IdentityUnavailable`. The recipient of
-        a message with the context verifies it; here only its form and that it is for this workload are checked.
+        `token` is an access token (RFC 8693) or, if `asserted`, an assertion of a partner (RFC 7523), which can be used once.
+        Checks only the form of the context, its workload and its minter; the recipient of a message verifies it. Waits at
+        most `within` seconds. Raises `ExchangeRefused` with the code of the edge, `TokenServiceUnavailable`,
+        `IdentityUnavailable`.
         """
         form = (
             {"grant_type": _ASSERTION_GRANT, "assertion": token}
@@ -169,19 +159,19 @@ class TokenExchange:
                         trouble = "the answer is too long"
                         break
         except (httpx2.HTTPError, TimeoutError) as error:
-            # Its text names hosts and TLS reasons only. Its request holds the form, so nothing may be chained to it.
+            # The text names hosts and TLS reasons only. The error holds the request with its form: do not chain it.
             trouble = str(error)[:300] or type(error).__name__
         if trouble:
             raise TokenServiceUnavailable(f"{self._url}: {trouble}")
         return self._statement(status, _members(bytes(body)))
 
-    def _statement(self, status: int, said: dict[str, object]) -> Statement:
+    def _statement(self, status: int, answer: dict[str, object]) -> Statement:
         if status != 200:
-            raise _refusal(status, said)
-        if said.get("token_type") != "N_A" or said.get("issued_token_type") != USER_CONTEXT_TYPE:
+            raise _refusal(status, answer)
+        if answer.get("token_type") != "N_A" or answer.get("issued_token_type") != USER_CONTEXT_TYPE:
             raise TokenServiceUnavailable("the answer is not a user context")
         try:
-            statement = parse_context_token(str(said.get("access_token")))
+            statement = parse_context_token(str(answer.get("access_token")))
             context = parse_payload(statement.payload)
         except EnvelopeError as error:
             raise TokenServiceUnavailable("the answer is not a user context") from error
@@ -191,15 +181,15 @@ class TokenExchange:
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[httpx2.AsyncClient, None]:
-        """Lend a client that shows the current X.509-SVID; one of a former SVID is closed once nothing uses it any more."""
+        """Lend a client that shows the current X.509-SVID; close the client of a former SVID once no request uses it."""
         material = self._identity.x509()
-        before, pool = self._pool, self._pool
+        previous, pool = self._pool, self._pool
         if pool is None or pool.material is not material:
             pool = self._pool = _Pool(material, self._edges)
         pool.users += 1
         try:
-            if before is not None and before is not pool and not before.users:
-                await before.client.aclose()
+            if previous is not None and previous is not pool and not previous.users:
+                await previous.client.aclose()
             yield pool.client
         finally:
             pool.users -= 1
@@ -208,7 +198,7 @@ class TokenExchange:
 
 
 class _Pool:
-    """The connections made with one X.509-SVID, and how many requests use them."""
+    """The connections made with one X.509-SVID, and the number of requests that use them."""
 
     def __init__(self, material: X509Material, edges: frozenset[SpiffeId]) -> None:
         self.material: Final = material
@@ -223,17 +213,17 @@ class _Pool:
 
 def _members(body: bytes) -> dict[str, object]:
     try:
-        said = json.loads(body)
+        answer = json.loads(body)
     except (ValueError, RecursionError):
-        said = None
-    return said if isinstance(said, dict) else {}
+        answer = None
+    return answer if isinstance(answer, dict) else {}
 
 
-def _refusal(status: int, said: dict[str, object]) -> SealbusError:
+def _refusal(status: int, answer: dict[str, object]) -> SealbusError:
     try:
-        code = Code(str(said.get("code")))
+        code = Code(str(answer.get("code")))
     except ValueError:
         return TokenServiceUnavailable(f"the token service answered {status}")
     if status >= 500:
         return TokenServiceUnavailable(f"the token service failed: {code}")
-    return ExchangeRefused(code, str(said.get("error_description", ""))[:256])
+    return ExchangeRefused(code, str(answer.get("error_description", ""))[:256])

@@ -1,11 +1,11 @@
-"""What is only counted: denials of one sender beyond its budget, and answers that are read again (SPEC.md section 8).
+"""Counts decisions instead of recording each: a sender's denials beyond its budget, and repeated reads (SPEC.md section 8).
 
-A sender that policy denies can send as fast as it likes, and a record of each denial would fill the audit stream, which
-stops all handling once it is full. So each issuer has a budget of recorded denials per minute. Denials beyond it are
-decided and answered as usual, and are counted in one signed `denials` record for that issuer and minute.
+A denied sender can send as fast as it likes. A record of each denial would fill the audit stream, and a full audit stream
+stops all handling. So each issuer has a budget of recorded denials per minute. Denials beyond the budget are decided and
+answered as usual, and counted in one signed `denials` record for that issuer and minute.
 
-Whoever may read an answer can do so as often as they like, at no cost of their own. So a decision about an answer that has a
-record (`recorded_reads`) is counted in the same way when it is made again.
+A permitted reader can read an answer as often as it likes, at no cost. So a decision about an answer that has a record
+(`recorded_reads`) is counted in the same way when it is made again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records.work import MINUTE, READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Denials"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 KEPT = 8_192
 """Records that wait to be stored while the audit stream is unavailable; more are dropped, counted and logged."""
@@ -40,16 +38,16 @@ class _Issuer:
 
     @property
     def counts(self) -> list[dict[str, int]]:
-        """What is counted of it, each of which becomes a record: denials, and what was read again."""
+        """The counts of denials and of repeated reads, each of which becomes a record."""
         return [counts for counts in (self.denied, self.again) if counts]
 
 
 class Denials:
     """The budgets of one recorder. `store` takes the records; await `run` to have them stored minute by minute.
 
-    `budget` is how many denials of one issuer are recorded in a minute; `issuers` is how many issuers are tracked within
-    a minute. Denials of any further issuer are all recorded singly: its ID was proved, so they are not cheap to make up,
-    and evidence must not be lost for lack of memory.
+    `budget` is how many denials of one issuer are recorded in a minute, `issuers` how many issuers are tracked in a minute.
+    Denials of further issuers are all recorded singly: evidence must not be lost for lack of memory, and an attacker cannot
+    make up issuers cheaply, because each SPIFFE ID was proved.
     """
 
     def __init__(
@@ -75,38 +73,38 @@ class Denials:
         """Records of past minutes that are not stored yet, at most `KEPT`."""
 
     def only_counted(self, issuer: SpiffeId, code: Code) -> bool:
-        """Note a denial by `code` now; return whether it was counted here, and so is not to be recorded."""
-        found = self._found(issuer)
-        if found is None:
+        """Note a denial by `code` now; return whether it was only counted, and must not be recorded."""
+        entry = self._tracked(issuer)
+        if entry is None:
             return False
-        if found.recorded < self._budget:
-            found.recorded += 1
+        if entry.recorded < self._budget:
+            entry.recorded += 1
             return False
-        found.denied[code] = found.denied.get(code, 0) + 1
+        entry.denied[code] = entry.denied.get(code, 0) + 1
         self._counters.add("sealbus_denials_counted_total", 1, code=str(code))
         return True
 
     def counted_again(self, issuer: SpiffeId, code: str | None) -> bool:
-        """Count a decision about an answer of `issuer` that has a record; return whether it was counted, and so needs none.
+        """Count a repeated decision about an answer of `issuer`; return whether it was counted, and so needs no record.
 
-        `code` is that of a denial, `None` for what was allowed.
+        `code` is the denial's, or `None` if the read was allowed.
         """
-        found = self._found(issuer)
-        if found is None:
+        entry = self._tracked(issuer)
+        if entry is None:
             return False
-        counts = found.again if code is None else found.denied
+        counts = entry.again if code is None else entry.denied
         name = READ_AGAIN if code is None else code
         counts[name] = counts.get(name, 0) + 1
         self._counters.add("sealbus_reads_counted_total")
         return True
 
-    def _found(self, issuer: SpiffeId) -> _Issuer | None:
-        """Return what is tracked of `issuer` in this minute; `None` if that is one too many."""
+    def _tracked(self, issuer: SpiffeId) -> _Issuer | None:
+        """Return the counts of `issuer` in this minute; `None` if too many issuers are tracked already."""
         self._turn()
-        found = self._issuers.get(issuer)
-        if found is None and len(self._issuers) < self._most:
-            found = self._issuers[issuer] = _Issuer()
-        return found
+        entry = self._issuers.get(issuer)
+        if entry is None and len(self._issuers) < self._most:
+            entry = self._issuers[issuer] = _Issuer()
+        return entry
 
     async def run(self) -> None:
         """Store the counts of each minute once it has ended, until cancelled."""
@@ -133,12 +131,12 @@ class Denials:
     def _end_minute(self) -> None:
         records = [
             DenialsRecord(iss=issuer, minute=self._minute, counts=counts)
-            for issuer, found in self._issuers.items()
-            for counts in found.counts
+            for issuer, entry in self._issuers.items()
+            for counts in entry.counts
         ]
         self._issuers.clear()
         lost = records[max(0, KEPT - len(self._ended)) :]
         self._ended.extend(records[: len(records) - len(lost)])
         if lost:
-            self._counters.add("sealbus_denials_lost_total", sum(sum(one.counts.values()) for one in lost))
-            _log.error("%d counts of one minute were not recorded: the stream stores nothing", len(lost))
+            self._counters.add("sealbus_denials_lost_total", sum(sum(record.counts.values()) for record in lost))
+            _logger.error("%d counts of one minute were not recorded: the stream stores nothing", len(lost))

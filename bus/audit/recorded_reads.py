@@ -1,7 +1,7 @@
-"""Which decisions about answers have a record: the same one, made again, is only counted (SPEC.md section 8).
+"""Remembers which decisions about answers have a record; the same decision is then only counted (SPEC.md section 8).
 
-A status stays in its stream for a day, and whoever may read it can do so as often as they like. Each read is decided. Its
-record is written once for the same message, user, session, client, policy, revocations and verdict.
+A status stays in its stream for a day, and a permitted reader can read it as often as it likes. Each read is decided. One
+record is written for the same message, user, session, client, policy, revocations and verdict.
 """
 
 from __future__ import annotations
@@ -14,30 +14,28 @@ from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.user_context import UserContext
 
-__all__ = ["MOST", "RecordedReads", "read_key"]
-
 MOST: Final = 65_536
-"""Decisions that are remembered, some 150 bytes each. The one not asked about longest is forgotten, and recorded again."""
+"""Decisions that are remembered, some 150 bytes each. The least recently used is forgotten, and recorded again."""
 
 
 def read_key(
     digest: bytes, user: UserContext | None, *, revision: str, serial: int, code: str, reasons: tuple[str, ...] = ()
 ) -> bytes:
-    """Return what names a decision about the answer with H(header) `digest`, read for `user`.
+    """Return the key of a decision about the answer with H(header) `digest`, read for `user`.
 
-    `revision` is that of the policy, `serial` that of the revocations, `code` the verdict, empty if it allows.
+    `revision` is the policy's, `serial` the revocations'. `code` is the verdict, empty if the read is allowed.
     """
-    who: list[Value] = []
+    reader: list[Value] = []
     if user is not None:
         kind = user.typ.value if user.typ is not None else ""
         domain = user.dom.name if user.dom is not None else ""
-        who = [user.idp, user.sub, kind, domain, user.sid, user.cid]
-    parts: list[Value] = [digest, who, revision, serial, code, list(reasons)]
+        reader = [user.idp, user.sub, kind, domain, user.sid, user.cid]
+    parts: list[Value] = [digest, reader, revision, serial, code, list(reasons)]
     return sha256(encode(parts, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)).digest()
 
 
 class RecordedReads:
-    """The decisions of one process that have a record, or are about to."""
+    """The decisions of one process that have a record, or are about to have one."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -60,5 +58,5 @@ class RecordedReads:
             self._keys.popitem(last=False)
 
     def forget(self, key: bytes) -> None:
-        """Note that its record was not stored after all: the next one is recorded."""
+        """Note that a record was not stored after all: the next decision with this key is recorded."""
         self._keys.pop(key, None)

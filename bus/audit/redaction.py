@@ -1,6 +1,6 @@
-"""What is recorded of a message with its decision: the input document, redacted where configured, and on request its body.
+"""Selects what is recorded of a message with its decision: the input document, redacted if configured, and some bodies.
 
-Redaction removes parts of an input document by JSON pointers (RFC 6901).
+Redaction replaces parts of an input document with null, by JSON pointers (RFC 6901).
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.records.decision import RECORDED_BODY_BYTES, DecisionRecord
 
-__all__ = ["ALWAYS", "DECISIONS_ALONE", "Pointer", "Recording", "redact"]
-
 REMEMBERED: Final = 1_024
-"""Subjects whose choice is cached; bounded, because reply subjects come and go."""
+"""Subjects whose selection is cached. Reply subjects come and go, so the cache is bounded."""
 
 _PATTERN: Final = re.compile(r"(?:(?:[^\s.*>]+|\*)\.)*(?:[^\s.*>]+|[*>])")
 
 ALWAYS: Final = ("control.*.approve", "control.*.schedule")
-"""Subjects whose bodies are always recorded: they are the evidence of what is done later because of them."""
+"""Subjects whose bodies are always recorded: they are the evidence for what is done later because of them."""
 
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _CONTROL: Final = "control."
@@ -35,59 +33,60 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 _USER: Final = ("context", "user", "id")
 
 
-class _Chosen(NamedTuple):
-    """What is recorded for one subject."""
+class _Selection(NamedTuple):
+    """What is recorded of messages to one subject."""
 
     pointers: tuple[Pointer, ...]
     body: bool
 
 
 class Recording:
-    """The choice of what is recorded, by the subject of the decided message.
+    """Selects what is recorded, by the subject of the decided message.
 
-    `pointers` are, by subject pattern, the JSON pointers to what is left out of input documents; a subject that several
-    patterns match has the pointers of all. `bodies` are the patterns of the subjects whose bodies are recorded, besides
+    `pointers` has, by subject pattern, JSON pointers to the parts that are left out of input documents. If several patterns
+    match a subject, the pointers of all apply. `bodies` are patterns of subjects whose bodies are recorded, besides
     `ALWAYS`. Raises `ConfigurationError` for an invalid pattern or pointer, for more pointers than one record can name, and
-    for one that takes out who approved: the log has to show that.
+    for a pointer that would remove the approvals, which the log has to show.
     """
 
     def __init__(self, pointers: Mapping[str, Sequence[str]], bodies: Sequence[str] = ()) -> None:
         for pattern in (*pointers, *bodies):
             if _PATTERN.fullmatch(pattern) is None:
                 raise ConfigurationError(f"{pattern!r} is not a subject pattern such as task.payroll.>")
-        self._pointers = {pattern: tuple(Pointer(text) for text in texts) for pattern, texts in pointers.items()}
-        if any(covers_approvals(one.text) for several in self._pointers.values() for one in several):
-            raise ConfigurationError("audit.redact: who approved what (/context/approvals) is always recorded")
-        if len({one.text for several in self._pointers.values() for one in several}) > DEFAULT_LIMITS.text_items:
+        self._pointers = {pattern: tuple(map(Pointer, places)) for pattern, places in pointers.items()}
+        texts = {pointer.text for pointers in self._pointers.values() for pointer in pointers}
+        if any(map(covers_approvals, texts)):
+            raise ConfigurationError("audit.redact: the approvals (/context/approvals) are always recorded")
+        if len(texts) > DEFAULT_LIMITS.text_items:
             raise ConfigurationError(f"audit.redact: a record can name at most {DEFAULT_LIMITS.text_items} places")
         self._bodies = (*ALWAYS, *bodies)
         self._more = bool(pointers or bodies)
-        self._remembered: dict[str, _Chosen] = {}
+        self._remembered: dict[str, _Selection] = {}
 
     def record(self, record: DecisionRecord, subject: str, body: bytes) -> DecisionRecord:
         """Return `record`, about a message to `subject` with `body`, as it is to be stored.
 
         A body over 65,536 bytes is left out. Raises `SealError` if the redacted input document is too long to be recorded:
-        null may take more room than what it replaces.
+        null may take more room than the part that it replaces.
         """
         if not self._more and not subject.startswith(_CONTROL):
             return record
-        chosen = self._of(subject)
-        if chosen.body and len(body) <= RECORDED_BODY_BYTES:
+        selection = self._selection(subject)
+        if selection.body and len(body) <= RECORDED_BODY_BYTES:
             record = record._replace(body=body)
-        if chosen.pointers and record.input is not None:
-            document, redacted = redact(record.input, chosen.pointers)
+        if selection.pointers and record.input is not None:
+            document, redacted = redact(record.input, selection.pointers)
             if redacted:
                 record = record._replace(input=document, redacted=redacted)
         return record
 
     def shows_user(self, subject: str) -> bool:
-        """Return whether records about messages to `subject` say who the user is, which nothing else may say otherwise."""
-        return not self._pointers or not any(pointer.covers(_USER) for pointer in self._of(subject).pointers)
+        """Return whether records about messages to `subject` name the user; otherwise nothing else may name the user."""
+        return not self._pointers or not any(pointer.covers(_USER) for pointer in self._selection(subject).pointers)
 
-    def _of(self, subject: str) -> _Chosen:
-        found = self._remembered.get(subject)
-        if found is None:
+    def _selection(self, subject: str) -> _Selection:
+        selection = self._remembered.get(subject)
+        if selection is None:
             by_text = {
                 pointer.text: pointer
                 for pattern, pointers in self._pointers.items()
@@ -95,11 +94,11 @@ class Recording:
                 for pointer in pointers
             }
             body = any(matches(pattern, subject) for pattern in self._bodies)
-            found = _Chosen(tuple(by_text.values()), body)
+            selection = _Selection(tuple(by_text.values()), body)
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            self._remembered[subject] = found
-        return found
+            self._remembered[subject] = selection
+        return selection
 
 
 DECISIONS_ALONE: Final = Recording({})
@@ -107,7 +106,7 @@ DECISIONS_ALONE: Final = Recording({})
 
 
 class Pointer:
-    """A JSON pointer below the whole document. Raises `ConfigurationError` for a text that is not one or over 256 bytes."""
+    """A JSON pointer to a part of a document. Raises `ConfigurationError` for any other text, or one over 256 bytes."""
 
     __slots__ = ("_steps", "text")
 
@@ -122,7 +121,7 @@ class Pointer:
         return f"Pointer({self.text!r})"
 
     def covers(self, way: Sequence[str]) -> bool:
-        """Return whether what stands at `way` is taken out with what this points to."""
+        """Return whether taking out what this points to also takes out what stands at `way`."""
         return tuple(way[: len(self._steps)]) == self._steps
 
     def take_out(self, document: object) -> bool:
@@ -142,13 +141,13 @@ class Pointer:
 def redact(document: bytes, pointers: Sequence[Pointer]) -> tuple[bytes, tuple[str, ...]]:
     """Return the input document with null in place of what `pointers` point to, and the pointers that found anything.
 
-    `document` is one that `input_document` made. It is returned byte for byte if nothing was found.
+    `document` was made by `input_document`. It is returned byte for byte if no pointer found anything.
     """
     value = json.loads(document)
-    found = tuple(pointer.text for pointer in pointers if pointer.take_out(value))
-    if not found:
+    redacted = tuple(pointer.text for pointer in pointers if pointer.take_out(value))
+    if not redacted:
         return document, ()
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), found
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), redacted
 
 
 def _below(document: object, step: str) -> object:

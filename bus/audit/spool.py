@@ -1,9 +1,9 @@
 """The local audit spool: a record counts as recorded once it is on this machine's disk, and reaches the stream later.
 
-For operators who prefer availability (`audit.spool`): delivered work is handled while NATS is unavailable, and no handler
-waits for an acknowledgement. Spooled records survive the process and the operating system but not the machine: losing the
-disk loses records of handled messages. Decisions on core calls are never spooled: the stream must know their guard id
-before the call is handled (SPEC.md section 7, step 6).
+It is for operators who prefer availability (`audit.spool`). Delivered work is handled while NATS is unavailable, and no
+handler waits for an acknowledgement. Spooled records survive the process and the operating system but not the machine:
+losing the disk loses records of handled messages. Decisions on core calls are never spooled, because the stream must know
+their guard id before the call is handled (SPEC.md section 7, step 6).
 
 ::
 
@@ -32,9 +32,7 @@ from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import AuditUnavailable, SealbusError
 from sealbus.envelopes.records.batch import ClosedBatch
 
-__all__ = ["Spool", "SpoolOptions"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,7 +44,7 @@ _BACKOFF: Final = Backoff(initial_interval=0.1, backoff_coefficient=5.0, maximum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolOptions:
-    """Where records are spooled and how much. `drain` is how many seconds a process that ends waits for the stream."""
+    """Where records are spooled, and how many bytes. A process that ends waits `drain` seconds for the stream."""
 
     folder: Path
     max_bytes: int = 268_435_456
@@ -59,7 +57,7 @@ class Spool:
     """The spool of one identity, whose records go to `subject`; enter it with `async with`.
 
     Entering raises `ConfigurationError` as `SpoolFiles.open` does. Leaving waits up to `drain` seconds for the stream;
-    what the stream did not take stays in the folder for the next process.
+    records that the stream did not take stay in the folder for the next process.
     """
 
     def __init__(self, options: SpoolOptions, *, subject: str, outbox: Outbox, counters: Counters) -> None:
@@ -67,7 +65,7 @@ class Spool:
         self._subject = subject
         self._outbox = outbox
         self._counters = counters
-        # Two of its own: reading for the stream waits neither for a write nor for the process's other work in threads.
+        # Two threads of its own: reads for the stream wait neither for a write nor for other work of the process.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="audit-spool")
         self._files: SpoolFiles | None = None
         self._pending: list[tuple[ClosedBatch, asyncio.Future[None]]] = []
@@ -86,9 +84,9 @@ class Spool:
         )
         self._files = files
         if files.torn:
-            _log.warning("audit spool: cut off %d bytes that were being written when a process ended", files.torn)
+            _logger.warning("audit spool: cut off %d bytes that were being written when a process ended", files.torn)
         if files.frames:
-            _log.warning("audit spool: %d audit messages of an earlier process are sent now", files.frames)
+            _logger.warning("audit spool: %d audit messages of an earlier process are sent now", files.frames)
             self._filled.set()
         else:
             self._empty.set()
@@ -118,7 +116,7 @@ class Spool:
             await asyncio.shield(self._in_thread(files.close))
             self._threads.shutdown(wait=False)
             if files.frames:
-                _log.warning("audit spool: %d audit messages stay for the next process", files.frames)
+                _logger.warning("audit spool: %d audit messages stay for the next process", files.frames)
 
     @property
     def problem(self) -> str:
@@ -134,7 +132,7 @@ class Spool:
         return f"{files.frames} audit messages ({files.bytes} bytes) wait on disk: the stream does not take them"
 
     async def store(self, closed: ClosedBatch) -> None:
-        """Return once `closed` is durably on disk. Raises `AuditUnavailable` if there is no room, or the disk failed."""
+        """Store `closed` durably on disk. Raises `AuditUnavailable` if there is no room, or the disk failed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((closed, future))
         self._empty.clear()
@@ -142,7 +140,7 @@ class Spool:
         await future
 
     async def _commit(self) -> None:
-        """Write all that is waiting, together, until cancelled."""
+        """Write all waiting batches together, until cancelled."""
         files = self._open()
         try:
             while True:
@@ -159,12 +157,14 @@ class Spool:
             await self._in_thread(partial(files.append, [closed for closed, _ in waiting]))
         except AuditUnavailable as error:
             if len(waiting) > 1:
-                # There may be room for some; take them in order.
-                for one in waiting:
-                    await self._write(files, [one])
+                # There may be room for some of the batches: try them in order.
+                for entry in waiting:
+                    await self._write(files, [entry])
                 return
             if not self._refusing:
-                _log.error("audit spool: %s; nothing is handled until this is resolved", error.detail)
+                _logger.error(  # noqa: TRY400 - the error says all
+                    "audit spool: %s; nothing is handled until this is resolved", error.detail
+                )
             self._refusing = True
             _refuse(waiting[0][1], error)
             self._settle(files)
@@ -182,7 +182,7 @@ class Spool:
                 future.set_result(None)
 
     async def _flush(self) -> None:
-        """Send what is on disk, oldest first, until cancelled."""
+        """Send the batches on disk, oldest first, until cancelled."""
         files = self._open()
         failed = 0
         while True:
@@ -192,7 +192,7 @@ class Spool:
                 try:
                     frames = await self._in_thread(partial(files.peek, _TOGETHER, _TOGETHER_BYTES))
                 except AuditUnavailable as error:
-                    _log.critical("audit spool: %s", error.detail)
+                    _logger.critical("audit spool: %s", error.detail)
                     return
                 if not frames:
                     break
@@ -211,12 +211,12 @@ class Spool:
             left = [frame for frame, done in zip(left, stored, strict=True) if not done]
             if not left:
                 if self._stuck:
-                    _log.warning("audit spool: the stream takes records again")
+                    _logger.warning("audit spool: the stream takes records again")
                 self._stuck = False
                 return 0
             if not self._stuck:
                 refused = next(answer for answer in answers if isinstance(answer, SealbusError))
-                _log.warning("audit spool: records stay on disk, the stream does not take them: %s", refused.code)
+                _logger.warning("audit spool: records stay on disk, the stream does not take them: %s", refused.code)
             self._stuck = True
             failed += 1
             await asyncio.sleep(_BACKOFF.interval(failed))

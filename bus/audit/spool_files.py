@@ -1,16 +1,16 @@
-"""The files of one process's audit spool: append durably, read from the front, drop what is acknowledged.
+"""The files of one process's audit spool: append durably, read from the front, drop acknowledged frames.
 
-A folder (0700) of files (0600), each named by the number of its first frame. The process that has it open holds a lock on
-it, which the kernel releases however the process ends. All methods block; they may be called from several threads.
+A spool is a folder (0700) of files (0600), each named by the number of its first frame. The process that has it open holds a
+lock, which the kernel releases however the process ends. All methods block; several threads may call them.
 
 ::
 
     file   the line sealbus.spool.1, frames
     frame  u32(length of the rest behind the checksum), H(u32 || u64 || dig || body), u64(number), dig (32 bytes), body
 
-Integers are big-endian, H is SHA-256. Numbers rise by one from frame to frame, so that no frame can be missing, repeated
-or misplaced unnoticed. The checksum detects damage; it is not a signature: anyone who can write these files runs as the
-workload, and could have anything sealed in its name.
+Integers are big-endian, H is SHA-256. Numbers rise by one from frame to frame, so that a missing, repeated or misplaced frame
+is noticed. The checksum detects damage. It is not a signature: a process that can write these files runs as the workload, and
+could have anything sealed in its name.
 """
 
 from __future__ import annotations
@@ -31,19 +31,6 @@ from sealbus.envelopes.errors import AuditUnavailable, ConfigurationError, Envel
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.records.batch import ClosedBatch
 from sealbus.envelopes.records.body import parse_audit_body
-
-__all__ = [
-    "HEAD_BYTES",
-    "MAGIC",
-    "SEGMENT_BYTES",
-    "BadFrame",
-    "Frame",
-    "FrameHead",
-    "SpoolFiles",
-    "encode_frame",
-    "parse_frame",
-    "parse_head",
-]
 
 MAGIC: Final = b"sealbus.spool.1\n"
 
@@ -66,7 +53,7 @@ _PRIVATE_FILE: Final = 0o600
 
 
 class BadFrame(Exception):
-    """Bytes that are not a frame, or not the frame expected here. The text is for people and shows none of the bytes."""
+    """Raised for bytes that are not a frame, or not the expected frame. The text is for people and shows no bytes."""
 
 
 class Frame(NamedTuple):
@@ -136,7 +123,7 @@ class SpoolFiles:
         self.torn = 0
         """Bytes at ends of files that were being written when a process or machine ended; no `append` had returned."""
         self.broken = False
-        """Whether the disk failed in such a way that this process can promise durability no more."""
+        """Whether the disk failed such that this process can no longer promise durability."""
         self.frames = 0
         """Frames that are not dropped."""
         self.bytes = 0
@@ -144,11 +131,11 @@ class SpoolFiles:
 
     @classmethod
     def open(cls, folder: Path, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> Self:
-        """Open `folder`, making it where it is missing, and check every frame that an earlier process left there.
+        """Open `folder`, make it if it is missing, and check every frame that an earlier process left there.
 
         An incomplete frame at the end of the last file is cut off: its write had not finished, so nothing relies on it.
-        Raises `ConfigurationError` if another process has the folder open, if others can read it or one of its files, and
-        if anything in it is damaged; nothing is repaired then.
+        Raises `ConfigurationError` if another process has the folder open, if other users can read it or one of its files, or
+        if anything in it is damaged. Nothing else is repaired.
         """
         try:
             folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -177,12 +164,12 @@ class SpoolFiles:
     def append(self, batches: Sequence[ClosedBatch]) -> None:
         """Store `batches` durably, all or none; once this returns they survive the process and the operating system.
 
-        Raises `AuditUnavailable` if there is no room for them, by `max_bytes` or on the disk, and if the disk failed.
+        Raises `AuditUnavailable` if `max_bytes` or the disk leaves no room for them, and if the disk failed.
         """
         with self._mutex:
             if self._closed or self.broken:
                 raise AuditUnavailable("the audit spool is closed" if self._closed else "the audit spool's disk failed")
-            data = b"".join(encode_frame(self._next + place, one) for place, one in enumerate(batches))
+            data = b"".join(encode_frame(self._next + place, batch) for place, batch in enumerate(batches))
             if self.bytes + len(data) > self._max_bytes:
                 raise AuditUnavailable("the audit spool is full")
             segment = self._segment()
@@ -195,7 +182,7 @@ class SpoolFiles:
             try:
                 os.fdatasync(self._descriptor())
             except OSError as error:
-                # What is on disk now is unknown, and a second sync would hide it: the kernel reports a failure only once.
+                # The content of the disk is unknown now. A second sync would hide that: the kernel reports a failure once.
                 self.broken = True
                 raise AuditUnavailable(f"the audit spool's disk failed: {error.strerror}") from error
             segment.size += len(data)
@@ -206,29 +193,29 @@ class SpoolFiles:
     def peek(self, most: int, most_bytes: int) -> list[Frame]:
         """Return the first frames in order: at most `most`, and at most `most_bytes` unless the first alone has more.
 
-        Empty if there are none. Raises `AuditUnavailable` if they cannot be read, or are not what was written.
+        Raises `AuditUnavailable` if they cannot be read, or are not what was written.
         """
         with self._mutex:
-            found: list[Frame] = []
+            frames: list[Frame] = []
             if self._closed or not self._segments:
-                return found
+                return frames
             segment = self._segments[0]
             total = 0
             try:
                 for frame in _frames(segment.path, self._front, segment.size):
                     total += frame.size
-                    if found and (len(found) >= most or total > most_bytes):
+                    if frames and (len(frames) >= most or total > most_bytes):
                         break
-                    found.append(frame)
+                    frames.append(frame)
             except (BadFrame, OSError) as error:
                 self.broken = True
                 raise AuditUnavailable("the audit spool cannot be read back") from error
-            return found
+            return frames
 
     def drop(self, frames: Sequence[Frame]) -> None:
         """Drop `frames`, which must be the first: the audit stream has acknowledged them.
 
-        The acknowledgement itself is not stored: after a crash they may be returned again.
+        The acknowledgement itself is not stored: after a crash `peek` may return the frames again.
         """
         with self._mutex:
             if self._closed or not frames:
@@ -241,14 +228,14 @@ class SpoolFiles:
             self._front = len(MAGIC)
             self.bytes -= segment.size
             if self._writing is not None and len(self._segments) == 1:
-                # The file being written stays, emptied. If this does not reach the disk, its frames are sent again.
+                # The file being written is emptied and stays. If this does not reach the disk, its frames are sent again.
                 os.ftruncate(self._writing, len(MAGIC))
                 segment.size = len(MAGIC)
                 self.bytes += segment.size
             else:
                 self._segments.popleft()
                 segment.path.unlink()
-                # Files are removed in order, or one that reappeared after a power failure would leave a gap in the numbers.
+                # Files are removed in order: one that reappeared after a power failure would leave a gap in the numbers.
                 _sync_folder(self._folder)
 
     def close(self) -> None:
@@ -348,11 +335,11 @@ def _frames(path: Path, start: int, end: int, expected: int | None = None) -> It
             head = file.read(HEAD_BYTES)
             if len(head) < HEAD_BYTES:
                 raise _Torn("it ends inside a frame")
-            found = parse_head(head)
-            rest = file.read(found.length)
-            if len(rest) < found.length:
+            parsed = parse_head(head)
+            rest = file.read(parsed.length)
+            if len(rest) < parsed.length:
                 raise _Torn("it ends inside a frame")
-            frame = parse_frame(found, rest, expected)
+            frame = parse_frame(parsed, rest, expected)
             yield frame
             place += frame.size
             expected = frame.number + 1
@@ -368,8 +355,8 @@ def _check_body(frame: Frame) -> None:
 
 
 def _check_private(path: Path) -> None:
-    found = path.lstat()
-    if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+    info = path.lstat()
+    if info.st_mode & 0o077 or info.st_uid != os.geteuid():
         raise ConfigurationError(f"audit.spool: {path} must belong to this user and be inaccessible to others")
 
 

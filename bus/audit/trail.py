@@ -1,7 +1,7 @@
-"""The audit trail: the audit stream read back, each message verified as of its stored time, outcomes joined to decisions.
+"""The audit trail: reads the audit stream back, verifies each message as of its stored time, joins outcomes to decisions.
 
-Records that do not verify are yielded as findings, never skipped: a reader must see that something is wrong. The trust
-bundles known here are the current ones, and those of the last month in a notary's key book; their archive is the log.
+Records that do not verify are yielded as findings, never skipped, so that a reader sees that something is wrong. The trail
+knows the current trust bundles, and those of the last month in a notary's key book. The log archives older ones.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.bus.streams.held import PastTrust, current_only
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import UNAUTHENTICATED_CODES, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.records.archive import (
     ArchiveProfile,
@@ -34,8 +35,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.backtest.recorded import CountedDenials, Recorded, RecordedDecision
 from sealbus.policies.decision.documents import NESTING
-
-__all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding", "recorded_decisions"]
 
 T = TypeVar("T")
 
@@ -60,9 +59,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One record as found. `recorder` sealed it; `decided` is the header of the message that a decision is about.
+    """One record of the stream. `recorder` sealed it; `decided` is the header of the message that a decision is about.
 
-    `message` is that message as the evidence proves it, with its user and chain.
+    `message` is that message with its user and chain, as the evidence proves them.
     """
 
     sequence: int
@@ -73,7 +72,7 @@ class AuditEntry:
     decided: Header | None = None
     message: VerifiedDecided | None = None
     decision: DecisionRecord | None = None
-    """For an outcome: its decision, if that was read too; then `decided` and `message` are the decision's."""
+    """For an outcome: its decision, if the trail has read it; `decided` and `message` are then the decision's."""
 
     @property
     def txn(self) -> bytes | None:
@@ -90,17 +89,18 @@ class AuditEntry:
         try:
             return cast("dict[str, object]", parse_object(record.input, depth=NESTING))
         except ValueError:
-            # The recorder can put any bytes there.
+            # The recorder can write any bytes as its input.
             return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries to show; an outcome is shown with its decision. An absent field matches all.
+    """Selects entries; an outcome is selected with its decision. An absent field matches all.
 
-    `message` is an id (16 bytes) or H(header) (32); `txn` that of the user request (16). `chain` is H(header) of a message:
-    that message, what was sent while handling it, what answers or follows from any of these (`re`), and so on. It ends at
-    events: what is sent while handling one starts another chain.
+    `message` is an id (16 bytes) or H(header) (32); `txn` is the transaction of a user request (16 bytes). `chain` is
+    H(header) of a message. It selects that message, the messages sent while it was handled, the messages that answer or
+    follow from any of these (`re`), and so on. A chain ends at events: a message sent while an event is handled starts
+    another chain.
     """
 
     since: int = 0
@@ -114,9 +114,9 @@ class AuditFilter:
     txn: bytes | None = None
 
     def matcher(self) -> Callable[[AuditEntry], bool]:
-        """Return what tells, for the entries of one reading in stream order, whether the filter matches each.
+        """Return a function that returns whether the filter matches an entry, for one reading in stream order.
 
-        It raises `ConfigurationError` once over `FOLLOWING` messages follow from `chain`.
+        The function raises `ConfigurationError` once over `FOLLOWING` messages follow from `chain`.
         """
         if self.chain is None:
             return self._matches
@@ -148,13 +148,13 @@ class AuditFilter:
 
 
 class _Followers:
-    """The messages that follow from one, as far as they have been read: a cause is recorded before its effects."""
+    """The messages read so far that follow from a first one. A cause is recorded before its effects."""
 
     def __init__(self, first: bytes) -> None:
         self._digests = {first}
 
     def include(self, entry: AuditEntry) -> bool:
-        """Return whether the entry is about one of them."""
+        """Return whether the entry is about the first message or one that follows from it; then note it."""
         if entry.message is None:
             return False
         header = entry.message.header
@@ -162,14 +162,14 @@ class _Followers:
             return False
         self._digests.add(header.digest)
         if len(self._digests) > FOLLOWING:
-            raise ConfigurationError(f"over {FOLLOWING:,} messages follow from it: give the hash of a later one")
+            raise ConfigurationError(f"over {FOLLOWING:,} messages follow from it: give the hash of a later message")
         return True
 
 
 class AuditTrail:
     """A reader of the audit stream; `bundles` is called for the trust bundles at each message.
 
-    A message whose key is not in them any more is verified with those of its time, as far as `past` knows them.
+    A message whose key has left the current bundles is verified with the bundles of its time, as far as `past` knows them.
     """
 
     def __init__(
@@ -182,9 +182,9 @@ class AuditTrail:
         stream: str | None = None,
         after: int = 0,
     ) -> None:
-        """Read `stream` (of a former period, for instance), by default the one that takes records when reading begins.
+        """Read `stream` (of a former period, for instance), by default the stream that takes records when reading begins.
 
-        What stands at `after` or before is not read: the bundles may not verify it any more.
+        Messages up to sequence `after` are not read: the bundles may no longer verify them.
         """
         self._transport = transport
         self._stream = stream
@@ -219,7 +219,7 @@ class AuditTrail:
         position = delivery.arrival
         if position is None:
             raise ValueError("an audit message comes from a stream")
-        opened = partial(
+        accept = partial(
             accept_record,
             delivery.payload,
             delivery.subject,
@@ -228,21 +228,21 @@ class AuditTrail:
             caches=self._caches,
         )
         try:
-            audit = await self._verified(position.stored, opened)
+            audit = await self._verified(position.stored, accept)
         except EnvelopeError as error:
-            return [_finding(delivery, error)]
-        found: list[AuditEntry | Finding] = []
+            return [_finding(position, error)]
+        entries: list[AuditEntry | Finding] = []
         for leaf, record in audit.body.records.items():
             try:
-                found.append(await self._entry(delivery, audit, leaf, record))
+                entries.append(await self._entry(position, audit, leaf, record))
             except EnvelopeError as error:
-                found.append(_finding(delivery, error))
-        return found
+                entries.append(_finding(position, error))
+        return entries
 
-    async def _verified(self, time: int, opened: Callable[..., T]) -> T:
-        """Return what `opened` gives with the current `bundles`, or for a key that is gone with those of `time`."""
+    async def _verified(self, time: int, accept: Callable[..., T]) -> T:
+        """Return what `accept` returns with the current bundles, or, for a key that has left them, with those of `time`."""
         try:
-            return opened(bundles=self._bundles())
+            return accept(bundles=self._bundles())
         except EnvelopeError as error:
             if error.code not in UNAUTHENTICATED_CODES:
                 raise
@@ -250,26 +250,25 @@ class AuditTrail:
         with suppress(StateUnavailable):
             for then in await self._past.at(time):
                 try:
-                    return opened(bundles=then.bundles)
+                    return accept(bundles=then.bundles)
                 except EnvelopeError as error:
                     failure = error
         raise failure
 
-    async def _entry(self, delivery: Delivery, audit: VerifiedAudit, leaf: bytes, record: Record) -> AuditEntry:
+    async def _entry(self, position: StreamArrival, audit: VerifiedAudit, leaf: bytes, record: Record) -> AuditEntry:
         message: VerifiedDecided | None = None
         decision: DecisionRecord | None = None
         if isinstance(record, DecisionRecord):
-            opened = partial(accept_decided, record, audit, self._profile, caches=self._caches)
-            message = await self._verified(record.place.time, opened)
+            accept = partial(accept_decided, record, audit, self._profile, caches=self._caches)
+            message = await self._verified(record.place.time, accept)
             self._decisions[leaf] = (message, record)
             if len(self._decisions) > JOINED:
                 self._decisions.popitem(last=False)
         elif isinstance(record, OutcomeRecord) and record.decision in self._decisions:
             message, decision = self._decisions[record.decision]
-        position = delivery.arrival
         return AuditEntry(
-            sequence=position.sequence if position is not None else 0,
-            stored=position.stored if position is not None else 0,
+            sequence=position.sequence,
+            stored=position.stored,
             recorder=audit.header.iss,
             leaf=leaf,
             record=record,
@@ -279,12 +278,11 @@ class AuditTrail:
         )
 
 
-def _finding(delivery: Delivery, error: EnvelopeError) -> Finding:
-    position = delivery.arrival
+def _finding(position: StreamArrival, error: EnvelopeError) -> Finding:
     return Finding(
-        sequence=position.sequence if position is not None else 0,
-        stored=position.stored if position is not None else 0,
-        subject=delivery.subject,
+        sequence=position.sequence,
+        stored=position.stored,
+        subject=position.subject,
         code=str(error.code),
         step=error.step,
         detail=error.detail,
@@ -303,7 +301,7 @@ async def recorded_decisions(
 ) -> AsyncGenerator[Recorded, None]:
     """Yield the decisions of `entries`, and the denials that were only counted, in order.
 
-    Each finding is passed to `on_finding`. All other records are left out: they hold nothing to ask a policy about.
+    Each finding is passed to `on_finding`. Other records are left out, because no policy decides about them.
     """
     async for entry in entries:
         if isinstance(entry, Finding):

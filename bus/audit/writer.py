@@ -1,8 +1,8 @@
 """The audit writer: stores decisions before anything is handled, outcomes after; one signed message for many records.
 
-Evidence (credentials, contexts, ancestors) is stored once per audit message and found by the hash that a header already
-holds (SPEC.md section 8). The decision on a core call is alone in its message, under the guard id that all replicas share.
-With a spool, everything else counts as stored once it is on the local disk; calls still wait for the stream.
+Evidence (credentials, contexts, ancestors) is stored once per audit message, and headers refer to it by hash (SPEC.md section
+8). The decision on a core call is alone in its message, under the guard id that all replicas share. With a spool, all other
+records count as stored once they are on the local disk; calls still wait for the stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sealbus.bus.background import Background
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock, DuplicateFirstAttempt
 from sealbus.bus.routing.stages import Decided
-from sealbus.bus.sending.message import OutgoingMessage, record_message
+from sealbus.bus.sending.message import record_message
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.result import VerifiedResult
@@ -34,18 +34,16 @@ from sealbus.envelopes.records.record import Record, guard_id
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.decision import obligations_json
 
-__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "RecordPlaces", "decision_record"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 LEAVING: Final = 5.0
-"""Seconds for what waits when a writer is left with an error."""
+"""Seconds to store the waiting records when a writer is left with an error."""
 RECENT = 30.0
 """Seconds for which `AuditWriter.problem` reports a refused record."""
 _TAKEN = ("", 0.0)
 
 RecordPlaces = dict[int, tuple[str, int]]
-"""Stream and sequence of the message that holds each record, by its place in the batch; not of what a spool holds."""
+"""Stream and sequence of the message that holds each record, by index in the batch. Records in a spool have none."""
 
 COUNTED = b""
 """Stands for the leaf of a denial that is counted in its minute's `denials` record and has no record of its own."""
@@ -75,7 +73,11 @@ class _Noted(NamedTuple):
 
 
 class AuditWriter:
-    """The writer of one identity's records to `subject`; enter with `async with`. Leaving stores what waits first."""
+    """Writes the records of the identity of `outbox` to `subject`; enter with `async with`.
+
+    Leaving stores the waiting records first. `created` returns when a stream was created, in microseconds; calls sent before
+    their audit stream was created are then refused.
+    """
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class AuditWriter:
         self._period: tuple[str, int] | None = None
         self._limits = limits or AuditLimits()
         self.recording = recording
-        """What is recorded with a decision; callers that make records to be stored here apply it."""
+        """Selects what is recorded with a decision. Callers that make records for this writer apply it too."""
         self._noted: asyncio.Queue[_Noted | None] = asyncio.Queue(self._limits.waiting)
         self._denials = Denials(
             store=self.note,
@@ -107,7 +109,7 @@ class AuditWriter:
             clock=clock,
         )
         self._took = counters.histogram("sealbus_audit_seconds")
-        # Shown before the first, which would otherwise be no increase.
+        # Shown from the start, or the first failure would be no increase.
         counters.add("sealbus_outcomes_lost_total", 0)
         for code in (Code.AUDIT_UNAVAILABLE, Code.BUS_UNAVAILABLE):
             counters.add("sealbus_audit_failures_total", 0, code=code.value)
@@ -131,7 +133,7 @@ class AuditWriter:
         if kind is None:
             await self._finish()
         elif issubclass(kind, Exception) and self._writing is not None:
-            # Who leaves with an error has decided before, and may leave because of that: it is recorded all the same.
+            # Decisions made before the error are recorded all the same: one of them may be its cause.
             with suppress(TimeoutError):
                 async with asyncio.timeout(LEAVING):
                     await self._finish()
@@ -144,9 +146,9 @@ class AuditWriter:
 
     @property
     def problem(self) -> str:
-        """The code with which stream or spool refused the last record, for `RECENT` seconds after it; empty otherwise.
+        """The code with which stream or spool refused the last record, for `RECENT` seconds; empty otherwise.
 
-        It expires, because a worker that is not ready is sent nothing and would otherwise never become ready again.
+        The code expires, because a worker that is not ready gets no messages and would never become ready again.
         """
         if self._spool is not None and self._spool.problem:
             return self._spool.problem
@@ -158,7 +160,7 @@ class AuditWriter:
         """The spool's note for operators (`Spool.behind`); empty if there is none."""
         return self._spool.behind if self._spool is not None else ""
 
-    def _heard(self, error: SealbusError | None) -> None:
+    def _note_result(self, error: SealbusError | None) -> None:
         if error is None:
             self._refused = _TAKEN
         elif isinstance(error, BusUnavailable | AuditUnavailable) and not isinstance(error, DuplicateFirstAttempt):
@@ -170,39 +172,20 @@ class AuditWriter:
     ) -> Sequence[bytes | SealbusError]:
         """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
 
-        Returns once the stream has acknowledged them (step 17) or, with a spool, once they are on its disk. They go in one
-        message, or as few as the body limit allows. The leaf of a denial that was only counted is `COUNTED`. With `places`
-        it is noted there where the stream has each.
+        Returns once the stream has acknowledged the records (step 17) or, with a spool, once they are on disk. The records go
+        in one message, or as few as the body limit allows. The leaf of a denial that was only counted is `COUNTED`. `places`,
+        if given, receives where the stream stored each record.
         """
-        batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
-        leaves: list[bytes | SealbusError] = []
-        for place, one in enumerate(decided):
-            if self._only_counted(one):
-                leaves.append(COUNTED)
-                continue
-            try:
-                record = self.record(one).encode()
-                leaf = batches[-1][0].add(record, one.opened.message)
-                if leaf is None:
-                    batches.append((AuditBatch(), []))
-                    leaf = batches[-1][0].add(record, one.opened.message)
-            except SealError as error:
-                leaves.append(_unrecordable(error))
-                continue
-            leaves.append(leaf or _unrecordable(None))
-            batches[-1][1].append(place)
-        for batch, those in batches:
-            if not those:
-                continue
+        leaves, batches = self._batched(decided)
+        for batch, indexes in batches:
             try:
                 posted = await self._store(batch)
                 if places is not None and posted is not None and posted.ack is not None:
-                    places.update(dict.fromkeys(those, (posted.ack.stream, posted.ack.sequence)))
+                    places.update(dict.fromkeys(indexes, (posted.ack.stream, posted.ack.sequence)))
             except SealbusError as error:
-                refused = AuditUnavailable(f"decisions not stored: {error.code}")
-                refused.__cause__ = error
-                for place in those:
-                    leaves[place] = refused
+                refused = _unavailable(f"decisions not stored: {error.code}", error)
+                for index in indexes:
+                    leaves[index] = refused
         return leaves
 
     async def call_decisions(
@@ -210,48 +193,64 @@ class AuditWriter:
     ) -> Sequence[bytes | SealbusError]:
         """Store each decision on a core call in its own message, all in one write; `replayed` if another replica was first.
 
-        Never through a spool: only the stream knows the guard ids of all replicas.
+        The decisions never go through a spool: only the stream knows the guard ids of all replicas.
         """
-        answers: list[bytes | SealbusError] = []
-        messages: list[tuple[int, OutgoingMessage]] = []
-        for place, one in enumerate(decided):
-            if self._only_counted(one):
-                # Needs no guard id: another replica either denies the same call too, or is the only one to handle it.
-                answers.append(COUNTED)
+        leaves, batches = self._batched(decided, alone=True)
+        if not batches:
+            return leaves
+        # A denial that is only counted needs no guard id: another replica denies the same call too, or handles it alone.
+        messages = [
+            record_message(self._subject, batch.close(), guard_id(self._outbox.own, _digest(decided[index])))
+            for batch, [index] in batches
+        ]
+        began = time.perf_counter()
+        answers = await self._outbox.publish_each(
+            messages, within=self._limits.within, reseal=False, repeat_is_ours=False
+        )
+        self._took.observe(time.perf_counter() - began, n=len(messages))
+        for (_, [index]), answer in zip(batches, answers, strict=True):
+            self._note_result(answer if isinstance(answer, SealbusError) else None)
+            if isinstance(answer, SealbusError):
+                leaves[index] = _not_stored(answer)
                 continue
-            batch = AuditBatch()
+            if places is not None and answer.ack is not None:
+                places[index] = answer.ack.stream, answer.ack.sequence
+            if (late := await self._before_period(answer, decided[index])) is not None:
+                leaves[index] = late
+        self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in answers))
+        return leaves
+
+    def _batched(
+        self, decided: Sequence[Decided], *, alone: bool = False
+    ) -> tuple[list[bytes | SealbusError], list[tuple[AuditBatch, list[int]]]]:
+        """Return each record's leaf, or why there is none, and batches of records with their indexes in `decided`.
+
+        With `alone` each record has a batch to itself.
+        """
+        leaves: list[bytes | SealbusError] = []
+        batches: list[tuple[AuditBatch, list[int]]] = []
+        for index, entry in enumerate(decided):
+            if self._only_counted(entry):
+                leaves.append(COUNTED)
+                continue
             try:
-                leaf = batch.add(self.record(one).encode(), one.opened.message)
+                record = self.record(entry).encode()
+                leaf = None if alone or not batches else batches[-1][0].add(record, entry.opened.message)
+                if leaf is not None:
+                    batches[-1][1].append(index)
+                elif (leaf := (batch := AuditBatch()).add(record, entry.opened.message)) is not None:
+                    batches.append((batch, [index]))
             except SealError as error:
-                answers.append(_unrecordable(error))
+                leaves.append(_unrecordable(error))
                 continue
-            answers.append(leaf or _unrecordable(None))
-            if leaf is not None:
-                id_ = guard_id(self._outbox.own, one.opened.message.header.digest)
-                messages.append((place, record_message(self._subject, batch.close(), id_)))
-        if messages:
-            began = time.perf_counter()
-            stored = await self._outbox.publish_each(
-                [message for _, message in messages], within=self._limits.within, reseal=False, repeat_is_ours=False
-            )
-            self._took.observe(time.perf_counter() - began, n=len(messages))
-            for (place, _), answer in zip(messages, stored, strict=True):
-                self._heard(answer if isinstance(answer, SealbusError) else None)
-                if isinstance(answer, SealbusError):
-                    answers[place] = _not_stored(answer)
-                    continue
-                if places is not None and answer.ack is not None:
-                    places[place] = answer.ack.stream, answer.ack.sequence
-                if (late := await self._before_period(answer, decided[place])) is not None:
-                    answers[place] = late
-            self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
-        return answers
+            leaves.append(leaf or _unrecordable(None))
+        return leaves, batches
 
     async def _before_period(self, posted: Posted, decided: Decided) -> SealbusError | None:
-        """Return why a call may not be handled if the stream that stored its decision may not know its id.
+        """Return why a call may not be handled: the stream that stored its decision may not know the call's id.
 
-        A period may have begun since this process started (SPEC.md section 7, step 6: `iat` not before the audit stream was
-        created). The ids of calls sent before that are in the former stream, and this call's may be one of them.
+        A new period of the audit stream may have begun since this process started. The former stream holds the ids of calls
+        sent before that (SPEC.md section 7, step 6: `iat` not before the audit stream was created).
         """
         if self._created is None or posted.ack is None:
             return None
@@ -259,20 +258,18 @@ class AuditWriter:
             try:
                 self._period = posted.ack.stream, await self._created(posted.ack.stream)
             except SealbusError as error:
-                refused = AuditUnavailable(f"decision not stored: {error.code}")
-                refused.__cause__ = error
-                return refused
+                return _unavailable(f"decision not stored: {error.code}", error)
         if decided.opened.message.header.iat < self._period[1]:
             return EnvelopeError(Code.REPLAYED, 6, "sent before the audit stream's period began")
         return None
 
     def record(self, decided: Decided) -> DecisionRecord:
-        """Return the record of a decision as it is stored. Raises `SealError` for one that cannot be recorded."""
+        """Return the record of a decision as it is stored. Raises `SealError` if the decision cannot be recorded."""
         message = decided.opened.message
         return self.recording.record(decision_record(decided), message.header.to, message.body)
 
     def _only_counted(self, decided: Decided) -> bool:
-        """Return whether this is a denial beyond its sender's budget; none of what is parked or resumed is."""
+        """Return whether this is a denial beyond its sender's budget. Parked and resumed tasks are always recorded."""
         code = decided.code
         return (
             not decided.parks
@@ -293,7 +290,7 @@ class AuditWriter:
         *,
         lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """Queue `record` to be stored with others that wait, and call `then` once that was tried, after `lost` if in vain."""
+        """Queue `record` to be stored with others. After the attempt call `then`; if it failed, call `lost` first."""
         noted = _Noted(record, then, about, lost)
         try:
             self._noted.put_nowait(noted)
@@ -310,10 +307,10 @@ class AuditWriter:
                 posted = await self._outbox.publish(record_message(self._subject, closed), within=self._limits.within)
                 self._counters.add("sealbus_audit_messages_total")
         except SealbusError as error:
-            self._heard(error)
+            self._note_result(error)
             raise
         self._took.observe(time.perf_counter() - began, n=records)
-        self._heard(None)
+        self._note_result(None)
         return posted
 
     async def _run(self) -> None:
@@ -333,40 +330,46 @@ class AuditWriter:
 
     async def _store_noted(self, waiting: Sequence[_Noted]) -> None:
         batch, first = AuditBatch(), 0
-        for place, one in enumerate(waiting):
-            if batch.add(one.record.encode(), one.about) is None:
-                await self._try_store(batch, waiting[first:place])
-                batch, first = AuditBatch(), place
-                batch.add(one.record.encode(), one.about)
+        for index, noted in enumerate(waiting):
+            if batch.add(noted.record.encode(), noted.about) is None:
+                await self._try_store(batch, waiting[first:index])
+                batch, first = AuditBatch(), index
+                batch.add(noted.record.encode(), noted.about)
         await self._try_store(batch, waiting[first:])
-        for one in waiting:
-            one.then()
+        for noted in waiting:
+            noted.then()
 
-    async def _try_store(self, batch: AuditBatch, those: Sequence[_Noted]) -> None:
+    async def _try_store(self, batch: AuditBatch, waiting: Sequence[_Noted]) -> None:
         try:
             await self._store(batch)
         except SealbusError as error:
             # The effect has happened and its decision is stored; handling it again would not recover the outcome.
             self._counters.add("sealbus_outcomes_lost_total", len(batch))
-            _log.error("%d outcomes not stored: %s", len(batch), error)
-            for one in those:
-                one.lost()
+            _logger.error("%d outcomes not stored: %s", len(batch), error)  # noqa: TRY400 - the error says all
+            for noted in waiting:
+                noted.lost()
+
+
+def _digest(decided: Decided) -> bytes:
+    return decided.opened.message.header.digest
 
 
 def _not_stored(error: SealbusError) -> SealbusError:
     """Return the error for a call whose decision the stream did not store under its guard id."""
     if isinstance(error, DuplicateFirstAttempt):
         return EnvelopeError(Code.REPLAYED, 13, "another replica decided on this call")
-    refused = AuditUnavailable(f"decision not stored: {error.code}")
-    refused.__cause__ = error
-    return refused
+    return _unavailable(f"decision not stored: {error.code}", error)
 
 
 def _unrecordable(error: SealError | None) -> AuditUnavailable:
-    """Return the error for one decision that cannot be recorded; it affects that message alone."""
-    _log.error("a decision cannot be recorded: %s", error.detail if error is not None else "no room")
-    refused = AuditUnavailable("the decision cannot be recorded")
-    refused.__cause__ = error
+    """Return the error for a decision that cannot be recorded; it affects that message alone."""
+    _logger.error("a decision cannot be recorded: %s", error.detail if error is not None else "no room")
+    return _unavailable("the decision cannot be recorded", error)
+
+
+def _unavailable(detail: str, cause: SealbusError | None) -> AuditUnavailable:
+    refused = AuditUnavailable(detail)
+    refused.__cause__ = cause
     return refused
 
 

@@ -136,7 +136,7 @@ class Authorizer:
         for ready, answer in zip(asking, answers, strict=True):
             if isinstance(answer, Decision):
                 ready.decision = answer
-                unknown = unknown_obligation(answer.obligations, ready.opened.route.honours)
+                unknown = unknown_obligation(answer.obligations, ready.opened.route.options.honours)
                 if answer.allow is True and unknown is not None:
                     ready.error = ObligationUnknown(f"no handler honours {unknown[:64]!a}")
             else:

@@ -13,7 +13,7 @@ from sealbus.bus.site import Site
 from sealbus.bus.streams.held import PastTrust, current_only
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.work.approvals.parked_tasks import Parked
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
 from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, StateUnavailable
@@ -81,6 +81,7 @@ class Opener:
         batch = OpenedBatch()
         known, restored = await self._with_known_streams(deliveries, batch.refused)
         trust, now = self._site.trust(), self._site.host_clock()
+        replays = Replays(self._replay, restored)
         for delivery in known:
             try:
                 route = self._routes.find(delivery.subject)
@@ -91,9 +92,8 @@ class Opener:
                     action=route.action if route is not None else self._unknown_action(delivery),
                     trust=trust,
                     caches=self._site.caches,
-                    replay=self._replay,
+                    replays=replays,
                     now=now,
-                    restored=restored,
                 )
             except EnvelopeError as error:
                 batch.refused.append(Refusal(error, delivery))

@@ -23,7 +23,7 @@ from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.work.approvals.marker import Marker, marker_of
-from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, accept_status
 from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
@@ -366,9 +366,8 @@ def verified(
         action=action_of(header.to, profile.own_subjects),
         trust=trust,
         caches=caches,
-        replay=ReplayMemory(1),
+        replays=Replays(ReplayMemory(1), restored),
         now=arrival.stored,
-        restored=restored,
     )
 
 

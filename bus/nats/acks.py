@@ -1,6 +1,6 @@
-"""Acknowledgements: each delivery settled once, many in one write, and none lost with a connection.
+"""Acknowledgements: each delivery is settled once, many in one write, and none is lost with a connection.
 
-They go to the reply subject of a delivery, in which JetStream describes the delivery::
+An acknowledgement goes to the reply subject of its delivery. In that subject JetStream describes the delivery::
 
     $JS.ACK.<stream>.<consumer>.<counts>                           9 tokens
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<counts>[.<any>]       11 or 12
@@ -19,18 +19,16 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["FORGET", "AckSubject", "AckSubjects", "Acks"]
-
 FORGET = 600.0
-"""Seconds after its delay at which a message that was put off and not redelivered is taken to be another replica's."""
+"""Seconds after its delay. A deferred message that was not redelivered here by then counts as another replica's."""
 
 
 class Acks:
-    """The open deliveries of one consumer, by the reply subject that acknowledgements go to.
+    """The open deliveries of one consumer, by the reply subject of each, which is its token.
 
-    Everything settled in one turn of the event loop is sent in one write at its end: handlers end one by one, and a write
-    through TLS costs more than the rest of an acknowledgement. Any link will do: the consumer is durable. What cannot be
-    written is owed, at most the consumer's `max_ack_pending`, and goes first over the next link.
+    All acknowledgements of one turn of the event loop are sent in one write at its end, because a write through TLS costs
+    more than the rest of an acknowledgement. The consumer is durable, so any link may carry them. Acknowledgements that
+    cannot be written, at most the consumer's `max_ack_pending`, go first over the next link.
     """
 
     def __init__(self, connection: Connection, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +37,7 @@ class Acks:
         self._written: list[str] = []
         self._open: dict[str, int] = {}
         self._again: dict[int, float] = {}
-        """Sequences that are to be redelivered, and until when we expect them."""
+        """Sequences that are to be redelivered, and until when we expect that."""
         self._look = 0.0
         self._owed: list[bytes] = []
 
@@ -53,11 +51,11 @@ class Acks:
 
     @property
     def put_off(self) -> int:
-        """How many messages that are to be redelivered are remembered."""
+        """How many messages are expected to be redelivered."""
         return len(self._again)
 
     def drop(self, token: str, *, delay: float = 0.0) -> None:
-        """Forget a delivery that was not settled: the server will redeliver its message, to us or to another."""
+        """Forget a delivery that was not settled: the server redelivers its message, to this replica or another."""
         sequence = self._open.pop(token, None)
         if sequence is None:
             return
@@ -68,25 +66,25 @@ class Acks:
         self._again[sequence] = now + delay + FORGET
 
     def lowest(self, default: int) -> int:
-        """Return the lowest sequence that is not settled for good, or `default` if all are."""
+        """Return the lowest sequence that is not finally settled, or `default` if all are."""
         self._forget(self._clock())
         return min((*self._open.values(), *self._again), default=default)
 
     def settle(self, tokens: Iterable[str], how: str) -> None:
-        """Settle the deliveries of `tokens` for good, answering `how`; each only once."""
+        """Settle the deliveries of `tokens` finally, each once, with the answer `how`."""
         self._write([token for token in tokens if self._open.pop(token, None) is not None], how)
 
     def give_up(self, token: str, sequence: int, how: str) -> None:
-        """Settle one delivery for good, also one that is to be redelivered; the server then forgets that it was."""
+        """Settle one delivery finally, even if it is to be redelivered; the server then forgets the message."""
         if self._open.pop(token, None) is not None or self._again.pop(sequence, None) is not None:
             self._write([token], how)
 
     def again(self, tokens: Iterable[str], how: str, *, delay: float = 0.0) -> None:
-        """Ask for redelivery of the deliveries of `tokens` after `delay` seconds, answering `how`."""
-        taken = [token for token in tokens if token in self._open]
-        for token in taken:
+        """Ask for redelivery of `tokens` after `delay` seconds, with the answer `how`."""
+        unsettled = [token for token in tokens if token in self._open]
+        for token in unsettled:
             self.drop(token, delay=delay)
-        self._write(taken, how)
+        self._write(unsettled, how)
 
     def _forget(self, now: float) -> None:
         self._again = {sequence: until for sequence, until in self._again.items() if until > now}
@@ -100,7 +98,7 @@ class Acks:
         self._written += [f"PUB {token}{tail}" for token in tokens]
 
     def flush(self) -> None:
-        """Write what was settled in this turn now."""
+        """Write the acknowledgements of this turn now."""
         if not self._written:
             return
         frames = "".join(self._written).encode()
@@ -117,7 +115,7 @@ class Acks:
                 self._connection.link.write(f"PUB {token} 4\r\n+WPI\r\n".encode())
 
     def pay(self, link: Link) -> None:
-        """Write to `link` what is owed. Raises `BusUnavailable`; it then stays owed."""
+        """Write to `link` all acknowledgements that could not be written before. Raises `BusUnavailable`, and keeps them."""
         self.flush()
         if self._owed:
             link.write(b"".join(self._owed))
@@ -125,7 +123,7 @@ class Acks:
 
 
 class AckSubject(NamedTuple):
-    """One delivery as the broker counts it. `stored` is microseconds, truncated; `pending` counts what comes after."""
+    """One delivery as the broker counts it. `stored` is microseconds, truncated; `pending` counts the messages after it."""
 
     delivered: int
     sequence: int
@@ -142,7 +140,7 @@ class AckSubjects:
         self._short = f"$JS.ACK.{stream}.{consumer}.".encode()
 
     def parse(self, reply: bytes) -> AckSubject | None:
-        """Return what `reply` says, or `None` if it is not an acknowledgement subject of this consumer."""
+        """Parse `reply`; return `None` if it is not an acknowledgement subject of this consumer."""
         counts = reply[len(self._short) :].split(b".") if reply.startswith(self._short) else []
         if len(counts) != 5:
             tokens = reply.split(b".")

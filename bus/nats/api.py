@@ -1,7 +1,7 @@
 """The JetStream API: streams and consumers, read, created and updated as JSON.
 
-Requests go through a port, a function, so that an operator's command, a worker and a test use the same code over their own
-connections. Whether a configuration is right is not decided here.
+Requests go through a port, which is a function, so that an operator's command, a worker and a test use the same code over
+their own connections. `streams.check` decides whether a configuration is right.
 """
 
 from __future__ import annotations
@@ -20,57 +20,27 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = [
-    "EXPECTED_LAST",
-    "EXPECTED_LAST_OF",
-    "EXPECTED_LAST_OF_STREAM",
-    "NANOSECONDS",
-    "NOT_THE_LAST",
-    "RECORDS",
-    "ConsumerState",
-    "StreamState",
-    "api",
-    "audit_stream",
-    "closed_subject",
-    "consumer_states",
-    "create_stream",
-    "existing_stream",
-    "filter_config",
-    "filter_suffix",
-    "filters_of",
-    "iso_time",
-    "make_reader",
-    "no_stream",
-    "parse_time",
-    "stream_names",
-    "stream_state",
-    "stream_states",
-    "subjects_of",
-    "takes_records",
-    "update_stream",
-]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _OVER_CONSUMERS: Final = 10_026
-"""JetStream: more consumers than the account allows; the same of a stream for each consumer beyond its limit."""
+"""JetStream: more consumers than the account or the stream allows."""
 
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
-"""Header of a publish that is stored only if this is the last sequence of its subject."""
+"""Header that lets a message be stored only if this is the last sequence of its subject."""
 EXPECTED_LAST_OF: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
-"""Header beside `EXPECTED_LAST`: of this subject, in place of the published one."""
+"""Header beside `EXPECTED_LAST` that names another subject than the published one."""
 EXPECTED_LAST_OF_STREAM: Final = "Nats-Expected-Last-Sequence"
-"""Header of a publish that is stored only if this is the last sequence of the stream."""
+"""Header that lets a message be stored only if this is the last sequence of the stream."""
 NOT_THE_LAST: Final = frozenset({10_071, 10_164})
 """JetStream's codes for "wrong last sequence", with the sequence and without."""
 
 STREAM_NOT_FOUND = 10_059
 READER_SECONDS = 30.0
-"""How long an abandoned reader's consumer stays on the server."""
+"""Seconds for which the consumer of an abandoned reader stays on the server."""
 
 RECORDS: Final = SUBJECTS[AUDIT]
-"""What the audit stream of the current period stores."""
+"""The subjects that the audit stream of the current period stores."""
 
 NANOSECONDS: Final = 1_000_000_000
 """JetStream writes durations in nanoseconds."""
@@ -97,7 +67,7 @@ async def make_reader(
     *,
     headers_only: bool = False,
 ) -> int:
-    """Create an in-memory consumer without acknowledgement, which the server removes itself; return its message count."""
+    """Create an in-memory consumer without acknowledgements, which the server removes itself; return its message count."""
     config: dict[str, object] = {
         "name": name,
         "ack_policy": "none",
@@ -127,29 +97,29 @@ def iso_time(time: int) -> str:
 
 
 def filter_suffix(subjects: tuple[str, ...]) -> str:
-    """Return what `CONSUMER.CREATE` ends with: a single filter is part of the subject, so that permissions can name it."""
+    """Return the end of the subject of `CONSUMER.CREATE`: a single filter, so that permissions can name it."""
     return f".{subjects[0]}" if len(subjects) == 1 else ""
 
 
 def filter_config(subjects: tuple[str, ...]) -> dict[str, object]:
-    """Return the part of a consumer's configuration that says which subjects it takes."""
+    """Return the part of a consumer's configuration that selects its subjects."""
     return {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)}
 
 
 def filters_of(config: Mapping[str, object]) -> set[str]:
-    """Return the subjects that a consumer of this configuration takes; empty if it takes all."""
+    """Return the subjects that a consumer with this configuration takes; empty if it takes all."""
     several = config.get("filter_subjects")
     if isinstance(several, list):
-        return {str(one) for one in several}
-    one = config.get("filter_subject")
-    return {str(one)} if one else set()
+        return {str(subject) for subject in several}
+    single = config.get("filter_subject")
+    return {str(single)} if single else set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
     """One stream as it is on the server. `first` and `last` are sequences.
 
-    `created` and `told` (when it answered; 0 if it does not say) are microseconds by the server's clock, truncated.
+    `created` and `told` (the time of the server's answer, 0 if unknown) are microseconds by the server's clock, truncated.
     """
 
     name: str
@@ -165,13 +135,13 @@ class StreamState:
 async def stream_state(request: Request, name: str) -> StreamState | None:
     """Return the stream `name`, or `None` if there is none. Raises `BusUnavailable` for any other answer.
 
-    It is looked up in the list of all streams. A client that may ask for one (`STREAM.INFO`) may also ask which subjects it
-    holds, and some of ours end in the ids of other agents' tasks; the list shows no subjects (SECURITY.md).
+    The stream is looked up in the list of all streams, which shows no subjects. A client that may use `STREAM.INFO` may also
+    ask for a stream's subjects, some of which end in the ids of other agents' tasks (SECURITY.md).
     """
     async for listed, missing in _stream_lists(request, f"stream {name}"):
-        for one in listed:
-            if _name(one) == name:
-                return _state(name, cast("JsonObject", one))
+        for entry in listed:
+            if _name(entry) == name:
+                return _state(name, cast("JsonObject", entry))
         if name in missing:
             raise BusUnavailable(f"stream {name}: none of its servers answers")
     return None
@@ -180,23 +150,23 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
 async def stream_states(request: Request) -> list[StreamState]:
     """Return all streams whose servers answer. Raises `BusUnavailable`."""
     return [
-        _state(str(_name(one)), cast("JsonObject", one))
+        _state(str(_name(entry)), cast("JsonObject", entry))
         async for listed, _ in _stream_lists(request, "streams")
-        for one in listed
+        for entry in listed
     ]
 
 
-async def _stream_lists(request: Request, what: str) -> AsyncGenerator[tuple[list[object], list[object]], None]:
-    """Yield the list of streams, part by part: those that answer, and the names of those that do not."""
+async def _stream_lists(request: Request, label: str) -> AsyncGenerator[tuple[list[object], list[object]], None]:
+    """Yield the pages of the list of streams: the streams that answer, and the names of those that do not."""
     seen = 0
     while True:
         answer = await _ask(request, "$JS.API.STREAM.LIST", {"offset": seen} if seen else {})
         error, total = _error(answer), answer.get("total")
         listed, missing = _array(answer, "streams"), _array(answer, "missing")
         if error is not None:
-            raise BusUnavailable(f"{what}: the server cannot tell: {error[1]} ({error[0]})")
+            raise BusUnavailable(f"{label}: the server cannot tell: {error[1]} ({error[0]})")
         if listed is None or missing is None or not isinstance(total, int):
-            raise BusUnavailable(f"{what}: the server's answer is not a list of streams")
+            raise BusUnavailable(f"{label}: the server's answer is not a list of streams")
         yield listed, missing
         seen += len(listed)
         if not listed or seen >= total:
@@ -207,8 +177,8 @@ async def _stream_lists(request: Request, what: str) -> AsyncGenerator[tuple[lis
 class ConsumerState:
     """One durable consumer as it is on the server; `active` is when it last delivered, in microseconds, 0 for never.
 
-    `pending` is what it has not delivered yet, `unacknowledged` what was delivered and is not settled, `redelivered` what of
-    that was delivered before, `pulls` the pull requests that wait.
+    `pending` counts messages that were not delivered yet, `unacknowledged` delivered messages that are not settled,
+    `redelivered` those of them that were delivered before, and `pulls` waiting pull requests.
     """
 
     name: str
@@ -222,26 +192,30 @@ class ConsumerState:
 
 
 async def consumer_states(request: Request, stream: str) -> list[ConsumerState]:
-    """Return the durable consumers of a stream. Raises `BusUnavailable` for an answer that is not such a list."""
-    found: list[ConsumerState] = []
+    """Return the durable consumers of a stream. Raises `BusUnavailable`, also for a malformed answer."""
+    consumers: list[ConsumerState] = []
     seen = 0
     while True:
         answer = await api(request, f"CONSUMER.LIST.{stream}", {"offset": seen} if seen else None)
         listed, total = _array(answer, "consumers"), answer.get("total")
         if listed is None or not isinstance(total, int):
             raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
-        found += [state for one in listed if (state := _consumer(stream, one)) is not None]
+        consumers += [state for entry in listed if (state := _consumer(stream, entry)) is not None]
         seen += len(listed)
         if not listed or seen >= total:
-            return found
+            return consumers
 
 
 def _consumer(stream: str, answer: object) -> ConsumerState | None:
-    """Return the durable consumer in `answer`; None for one that is not durable, such as a reader's."""
+    """Return the consumer in `answer`; None if it is not durable, such as a reader's."""
     info = answer if isinstance(answer, dict) else {}
     config, delivered = info.get("config"), info.get("delivered")
-    counts = [info.get(one) for one in ("num_pending", "num_ack_pending", "num_redelivered", "num_waiting")]
-    if not isinstance(config, dict) or not isinstance(delivered, dict) or not all(type(one) is int for one in counts):
+    counts = [info.get(member) for member in ("num_pending", "num_ack_pending", "num_redelivered", "num_waiting")]
+    if (
+        not isinstance(config, dict)
+        or not isinstance(delivered, dict)
+        or not all(type(count) is int for count in counts)
+    ):
         raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
     name, most, active = config.get("durable_name"), config.get("max_ack_pending"), delivered.get("last_active")
     if not isinstance(name, str):
@@ -264,7 +238,7 @@ def _consumer(stream: str, answer: object) -> ConsumerState | None:
 
 
 async def existing_stream(request: Request, name: str) -> StreamState:
-    """Return the stream `name`, to be read. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
+    """Return the stream `name`. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
     if not is_token(name):
         raise ConfigurationError(f"{name[:255]!r} cannot be the name of a stream")
     state = await stream_state(request, name)
@@ -274,7 +248,7 @@ async def existing_stream(request: Request, name: str) -> StreamState:
 
 
 def no_stream(name: str) -> ConfigurationError:
-    """Return the error that says that there is no stream of this name."""
+    """Return the error for a missing stream."""
     return ConfigurationError(f"stream {name} does not exist; run `sealbus streams apply`")
 
 
@@ -286,15 +260,15 @@ async def stream_names(request: Request, subject: str) -> list[str]:
         raise BusUnavailable(f"streams of {subject}: the server cannot tell: {error[1]} ({error[0]})")
     if names is None:
         return []
-    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BusUnavailable(f"streams of {subject}: the server's answer has no names")
-    return [str(one) for one in names]
+    return [str(name) for name in names]
 
 
 async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
-    """Return the stream that takes records now: `first`, unless it was closed or is gone.
+    """Return the stream that takes records now: `first`, unless that was closed or is gone.
 
-    Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is being replaced.
+    Raises `ConfigurationError` if there is none, and `BusUnavailable` while it is being replaced.
     """
     state = await stream_state(request, first)
     if state is not None and takes_records(state):
@@ -313,18 +287,18 @@ async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
 
 def takes_records(state: StreamState) -> bool:
     """Return whether all records go to this stream."""
-    return any(one in (RECORDS, ">") for one in subjects_of(state))
+    return any(subject in (RECORDS, ">") for subject in subjects_of(state))
 
 
 def closed_subject(name: str) -> str:
-    """Return the subject of a stream that takes no more records: a stream cannot be without a subject."""
+    """Return the subject of a stream that takes no more records, because a stream must have a subject."""
     return f"closed.{name}"
 
 
 def subjects_of(state: StreamState) -> list[str]:
     """Return the subjects of a stream."""
-    found = state.config.get("subjects")
-    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+    subjects = state.config.get("subjects")
+    return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
 
 
 async def create_stream(request: Request, config: Mapping[str, object]) -> StreamState:
@@ -346,10 +320,10 @@ async def update_stream(request: Request, config: Mapping[str, object]) -> Strea
 
 def parse_time(text: str) -> int:
     """Return the microseconds since the Unix epoch, truncated, of an RFC 3339 time. Raises `ValueError` for anything else."""
-    found = _TIME.fullmatch(text)
-    if found is None:
+    match = _TIME.fullmatch(text)
+    if match is None:
         raise ValueError("not an RFC 3339 time")
-    seconds, fraction, sign, hours, minutes = found.groups()
+    seconds, fraction, sign, hours, minutes = match.groups()
     at = datetime.fromisoformat(f"{seconds}+00:00") - _EPOCH
     micros = (at.days * 86_400 + at.seconds) * SECOND + int((fraction or "").ljust(9, "0")[:6])
     if sign is None:
@@ -363,11 +337,11 @@ async def _write(request: Request, verb: str, config: Mapping[str, object]) -> S
     answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
     error = _error(answer)
     if error is not None and error[0] == _OVER_CONSUMERS and "max_consumers" in config:
-        # The account allows fewer. What stands holds, and must keep nobody from what else is written.
-        found = await stream_state(request, str(name)) if verb == "UPDATE" else None
-        stands = found.config.get("max_consumers", -1) if found is not None else -1
+        # The account allows fewer. Keep the current limit, so that the rest of the configuration is written.
+        current = await stream_state(request, str(name)) if verb == "UPDATE" else None
+        stands = current.config.get("max_consumers", -1) if current is not None else -1
         if config["max_consumers"] != stands:
-            _log.warning("stream %s: the account allows fewer than %s consumers", name, config["max_consumers"])
+            _logger.warning("stream %s: the account allows fewer than %s consumers", name, config["max_consumers"])
             return await _write(request, verb, {**config, "max_consumers": stands})
     if error is not None:
         raise ConfigurationError(f"stream {name}: the server refused: {error[1]} ({error[0]})")
@@ -396,9 +370,9 @@ def _error(answer: JsonObject) -> tuple[int, str] | None:
 
 
 def _array(answer: JsonObject, member: str) -> list[object] | None:
-    """Return an array member of the answer, empty for null, which the server writes for empty; None for anything else."""
-    found = answer.get(member)
-    return [] if found is None else found if isinstance(found, list) else None
+    """Return an array member of the answer. The server writes null for an empty array; anything else returns None."""
+    value = answer.get(member)
+    return [] if value is None else value if isinstance(value, list) else None
 
 
 def _name(listed: object) -> object:
@@ -414,10 +388,10 @@ def _state(name: str, answer: JsonObject) -> StreamState:
     first = state.get("first_seq")
     if not isinstance(messages, int) or not isinstance(size, int):
         raise BusUnavailable(f"stream {name}: the server's answer has no counts")
-    told = answer.get("ts")
+    time = answer.get("ts")
     try:
         at = parse_time(created)
-        heard = parse_time(told) if isinstance(told, str) else 0
+        answered = parse_time(time) if isinstance(time, str) else 0
     except ValueError as error:
         raise BusUnavailable(f"stream {name}: the server's answer has a malformed time") from error
     return StreamState(
@@ -428,5 +402,5 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         bytes=size,
         first=first if isinstance(first, int) and first > 0 else 1,
         last=last if isinstance(last, int) else 0,
-        told=heard,
+        told=answered,
     )

@@ -1,9 +1,9 @@
-"""The difference of this host's clock from the broker's, by which messages are judged (SPEC.md section 3, *Life*).
+"""Measures how far this host's clock is from the broker's, by which messages are judged (SPEC.md section 3, *Life*).
 
-It is measured periodically by a request to the broker, less half of the round trip; a clock that is set in between is
-noticed without a request. Beyond what the format allows nothing may be decided: a policy would be given a wrong time. What is
-sealed meanwhile, such as the result of a handler that was running, has the time of our clock as if it had not been set:
-nobody would accept it otherwise.
+The difference is measured periodically by a request to the broker, less half of the round trip. If our clock is set in
+between, that is noticed without a request. While the difference exceeds the format's limit, nothing may be decided, because
+a policy would get a wrong time. Messages that are sealed meanwhile, such as the result of a running handler, have our
+clock's time as if it had not been set; recipients would refuse them otherwise.
 """
 
 from __future__ import annotations
@@ -20,25 +20,23 @@ from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import ClockSkew, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["EVERY", "ClockDifference"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 EVERY: Final = 10.0
 """Seconds between two measurements while the clocks agree."""
 
 AGAIN: Final = 1.0
-"""Seconds between checks of whether our clock was set and, while the clocks disagree, between measurements."""
+"""Seconds between checks whether our clock was set and, while the clocks disagree, between measurements."""
 
 STEP: Final = SECOND
-"""A wall clock that drifts by more than this from the monotonic one was set; earlier measurements no longer hold."""
+"""A wall clock that drifts by more than this from the monotonic clock was set. Earlier measurements no longer hold."""
 
 TRIP: Final = 2 * SECOND
-"""Longer round trips are too imprecise."""
+"""The longest round trip that is precise enough."""
 
 
 class ClockDifference:
-    """The difference to one broker. `ask` returns the broker's time (microseconds; 0 if it does not say)."""
+    """The difference to one broker. `ask` returns the broker's time (microseconds; 0 if unknown)."""
 
     def __init__(
         self,
@@ -51,34 +49,34 @@ class ClockDifference:
         self._clock = clock
         self._elapsed = elapsed
         self._measured: tuple[int, int, int] | None = None
-        """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic one at that time."""
+        """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic clock at that time."""
         self._agreed: int | None = None
-        """Our clock's offset from the monotonic one when it last agreed with the broker's."""
-        self._said = ""
+        """Our clock's offset from the monotonic clock when it last agreed with the broker's."""
+        self._reported = ""
 
     def now(self) -> int:
-        """Return our clock's time (microseconds); one that was set is not believed before the broker's agrees with it."""
-        beside = self._beside()
+        """Return our clock's time (microseconds). After it was set, it counts only once the broker's clock agrees."""
+        beside = self._offset()
         if self._agreed is None or abs(beside - self._agreed) <= STEP:
             return self._clock()
         return int(self._elapsed() * SECOND) + self._agreed
 
     @property
     def ahead(self) -> int | None:
-        """Microseconds that our clock is ahead of the broker's; `None` while nothing is known."""
+        """Microseconds that our clock is ahead of the broker's; `None` before the first measurement."""
         if self._measured is None:
             return None
         ahead, _, beside = self._measured
-        return ahead + self._beside() - beside
+        return ahead + self._offset() - beside
 
     def seconds_ahead(self) -> float:
-        """Return `ahead` in seconds, for a metric; NaN while nothing is known."""
+        """Return `ahead` in seconds, for a metric; NaN before the first measurement."""
         ahead = self.ahead
         return ahead / SECOND if ahead is not None else nan
 
     @property
     def problem(self) -> ClockSkew | None:
-        """Return why nothing may be decided now, or `None` if the clocks agree."""
+        """The reason why nothing may be decided now, or `None` if the clocks agree."""
         ahead = self.ahead
         if self._measured is None or ahead is None:
             return ClockSkew("the broker's time is not known yet")
@@ -90,15 +88,15 @@ class ClockDifference:
 
     async def settle(self) -> ClockSkew | None:
         """Return `problem`, after a new measurement if our clock was set since the last one."""
-        if self._measured is None or abs(self._beside() - self._measured[2]) > STEP:
-            await self._look()
+        if self._measured is None or abs(self._offset() - self._measured[2]) > STEP:
+            await self._measure()
         return self.problem
 
     async def agree(self) -> None:
         """Measure again every second until the clocks agree."""
         while await self.settle() is not None:
             await asyncio.sleep(AGAIN)
-            await self._look()
+            await self._measure()
 
     async def disagree(self) -> None:
         """Measure periodically until the clocks disagree."""
@@ -106,32 +104,32 @@ class ClockDifference:
         while await self.settle() is None:
             await asyncio.sleep(AGAIN)
             if self._elapsed() >= due:
-                await self._look()
+                await self._measure()
                 due = self._elapsed() + EVERY
 
-    async def _look(self) -> None:
-        """Measure. Without an answer keep the last result, adjusted by how far our clock was set."""
+    async def _measure(self) -> None:
+        """Measure. Without an answer keep the last result; `ahead` adjusts it by how far our clock was set."""
         begun = self._elapsed()
         try:
-            told = await self._ask()
+            broker_time = await self._ask()
         except SealbusError as error:
-            _log.warning("the broker's time is not known: %s", error.code)
+            _logger.warning("the broker's time is not known: %s", error.code)
             return
-        trip, beside = int((self._elapsed() - begun) * SECOND), self._beside()
-        if told and trip <= TRIP:
+        trip, beside = int((self._elapsed() - begun) * SECOND), self._offset()
+        if broker_time and trip <= TRIP:
             ours = int(begun * SECOND) + trip // 2 + beside
-            self._measured = ours - told, trip // 2, beside
+            self._measured = ours - broker_time, trip // 2, beside
             if self.problem is None:
                 self._agreed = beside
-            self._say()
+            self._report()
 
-    def _say(self) -> None:
+    def _report(self) -> None:
         problem = self.problem
-        if (said := problem.detail if problem is not None else "") and not self._said:
-            _log.error("%s: nothing is decided until the clocks are synchronized (NTP)", said)
-        elif self._said and not said:
-            _log.warning("this host's clock and the broker's agree again")
-        self._said = said
+        if (detail := problem.detail if problem is not None else "") and not self._reported:
+            _logger.error("%s: nothing is decided until the clocks are synchronized (NTP)", detail)
+        elif self._reported and not detail:
+            _logger.warning("this host's clock and the broker's agree again")
+        self._reported = detail
 
-    def _beside(self) -> int:
+    def _offset(self) -> int:
         return self._clock() - int(self._elapsed() * SECOND)

@@ -1,13 +1,13 @@
-"""The pull consumer: batches from one durable consumer, straight from the read loop, settled in one write.
+"""The pull consumer: yields batches from one durable consumer, straight from the read loop, and settles them in one write.
 
 ::
 
     server --deliveries--> pull requests (two, overlapping) --> buffer (bounded) --> batches()
     ack, retry, term, working --> one write on the current link
 
-    Nothing runs in the background: the read loop fills and renews pull requests, and everything else is done while a caller
-    waits in `batches()`. A link that is being replaced keeps its pull requests until they have ended, while the new link
-    already makes its own.
+Nothing runs in the background: the read loop fills and renews pull requests, and everything else happens while a caller
+waits in `batches()`. A link that is being replaced keeps its pull requests until they have ended, while the new link already
+makes its own.
 """
 
 from __future__ import annotations
@@ -30,12 +30,10 @@ from sealbus.bus.ports import ConsumerLoad, Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.freshness import StreamArrival
 
-__all__ = ["NatsPull"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 FRESH = 0.9
-"""Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to redeliver it."""
+"""Share of `ack_wait` after which a delivery that waits here is dropped, because the server is about to redeliver it."""
 
 FLUSH_SECONDS = 5.0
 
@@ -75,14 +73,14 @@ class NatsPull:
 
     @property
     def unsettled(self) -> int:
-        """How many deliveries are not settled, whether handed out or waiting to be."""
+        """How many deliveries are not settled, whether yielded or waiting."""
         return len(self._acks)
 
     async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
-        """Yield what has arrived (`Pull.batches`) until the connection is closed.
+        """Yield the deliveries that have arrived (`Pull.batches`) until the connection is closed.
 
-        Raises `ConfigurationError` if the stream or consumer is not as required at the start, `BusUnavailable` if the server
-        does not permit our inbox. All other failures are waited out.
+        Raises `ConfigurationError` if the stream or consumer is not as required at the start, and `BusUnavailable` if the
+        server does not permit our inbox. After all other failures it waits and tries again.
         """
         self._open = True
         try:
@@ -104,7 +102,7 @@ class NatsPull:
             self._close()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge for good, once, with everything settled in this turn; later if there is no connection now."""
+        """Acknowledge finally, once, in one write with all deliveries settled in this turn; without a connection, later."""
         self._acks.settle([delivery.token for delivery in deliveries], "+ACK")
 
     def retry(self, delivery: Delivery, delay: float) -> None:
@@ -121,9 +119,9 @@ class NatsPull:
         self._acks.touch(delivery.token)
 
     async def load(self) -> ConsumerLoad:
-        """Return what the consumer holds apart from what is open here.
+        """Return what the consumer holds, without the deliveries that are open here.
 
-        Where another version has lowered its bound, that is raised again. Raises `BusUnavailable`.
+        If another version has lowered the consumer's bound, it is raised again. Raises `BusUnavailable`.
         """
         load = await consumer_load(self._connection.jetstream, self._spec.stream, self._spec.name)
         if load.most < self._most:
@@ -131,7 +129,7 @@ class NatsPull:
         return load._replace(unsettled=max(0, load.unsettled - len(self._acks)))
 
     def enter(self, link: Link) -> None:
-        """Open pull requests on `link`, which are made once the consumer was checked."""
+        """Open pull requests on `link`; they are sent once the consumer was checked."""
         self._pulls.open(link)
         self._links.append(link)
         self._pulls.asking = False
@@ -173,14 +171,14 @@ class NatsPull:
         self._pulls.ask()
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        found = self._ack_subjects.parse(reply)
-        if found is None:
+        ack = self._ack_subjects.parse(reply)
+        if ack is None:
             self._count("stray")
             return
         token = reply.decode()
         text = subject.decode("ascii", "backslashreplace")
-        delivered, sequence, _, stored, _ = found
-        # By place: naming each costs as much as all the rest.
+        delivered, sequence, _, stored, _ = ack
+        # Positional arguments: keywords would cost as much as the rest.
         arrival = StreamArrival(text, block, self._spec.stream, sequence, stored, self._created, delivered)
         delivery = Delivery(text, payload, block, arrival, token)
         self._acks.add(token, sequence)
@@ -207,7 +205,7 @@ class NatsPull:
         self._failures += 1
         pause = self._connection.options.backoff.interval(self._failures, random.random())  # noqa: S311  # no secret
         self._pause_until = self._loop.time() + pause
-        _log.warning("consumer %s of %s: %s", self._spec.name, self._spec.stream, reason)
+        _logger.warning("consumer %s of %s: %s", self._spec.name, self._spec.stream, reason)
 
     def _refuse(self, text: str) -> None:
         self._refused = text
@@ -217,7 +215,7 @@ class NatsPull:
         self._connection.counters.add("sealbus_bus_dropped_total", 1, reason=reason)
 
     def _look_again(self) -> float:
-        """Return when to look again if nothing arrives: a request may be forgotten, or a pause over."""
+        """Return when to look again if nothing arrives: by then a request may be forgotten, or a pause over."""
         now = self._loop.time()
         if self._pulls.replace_silent(now):
             self._count("silent")
@@ -229,7 +227,7 @@ class NatsPull:
         return min(times, default=now + 60.0)
 
     async def _verify(self) -> None:
-        """Check that stream and consumer are as required, at the start and on every new link."""
+        """Check at the start and on every new link that stream and consumer are as required."""
         link = self._links[-1] if self._links else None
         if link is None or self._verified is link or self._loop.time() < self._pause_until:
             return
@@ -251,7 +249,7 @@ class NatsPull:
         self._failures = 0
 
     def _close(self) -> None:
-        """Return what was not handed out, and what still arrives, so that another replica gets it at once."""
+        """Return the waiting deliveries, and those that still arrive, so that another replica gets them at once."""
         self._open = False
         unread = [delivery.token for _, delivery in self._buffer]
         self._buffer.clear()

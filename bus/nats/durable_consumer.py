@@ -1,7 +1,7 @@
-"""Durable consumers: what a process needs of one, and how it is made and kept so by versions that share it.
+"""Durable consumers: what a process needs of a consumer, and how versions of an agent create and share one.
 
 Two versions of an agent run side by side during an upgrade, and each binds the same consumers whenever it connects. So
-binding takes nothing away that the other needs: pending deliveries, or subjects that it listens to.
+binding takes nothing away that the other version needs: neither pending deliveries nor subjects that it listens to.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["Bound", "DurableSpec", "bind", "consumer_load"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
@@ -35,18 +33,18 @@ UNBOUNDED: Final = 1 << 31
 LISTENED: Final = "sealbus-listened"
 """Metadata of a shared consumer: when each of its subjects was last listened to."""
 LISTENED_SECONDS: Final = 86_700
-"""Seconds for which a subject that no version has bound stays in the filter: as long as EVENTS keeps an event."""
+"""Seconds for which a subject stays in the filter after a version last bound it: as long as EVENTS keeps an event."""
 NOTED_SECONDS: Final = 3_600
-"""Seconds after which that time is written anew: a version that runs binds as often as its certificate is renewed."""
+"""Seconds after which that time is written again. A running version binds as often as its certificate is renewed."""
 METADATA_BYTES: Final = 65_536
-"""Bytes of all these times; nats-server allows 128 KiB of metadata. Beyond, a version listens to its own subjects alone."""
+"""Most bytes of these times; nats-server allows 128 KiB of metadata. Beyond, a version listens to its own subjects only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurableSpec:
     """A durable pull consumer as this program needs it. `ack_wait` is in seconds; `start` is used only at creation.
 
-    `max_ack_pending` is the least that the consumer allows: see `bind`.
+    `max_ack_pending` is the least number that the consumer must allow; see `bind`.
     """
 
     stream: str
@@ -56,7 +54,7 @@ class DurableSpec:
     max_ack_pending: int
     start: int = 0
     shared: bool = False
-    """Whether other versions may listen to further subjects through this consumer, which then keep their place in it."""
+    """Whether other versions may listen to further subjects through this consumer; binding then keeps these subjects."""
 
     def __post_init__(self) -> None:
         for text in (self.stream, self.name):
@@ -70,7 +68,7 @@ class DurableSpec:
             raise ConfigurationError(f"consumer {self.name}: ack_wait is at least 0.1 s, max_ack_pending at least 1")
 
     def config(self) -> dict[str, object]:
-        """Return the configuration as the API wants it."""
+        """Return the configuration as the API expects it."""
         config: dict[str, object] = {
             "name": self.name,
             "durable_name": self.name,
@@ -98,11 +96,11 @@ class Bound:
 async def bind(request: Request, spec: DurableSpec) -> Bound:
     """Make sure that the durable consumer of `spec` exists, creating or updating it.
 
-    Another version of the agent may have bound it otherwise. `max_ack_pending` is only raised: lowered below what is put
-    off, the consumer would deliver nothing new. Where the server allows fewer, it is halved until the server agrees. The
-    subjects of a `shared` consumer to which another version listened within `LISTENED_SECONDS` stay in its filter: what no
-    filter takes is skipped for good. Raises `ConfigurationError` if a consumer of that name exists and cannot be updated;
-    `BusUnavailable`.
+    Another version of the agent may have bound it with other settings. `max_ack_pending` is only raised: if it were lower
+    than the number of deferred deliveries, the consumer would deliver nothing new. If the server allows fewer, it is halved
+    until the server agrees. In a `shared` consumer, subjects to which another version listened within `LISTENED_SECONDS`
+    stay in the filter, because a consumer skips messages outside its filter forever. Raises `ConfigurationError` if a
+    consumer of that name exists and cannot be updated; `BusUnavailable`.
     """
     try:
         info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
@@ -116,52 +114,52 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
                 raise
             # Another replica was quicker.
             info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
-    found = info.get("config")
-    if not isinstance(found, dict):
+    config = info.get("config")
+    if not isinstance(config, dict):
         raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the server's answer is malformed")
     wanted = spec.config()
     fixed = ("ack_policy", "replay_policy")
-    if found.get("deliver_subject") or any(found.get(key) != wanted[key] for key in fixed):
+    if config.get("deliver_subject") or any(config.get(key) != wanted[key] for key in fixed):
         raise ConfigurationError(
             f"consumer {spec.name} of {spec.stream} is not a pull consumer with explicit acknowledgement: delete it"
         )
-    least, listened = _most(found), _Listened.of(found, spec)
+    least, listened = _most(config), _Listened.of(config, spec)
     changing = ("ack_wait", "max_deliver")
-    changed = any(found.get(key) != wanted[key] for key in changing) or filters_of(found) != set(listened.subjects)
+    changed = any(config.get(key) != wanted[key] for key in changing) or filters_of(config) != set(listened.subjects)
     if changed or listened.old or least < spec.max_ack_pending:
-        kept = {key: found[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in found}
-        bound = _bound(await _create(request, spec, "update", kept, listened=listened, least=least))
+        start = {key: config[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in config}
+        bound = _bound(await _create(request, spec, "update", start, listened=listened, least=least))
         if changed or bound.load.most > least:
-            _log.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
+            _logger.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
         return bound
     return _bound(info)
 
 
 @dataclass(frozen=True, slots=True)
 class _Listened:
-    """The subjects of a consumer, and when a version last bound it that listens to each (seconds since the Unix epoch).
+    """The subjects of a consumer, and for each when a version that listens to it last bound (seconds since the Unix epoch).
 
-    The server keeps the times in the consumer's metadata. They decide nothing but what is delivered.
+    The server keeps the times in the consumer's metadata. They only decide what is delivered.
     """
 
     subjects: tuple[str, ...]
     times: Mapping[str, int]
     old: bool = False
-    """Whether a time is so old that it is to be written anew."""
+    """Whether a time is so old that it must be written again."""
 
     @classmethod
-    def of(cls, found: Mapping[str, object], spec: DurableSpec) -> _Listened:
-        """Return what a consumer of the configuration `found` is to listen to; with no configuration, a new one."""
+    def of(cls, config: Mapping[str, object], spec: DurableSpec) -> _Listened:
+        """Return the subjects for a consumer that has the configuration `config`, which is empty for a new consumer."""
         now = int(time.time())
         times = dict.fromkeys(spec.subjects, now) if spec.shared else {}
         if not spec.shared:
             return cls(spec.subjects, times)
-        noted = _noted(found)
+        noted = _noted(config)
         others = {
             subject: min(now, noted.get(subject, now))
-            for subject in sorted(filters_of(found) - set(spec.subjects))
+            for subject in sorted(filters_of(config) - set(spec.subjects))
             # The server refuses filters that overlap.
-            if not any(matches(one, subject) or matches(subject, one) for one in spec.subjects)
+            if not any(matches(own, subject) or matches(subject, own) for own in spec.subjects)
         }
         others = {subject: since for subject, since in others.items() if now - since < LISTENED_SECONDS}
         if len(json.dumps(times | others)) > METADATA_BYTES:
@@ -170,16 +168,16 @@ class _Listened:
         return cls((*spec.subjects, *others), times | others, old)
 
     def config(self) -> dict[str, object]:
-        """Return the part of a consumer's configuration that says this."""
+        """Return the part of a consumer's configuration with subjects and times."""
         return {
             **filter_config(self.subjects),
             **({"metadata": {LISTENED: json.dumps(self.times)}} if self.times else {}),
         }
 
 
-def _noted(found: Mapping[str, object]) -> dict[str, int]:
-    """Return the times in a consumer's metadata; empty where there are none, or anything else stands there."""
-    metadata = found.get("metadata")
+def _noted(config: Mapping[str, object]) -> dict[str, int]:
+    """Return the times in a consumer's metadata; empty if there are none, or they are malformed."""
+    metadata = config.get("metadata")
     text = metadata.get(LISTENED) if isinstance(metadata, dict) else None
     try:
         times = json.loads(text) if isinstance(text, str) else {}
@@ -192,7 +190,7 @@ async def _create(
     request: Request,
     spec: DurableSpec,
     action: str,
-    kept: Mapping[str, object] | None = None,
+    start: Mapping[str, object] | None = None,
     *,
     listened: _Listened | None = None,
     least: int = 1,
@@ -202,7 +200,7 @@ async def _create(
     subject = f"CONSUMER.CREATE.{spec.stream}.{spec.name}{filter_suffix(listened.subjects)}"
     most = max(spec.max_ack_pending, least)
     while True:
-        config = spec.config() | dict(kept or {}) | {"max_ack_pending": most if most < UNBOUNDED else -1}
+        config = spec.config() | dict(start or {}) | {"max_ack_pending": most if most < UNBOUNDED else -1}
         config = {key: value for key, value in config.items() if not key.startswith("filter_")} | listened.config()
         try:
             info = await api(request, subject, {"stream_name": spec.stream, "config": config, "action": action})
@@ -212,7 +210,7 @@ async def _create(
             most = max(most // 2, least)
             continue
         if most < spec.max_ack_pending:
-            _log.warning(
+            _logger.warning(
                 "consumer %s of %s: the server allows %d pending deliveries, not %d",
                 spec.name,
                 spec.stream,

@@ -1,7 +1,7 @@
-"""Publishing to streams in bulk: many frames in one write, every PubAck through one inbox, one wait for all of them.
+"""Publishes to streams in bulk: many frames in one write, all PubAcks through one inbox, and one wait for all of them.
 
-nats-py's own publish costs a future, an inbox subject and a task switch per message, and its asynchronous form leaks
-futures when the server dies. Here a batch has one future, and a lost link fails the answers that it owed.
+nats-py's publish costs a future, an inbox subject and a task switch per message, and its asynchronous form leaks futures when
+the server dies. Here a batch has one event to wait for, and a lost link fails its outstanding answers.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import NotAcknowledged, Outgoing, PubAck, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["BulkPublisher"]
-
 IN_FLIGHT = 4_096
-"""Messages that may wait for their PubAcks at a time. This window matters more for speed than anything else."""
+"""Messages that may wait for their PubAcks at a time. No other bound matters as much for speed."""
 
 IN_FLIGHT_BYTES = 16_777_216
 """Payload bytes in flight; half of what may wait for the network on a link."""
@@ -30,7 +28,7 @@ BATCH = 1_024
 """Messages that are written and awaited together."""
 
 TOO_LARGE = 10_054
-"""JetStream's error code for a message that is too large; the server itself would close the connection instead."""
+"""JetStream's error code for a message that is too large; the server would close the connection instead."""
 
 _Answer = PubAck | BusUnavailable
 
@@ -46,7 +44,7 @@ class _Batch:
         self.done = asyncio.Event()
 
     def write(self, link: Link) -> None:
-        """Write all messages that the server would accept; fail those that are too large at once."""
+        """Write all messages that the server accepts; fail messages that are too large."""
         parts: list[bytes] = []
         inbox = link.replies.inbox
         fresh = tokens(len(self._messages))
@@ -135,7 +133,7 @@ class BulkPublisher:
             self._room.set()
 
     async def _admit(self, count: int, size: int, until: float) -> bool:
-        """Wait for room, in turn; return whether there was any before `until`."""
+        """Wait in turn for room; return whether there was room before `until`."""
         if self._turn.locked() or not self._has_room(count, size):
             try:
                 async with asyncio.timeout_at(until), self._turn:
@@ -149,13 +147,13 @@ class BulkPublisher:
         return True
 
     def _has_room(self, count: int, size: int) -> bool:
-        """Return whether so much may be in flight beside what is; something always may."""
+        """Return whether a batch fits into the window; any batch fits if none is in flight."""
         within = self._in_flight + count <= IN_FLIGHT and self._bytes + size <= IN_FLIGHT_BYTES
         return within or not self._in_flight
 
 
 def _batches(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
-    """Split `messages` into runs of at most `BATCH`, and at most `IN_FLIGHT_BYTES` unless one alone is larger."""
+    """Split `messages` into runs of at most `BATCH` and `IN_FLIGHT_BYTES`; a larger message is a run of its own."""
     start = 0
     size = 0
     for place, message in enumerate(messages):
@@ -175,11 +173,13 @@ def _parsed(subject: str, block: bytes, payload: bytes) -> _Answer:
     if status:
         return BusUnavailable(f"{subject}: {status} {text}")
     try:
-        found = json.loads(payload)
-        if "error" in found:
-            refusal = found["error"]
+        answer = json.loads(payload)
+        if "error" in answer:
+            refusal = answer["error"]
             code = int(refusal.get("err_code", 0))
             return StreamRefused(f"{subject}: {refusal.get('description', 'refused')} ({code})", code)
-        return PubAck(stream=str(found["stream"]), sequence=int(found["seq"]), duplicate=found.get("duplicate") is True)
+        return PubAck(
+            stream=str(answer["stream"]), sequence=int(answer["seq"]), duplicate=answer.get("duplicate") is True
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         return BusUnavailable(f"{subject}: the acknowledgement is malformed")

@@ -1,12 +1,12 @@
-"""The pull requests of one consumer: how many at a time, on which link, and what happens if the server forgets one.
+"""The pull requests of one consumer: how many at a time, on which link, and what happens if the server forgets a request.
 
-Deliveries come under their own subject, with nothing that names the request, so each request has its own inbox.
-JetStream reports the end of a request as a status, on that inbox.
+Deliveries come under their own subject and do not name the request, so each request has its own inbox. JetStream reports the
+end of a request as a status on that inbox.
 
 Between two accounts (`agents/dev/nats/accounts`) nats-server takes a message without header and payload for the last answer
-to a request: what it sends to that request afterwards reaches nobody, and is redelivered only after `ack_wait`. Anybody who
-may store a message can store such a one, but none of ours is empty. So a request that brought one counts as over, and for
-`CAREFUL` seconds there are many requests for one message each, of which the server can cut nothing off.
+to a request. Its later messages for that request are lost, and redelivered only after `ack_wait`. Our messages are never
+empty, but any agent that may store a message can store an empty one. So a request that brought an empty message counts as
+over. For `CAREFUL` seconds after it, each request is for one message, so that the server can cut nothing off.
 """
 
 from __future__ import annotations
@@ -22,43 +22,41 @@ from sealbus.bus.nats.connection.frames import status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["Care", "OpenPull", "PullRequest", "PullRequests"]
-
 PULLS = 2
-"""Pull requests at a time per link: while one is drained, the next is already being filled."""
+"""Pull requests at a time per link: while one is drained, the server already fills the next."""
 
 ROOM = 3
-"""Batches that may be buffered or requested; beyond that nothing is requested until some were taken."""
+"""Batches that may be buffered or requested. With more, the next request waits until the caller has taken some."""
 
 CAREFUL = 600.0
-"""Seconds after an empty message in which each request is for one message: so long, that one costs a batch delayed."""
+"""Seconds after an empty message in which each request is for one message: one batch at most is delayed in that time."""
 
 SINGLES = 16
-"""Requests for one message at a time per link; the server takes 512 requests for a consumer, from all its replicas."""
+"""Requests for one message at a time per link. The server takes 512 requests per consumer, from all replicas together."""
 
 
 class Care:
-    """Whether requests are for one message each, until `CAREFUL` seconds after the last empty message."""
+    """Tells whether requests must be for one message each: until `CAREFUL` seconds after the last empty message."""
 
     def __init__(self) -> None:
         self._until = 0.0
 
-    def take(self) -> None:
+    def note_empty_message(self) -> None:
         """Note an empty message."""
         self._until = asyncio.get_running_loop().time() + CAREFUL
 
     @property
-    def taken(self) -> bool:
-        """Whether there was one lately."""
+    def needed(self) -> bool:
+        """Whether there was an empty message within `CAREFUL` seconds."""
         return self._until > 0.0 and asyncio.get_running_loop().time() < self._until
 
 
 class PullRequests:
-    """Two pull requests on each open link, or `SINGLES` where care was taken; only those of the newest link are renewed.
+    """Two pull requests on each open link, or `SINGLES` while care is needed; only those of the newest link are renewed.
 
     `deliver` gets the subject, reply subject, raw header block and payload of each message; `ended` the status and text of
-    each request that is over; `refused` the server's text if it does not permit an inbox. `waiting()` is how many messages
-    were delivered but not taken. `care` may be shared by what reads the same stream one after the other.
+    each request that is over; `refused` the server's text if it does not permit an inbox. `waiting()` returns how many
+    messages were delivered but not taken. Successive readers of one stream may share `care`.
     """
 
     def __init__(
@@ -91,17 +89,17 @@ class PullRequests:
     def open(self, link: Link, number: int = PULLS) -> None:
         """Open `number` pull requests on `link`, which is now the newest. Raises `BusUnavailable`."""
         self._number = number
-        self._careful = self._care.taken
+        self._careful = self._care.needed
         self._pulls += [self._pull(link) for _ in range(SINGLES if self._careful else number)]
 
     def close(self, link: Link) -> None:
-        """Close those on `link`; messages sent to them already may still be delivered while the link lives."""
+        """Close the requests on `link`; messages that were already sent may still be delivered while the link lives."""
         for pull in self._on(link):
             self._remove(pull)
         self._ended.set()
 
     async def finish(self, link: Link, seconds: float) -> None:
-        """Wait until the requests on `link` have ended by themselves, then close them. Raises `BusUnavailable`."""
+        """Wait until the requests on `link` have ended, then close them. Raises `BusUnavailable`."""
         while self.busy(link):
             self._ended.clear()
             await self._ended.wait()
@@ -113,16 +111,16 @@ class PullRequests:
         return any(pull.remaining for pull in self._on(link))
 
     def ask(self) -> None:
-        """Make requests on the newest link as far as there is room; one that has brought nothing yet is enough."""
+        """Make requests on the newest link if there is room; a request that has brought no message yet is enough."""
         if not self.asking or not self._pulls:
             return
         link = self._pulls[-1].link
-        if self._care.taken is not self._careful:
+        if self._care.needed is not self._careful:
             with contextlib.suppress(BusUnavailable):
                 self.open(link, self._number)
         room = ROOM * self._request.batch
         own = self._on(link)
-        asked = sum([pull.remaining for pull in self._pulls])
+        requested = sum([pull.remaining for pull in self._pulls])
         for pull in own:
             if pull.remaining:
                 continue
@@ -130,11 +128,11 @@ class PullRequests:
                 self._remove(pull)
                 continue
             enough = not self._careful and any(other.untouched for other in own)
-            if enough or self._waiting() + asked + pull.batch > room:
+            if enough or self._waiting() + requested + pull.batch > room:
                 return
             with contextlib.suppress(BusUnavailable):
                 pull.ask(self._api)
-                asked += pull.batch
+                requested += pull.batch
 
     def silent_at(self) -> float | None:
         """Return when, by the loop's time, the first waiting request counts as forgotten; `None` if none waits."""
@@ -151,7 +149,7 @@ class PullRequests:
         return len(silent)
 
     def _pull(self, link: Link) -> OpenPull:
-        # Links with short-lived certificates are left often, and a request keeps its link until it ends.
+        # Links with short-lived certificates are replaced often, and a request keeps its link until it ends.
         request = self._request.within(link.life / 10.0)
         single = self._careful
         return OpenPull(
@@ -174,14 +172,14 @@ class PullRequests:
     def _take(self, pull: OpenPull, first: bool, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         self._deliver(subject, reply, block, payload)
         if not block and not payload:
-            self._care.take()
+            self._care.note_empty_message()
             if not pull.single and pull in self._pulls:
                 self._cut(pull)
         if first:
             self.ask()
 
     def _cut(self, pull: OpenPull) -> None:
-        """End a request that the server has cut off, which it sees by its inbox: otherwise it would still send there."""
+        """End a request that an empty message cut off; unsubscribing its inbox stops the server from sending to it."""
         if not self._careful:
             with contextlib.suppress(BusUnavailable):
                 self.open(self._pulls[-1].link, self._number)
@@ -206,7 +204,7 @@ class PullRequest:
     heartbeat: float = 2.0
 
     def within(self, seconds: float) -> PullRequest:
-        """Return the same request, waiting no longer than `seconds`, but at least one second."""
+        """Return the same request with a wait of at most `seconds`, but at least one second."""
         expires = min(self.expires, max(1.0, seconds))
         return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.4 * expires))
 
@@ -223,11 +221,11 @@ class PullRequest:
 
 
 class OpenPull:
-    """A place for one pull request on one link.
+    """A place on one link for successive pull requests.
 
-    `deliver(pull, first, subject, reply, block, payload)` is called for each message, where `first` marks the first of its
-    request; `ended(status, text)` when the request is over, with status 0 if everything requested has come. `single` marks
-    the place of a request for one message.
+    `deliver(pull, first, subject, reply, block, payload)` is called for each message; `first` marks the first of its
+    request. `ended(status, text)` is called when the request is over, with status 0 if all requested messages have come.
+    `single` marks a place for requests of one message each.
     """
 
     def __init__(
@@ -247,7 +245,7 @@ class OpenPull:
         self.remaining = 0
         """Messages that the request may still bring; 0 between requests."""
         self.untouched = False
-        """Whether a request is waiting that has brought nothing yet."""
+        """Whether a request is waiting that has brought no message yet."""
         self._body = request.encode()
         self._patience = 2.0 * request.heartbeat + 1.0
         self._deliver = deliver
@@ -267,11 +265,11 @@ class OpenPull:
 
     @property
     def silent_at(self) -> float:
-        """When, by the loop's time, the request counts as forgotten unless the server sends something."""
+        """The loop's time at which the request counts as forgotten, unless the server sends something."""
         return self._heard + self._patience
 
     def close(self) -> None:
-        """End the request. What the server has sent already is still delivered."""
+        """End the request. Messages that the server has already sent are still delivered."""
         self.remaining = 0
         if self.untouched:
             self.untouched = False

@@ -1,8 +1,8 @@
-"""Reading a stream in order, for audit and replay: nothing is skipped or repeated, through restarts and rotations.
+"""Reads a stream in order, for audit and replay, without gaps or repetitions through restarts and rotations.
 
-Each attempt is its own consumer in the server's memory, without acknowledgements. After any failure (a gap in its
-count, a lost link, a deleted consumer) a new one starts after the last sequence that was passed on. A message with a
-malformed header block is passed on like any other.
+Each attempt has its own consumer in the server's memory, without acknowledgements. After any failure (a gap in the count, a
+lost link, a deleted consumer) a new attempt starts after the last sequence that was yielded. A message with a malformed
+header block is yielded like any other.
 
 The last message of one subject is read by JetStream's direct get, which permissions can limit to a subject.
 """
@@ -27,24 +27,22 @@ from sealbus.bus.ports import Delivery, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.freshness import StreamArrival
 
-__all__ = ["last", "read", "values"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 BATCH = 500
 READY_SECONDS = 30.0
 MOVED = "moved to a new connection"
 CUT = "an empty message ended a request"
 AT_ONCE = (MOVED, CUT)
-"""Reasons to begin anew at once: nothing failed, and what is read stays current."""
+"""Reasons to begin again at once: nothing failed, and the reader stays current."""
 PASSING = (404, 408)
-"""Statuses of a request that merely ran out."""
+"""Statuses of a request that ran out without an error."""
 
 _NOT_FOUND = 404
 
 
 class _Reader:
-    """One attempt: a consumer on one link, and what it has delivered in order."""
+    """One attempt: a consumer on one link, and its deliveries in order."""
 
     def __init__(self, link: Link, stream: str, created: int, care: Care) -> None:
         self.link = link
@@ -60,7 +58,7 @@ class _Reader:
         self._buffer: deque[Delivery] = deque()
         self._pulls: PullRequests | None = None
         self._care = care
-        self._careful = care.taken
+        self._careful = care.needed
 
     async def open(
         self,
@@ -72,18 +70,18 @@ class _Reader:
         headers_only: bool = False,
         once: bool = False,
     ) -> int:
-        """Create the consumer, which starts at sequence `start`, or at the time `since` if given; return what it has.
+        """Create the consumer, from sequence `start`, or from the time `since` if given; return its message count.
 
-        Who reads `once` asks for no more than that.
+        With `once` no more messages than these are requested.
         """
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(
             connection.jetstream, self._stream, self._name, subjects, start, since, headers_only=headers_only
         )
         self._made = True
-        found = self._pending
-        if once and not found:
-            return found
+        count = self._pending
+        if once and not count:
+            return count
         self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
             PullRequest(batch=BATCH),
@@ -94,37 +92,37 @@ class _Reader:
             waiting=lambda: len(self._buffer),
             care=self._care,
         )
-        self._pulls.open(self.link, 1 if once and found <= BATCH else PULLS)
+        self._pulls.open(self.link, 1 if once and count <= BATCH else PULLS)
         self._pulls.asking = True
-        return found
+        return count
 
     @property
     def exhausted(self) -> bool:
-        """Whether everything that the consumer had was taken."""
+        """Whether all messages of the consumer were taken."""
         return not self._pending and not self._buffer
 
     @property
     def silent_at(self) -> float:
-        """When the request that has waited longest counts as forgotten."""
+        """The loop's time at which the request that has waited longest counts as forgotten."""
         silent = self._pulls.silent_at() if self._pulls is not None else None
         return asyncio.get_running_loop().time() + 1.0 if silent is None else silent
 
     def ask(self) -> None:
-        """Ask for more if there is room. The server serves requests in order, so two of them keep the order."""
+        """Request more if there is room. The server serves requests in order, so two requests keep the order."""
         if self._pulls is not None and not self.broken and self.link.alive:
             self._pulls.ask()
 
     def take(self, last: int | None) -> list[Delivery]:
-        """Return what has come, up to stream sequence `last`."""
+        """Return the deliveries that have come, up to stream sequence `last`."""
         batch = list(self._buffer)
         self._buffer.clear()
         if last is not None and batch and _sequence(batch[-1]) > last:
             self._pending = 0
-            batch = [one for one in batch if _sequence(one) <= last]
+            batch = [delivery for delivery in batch if _sequence(delivery) <= last]
         return batch
 
     def close(self) -> None:
-        """End the subscriptions and make the server delete the consumer, which it otherwise does itself a little later."""
+        """End the subscriptions, and have the server delete the consumer, which it would otherwise do a little later."""
         if self.arrived.set in self.link.watchers:
             self.link.watchers.remove(self.arrived.set)
         if self._pulls is not None:
@@ -135,14 +133,14 @@ class _Reader:
                 _delete(self.link, self._stream, self._name)
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        found = self._acks.parse(reply)
-        if self.broken or found is None:
+        ack = self._acks.parse(reply)
+        if self.broken or ack is None:
             return
         self._count += 1
-        if found.consumer_sequence != self._count:
+        if ack.consumer_sequence != self._count:
             self._break("a delivery is missing")
             return
-        self._pending = found.pending
+        self._pending = ack.pending
         text = subject.decode("ascii", "backslashreplace")
         self._buffer.append(
             Delivery(
@@ -153,8 +151,8 @@ class _Reader:
                     subject=text,
                     header_block=block,
                     stream=self._stream,
-                    sequence=found.sequence,
-                    stored=found.stored,
+                    sequence=ack.sequence,
+                    stored=ack.stored,
                     created=self._created,
                     delivery=1,
                 ),
@@ -162,12 +160,12 @@ class _Reader:
         )
         self.arrived.set()
         if not block and not payload and not self._careful:
-            # What comes after it in its request is lost. The next attempt asks for one message at a time.
+            # Later messages of the request are lost. The next attempt requests one message at a time.
             self._break(CUT)
 
     def _ended(self, status: int, text: str) -> None:
         if status in PASSING:
-            self._pending = 0  # what it had when it was created may have expired since
+            self._pending = 0  # messages that were there at creation may have expired since
         if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:
             self._break(f"{status} {text}")
         self.arrived.set()
@@ -179,7 +177,7 @@ class _Reader:
 
 def _delete(link: Link, stream: str, name: str) -> None:
     """Ask for a reader's consumer to be deleted, without waiting for the answer. Raises `BusUnavailable`."""
-    # A reply subject that nobody waits on: without one the server would not treat this as a request.
+    # The server treats only messages with a reply subject as requests; the answer is not awaited.
     nobody = link.replies.inbox + b"gone"
     link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
 
@@ -195,11 +193,11 @@ async def read(
     current: asyncio.Event | None = None,
     headers_only: bool = False,
 ) -> AsyncGenerator[Sequence[Delivery], None]:
-    """Yield what `stream` holds on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
+    """Yield the messages of `stream` on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
 
-    Without `follow` it ends after the last message that was there when it began. `current` is set once all that was there
-    was passed on, and cleared while the server cannot be reached, or is silent for longer than its heartbeats allow (5 s).
-    Raises `ConfigurationError` if there is no such stream or, after an interruption, a different one of that name;
+    Without `follow` it ends after the last message that was there when it began. `current` is set once all existing messages
+    were yielded, and cleared while the server cannot be reached, or is silent for longer than its heartbeats allow (5 s).
+    Raises `ConfigurationError` if there is no such stream or, after an interruption, a different stream of that name;
     `BusUnavailable` without a connection for 30 s.
     """
     for subject in subjects:
@@ -209,7 +207,7 @@ async def read(
     failures = 0
     care = Care()
     while True:
-        # Where there is a new link, reading goes on at once: it stays current.
+        # With a new link, reading continues at once and stays current.
         if current is not None and not connection.connected:
             current.clear()
         link = await connection.ready(READY_SECONDS)
@@ -234,7 +232,7 @@ async def read(
             continue
         if reader.broken != CUT:
             failures += 1
-            _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
+            _logger.warning("reading %s: %s; continuing at %d", stream, reader.broken, position)
             await asyncio.sleep(connection.options.backoff.interval(failures, random.random()))  # noqa: S311  # no secret
         if (await _again(connection, stream)).created != first.created:
             raise ConfigurationError(f"stream {stream} was deleted and created again while it was read")
@@ -243,7 +241,7 @@ async def read(
 async def _batches(
     connection: Connection, reader: _Reader, last: int | None, current: asyncio.Event | None, *, once: bool = False
 ) -> AsyncGenerator[Sequence[Delivery], None]:
-    """Yield what one attempt delivers, until it is broken, has reached stream sequence `last`, or has all, to read `once`."""
+    """Yield the deliveries of one attempt until it breaks, reaches stream sequence `last`, or, with `once`, has all."""
     while True:
         reader.arrived.clear()
         reader.ask()
@@ -263,7 +261,7 @@ async def _batches(
                 async with asyncio.timeout_at(reader.silent_at):
                     await reader.arrived.wait()
             except TimeoutError:
-                # A heartbeat may have come meanwhile, which is not a delivery but extends the time.
+                # A heartbeat, which is no delivery, may have extended the time.
                 if asyncio.get_running_loop().time() >= reader.silent_at:
                     reader.broken = "the server has forgotten the request"
 
@@ -271,10 +269,10 @@ async def _batches(
 async def values(
     connection: Connection, stream: str, pattern: str, *, since: int = 0
 ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
-    """Yield what `stream` holds now on the subjects of `pattern`, in order (`Transport.values`).
+    """Yield the messages that `stream` has now on the subjects of `pattern`, in order (`Transport.values`).
 
-    It is read once, and the stream itself is not looked at: of what it yields nothing can be accepted as a message. Raises
-    `BusUnavailable` where less comes than was there, `ConfigurationError` if there is no such stream.
+    The stream is read once and not checked, so that nothing it yields can be accepted as a message. Raises `BusUnavailable`
+    if fewer messages come than were there, `ConfigurationError` if there is no such stream.
     """
     check_pattern(pattern)
     care, position = Care(), 1
@@ -284,21 +282,24 @@ async def values(
             left = await reader.open(connection, (pattern,), position, since, once=True)
             async with contextlib.aclosing(_batches(connection, reader, None, None, once=True)) as batches:
                 async for batch in batches:
-                    # What is stored from now on would keep a reader of a busy subject for ever.
+                    # Messages stored from now on would keep the reader of a busy subject forever.
                     wanted, left = batch[:left], max(0, left - len(batch))
                     position, since = _sequence(batch[-1]) + 1, 0
                     yield [
-                        (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
-                        for one in wanted
-                        if one.arrival is not None
+                        (
+                            delivery.subject,
+                            StoredValue(delivery.arrival.sequence, delivery.payload, delivery.arrival.stored),
+                        )
+                        for delivery in wanted
+                        if delivery.arrival is not None
                     ]
                     if not left:
                         return
             if not left:
                 return
             if reader.broken != CUT:
-                # Of a subject whose newest version counts, a part is no answer.
-                raise BusUnavailable(f"{stream}: {reader.broken or 'less came than was there'}")
+                # The newest version counts: a part of the messages is no answer.
+                raise BusUnavailable(f"{stream}: {reader.broken or 'fewer messages came than were there'}")
         except StreamRefused as error:
             if error.err_code == STREAM_NOT_FOUND:
                 raise no_stream(stream) from error
@@ -313,7 +314,7 @@ async def _again(connection: Connection, stream: str) -> StreamState:
         try:
             return await existing_stream(connection.jetstream, stream)
         except BusUnavailable as error:
-            _log.warning("reading %s: %s", stream, error.detail)
+            _logger.warning("reading %s: %s", stream, error.detail)
             await asyncio.sleep(connection.options.backoff.maximum_interval / 5)
 
 
@@ -334,11 +335,13 @@ async def last(connection: Connection, stream: str, subject: str, *, within: flo
     answer = await ask(link, api, b"", deadline=max(0.0, until - asyncio.get_running_loop().time()))
     block = answer.header_block
     if header_value(block, "Nats-Subject") != subject:
-        # Only now: what is stored may itself be an answer that somebody had the server store, with a status of its own.
+        # Checked after the subject: an agent can have the server store an answer, whose header block has a status too.
         status, text = status_of(block)
         if status == _NOT_FOUND:
             return None
-        raise BusUnavailable(f"{subject}: {status} {text}" if status else f"{subject}: the answer is about another")
+        raise BusUnavailable(
+            f"{subject}: {status} {text}" if status else f"{subject}: the answer is about another subject"
+        )
     sequence = header_value(block, "Nats-Sequence")
     if not sequence.isdecimal():
         raise BusUnavailable(f"{subject}: the answer has no sequence")

@@ -1,12 +1,12 @@
-"""Subscriptions on core NATS through rotations: listening, and answering requests a bounded number at a time.
+"""Subscriptions on core NATS that survive rotations: listening, and answering a bounded number of requests at a time.
 
-While a connection is replaced, both are subscribed; nothing is lost or duplicated, and each sender's order is kept. In a
-queue group the server gives each message to one of them. Without one both get it: what the older connection delivers is
-passed on, what the newer one delivers is held back, and once the older one has ended, what it did not deliver is passed
-on too.
+While a link is replaced, both links are subscribed; nothing is lost or duplicated, and each sender's order is kept. In a
+queue group the server gives each message to one link. Without a queue group both links get it: deliveries of the older link
+are yielded, and those of the newer link held back. Once the older link has ended, the held deliveries that it lacked are
+yielded.
 
-`Responder` answers requests that the broker itself makes, above all the auth callout, each on the link that it came on.
-No envelopes are involved: the account's permissions and the handler decide who may ask.
+`Responder` answers requests of the broker itself, above all the auth callout, on the link that each came on. No envelopes are
+involved: the account's permissions and the handler decide who may ask.
 """
 
 from __future__ import annotations
@@ -28,25 +28,23 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import Delivery, Outgoing
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = ["PENDING_BYTES", "Asked", "Responder", "listen"]
-
 FLUSH_SECONDS = 5.0
 
 PENDING_BYTES = 67_108_864
-"""Most payload bytes that wait for one listener, in addition to its bound on messages."""
+"""Most payload bytes that wait for one listener, beside its bound on messages."""
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 2.0
-"""Seconds to answer what has arrived when this is left: others of the group answer what comes later."""
+"""Seconds to answer earlier requests when a responder is left. Others of its group answer later requests."""
 
 
 @dataclass(slots=True)
 class _Stage:
     """One link's part of a listener, with counts by message content.
 
-    `seen` counts what it delivered while a newer link was subscribed too; `late` what an older link has delivered and this
-    one may still deliver.
+    `seen` counts messages that this link delivered while a newer link was subscribed too. `late` counts messages that an
+    older link has delivered and this link may still deliver.
     """
 
     link: Link
@@ -72,11 +70,11 @@ class _Listener:
         self.refused = ""
 
     def take(self) -> list[Delivery]:
-        """Return what is waiting, and clear it."""
+        """Return the waiting deliveries, and clear them."""
         self.arrived.clear()
         batch = list(self._waiting)
         self._waiting.clear()
-        self._bytes = sum(len(one.payload) for stage in self._stages for one in stage.held)
+        self._bytes = sum(len(delivery.payload) for stage in self._stages for delivery in stage.held)
         return batch
 
     def enter(self, link: Link) -> None:
@@ -91,11 +89,11 @@ class _Listener:
         if stage is None:
             return
         link.unsubscribe(stage.sid)
-        # What the server sent before it saw the end of the subscription arrives before the answer to the PING.
+        # Messages that the server sent before it saw the end of the subscription arrive before the answer to the PING.
         await link.flush(FLUSH_SECONDS)
         self._end(stage)
         if self._stages and self._stages[0].late:
-            # The other copies may come later than ours did, perhaps over another server.
+            # The copies of the newer link may come later, perhaps over another server.
             following = self._stages[0]
             await asyncio.sleep(self._overlap)
             await following.link.flush(FLUSH_SECONDS)
@@ -136,7 +134,7 @@ class _Listener:
         self.arrived.set()
 
     def _end(self, stage: _Stage) -> None:
-        """Remove `stage`. If it was the oldest, the next one passes on what this one had not delivered."""
+        """Remove `stage`. If it was the oldest, pass on the held deliveries of the next that this one lacked."""
         stage.link.forget(stage.sid)
         oldest = self._stages[0] is stage
         self._stages.remove(stage)
@@ -172,7 +170,7 @@ def _key(delivery: Delivery) -> int:
 async def listen(
     connection: Connection, subject: str, *, queue: str, pending: int, live: asyncio.Event | None = None
 ) -> AsyncGenerator[Sequence[Delivery], None]:
-    """Yield what arrives on `subject`, at least one message at a time, until the connection is closed.
+    """Yield the messages that arrive on `subject`, at least one at a time, until the connection is closed.
 
     `live` is set once the server has seen the subscription. If more than `pending` messages or `PENDING_BYTES` wait, the
     newest are dropped and counted. Raises `BusUnavailable` if the server does not permit the subscription,
@@ -224,10 +222,10 @@ class _Pending:
 class Responder:
     """Serves `subject` in the queue group `queue` while entered; `answer` returns the answer's payload.
 
-    `answer` may return `None` for no answer; what it raises is logged and not answered, so that the requester times out.
-    At most `concurrency` requests are answered at a time and `pending` wait; `overloaded` is called with each request
-    beyond that. On leaving it takes no new requests and answers those it has for at most two seconds. `refused` is not
-    empty once the server has refused the subscription.
+    If `answer` returns `None` there is no answer. An exception of `answer` is logged, and the requester times out. At most
+    `concurrency` requests are answered at a time and `pending` wait; `overloaded` is called for each further request. Leaving
+    takes no new requests, and answers the earlier ones for at most two seconds. `refused` is not empty once the server has
+    refused the subscription.
     """
 
     def __init__(
@@ -288,11 +286,11 @@ class Responder:
     def enter(self, link: Link) -> None:
         """Subscribe on `link`; the server gives each request to one link of the group."""
         self._links[link] = link.subscribe(
-            self._subject, partial(self._take, link), queue=self._queue, refused=self._no
+            self._subject, partial(self._take, link), queue=self._queue, refused=self._refuse
         )
 
     async def leave(self, link: Link) -> None:
-        """Unsubscribe from `link`; earlier requests are answered on it, or not at all if it ends first."""
+        """Unsubscribe from `link`; earlier requests are answered on it, unless it ends first."""
         sid = self._links.pop(link, None)
         if sid is not None:
             link.unsubscribe(sid)
@@ -304,7 +302,7 @@ class Responder:
         self._links.pop(link, None)
 
     async def _drain(self) -> None:
-        """Unsubscribe everywhere, and return once all earlier requests are answered or their time is over."""
+        """Unsubscribe everywhere, and wait until all earlier requests are answered or their time is over."""
         for link, sid in self._links.items():
             link.unsubscribe(sid)
         with contextlib.suppress(TimeoutError, BusUnavailable):
@@ -317,7 +315,7 @@ class Responder:
                 for link in tuple(self._links):
                     await link.flush(DRAIN_SECONDS)
 
-    def _no(self, text: str) -> None:
+    def _refuse(self, text: str) -> None:
         self.refused = text
 
     def _take(self, link: Link, _: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
@@ -326,8 +324,8 @@ class Responder:
         if len(self._waiting) >= self._pending:
             self._overloaded()
             return
-        asked = Asked(payload=payload, header_block=block, arrived=asyncio.get_running_loop().time())
-        self._waiting.append(_Pending(asked, reply.decode("ascii", "backslashreplace"), link))
+        request = Asked(payload=payload, header_block=block, arrived=asyncio.get_running_loop().time())
+        self._waiting.append(_Pending(request, reply.decode("ascii", "backslashreplace"), link))
         self._arrived.set()
 
     async def _work(self) -> None:
@@ -343,9 +341,10 @@ class Responder:
                     waiting.link.write(publish_frame(Outgoing(subject=waiting.reply, payload=answer)))
             except (BusUnavailable, ConfigurationError) as error:
                 # The link is gone and its requests with it, or the reply subject is invalid.
-                _log.info("%s: not answered: %s", self._subject, error.detail)
-            except Exception:  # noqa: BLE001 - one request's failure must not end the responder
-                _log.exception("%s: not answered", self._subject)
+                _logger.info("%s: not answered: %s", self._subject, error.detail)
+            except Exception:
+                # One request's failure must not end the responder.
+                _logger.exception("%s: not answered", self._subject)
             finally:
                 self._busy -= 1
                 self._idle.set()

@@ -17,13 +17,11 @@ from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull, StoredValue
 from sealbus.bus.stream_names import EVENTS
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["NatsTransport"]
-
 
 class NatsTransport:
-    """A transport over an entered `Connection`, which outlives it. Nothing here reads a payload or trusts a header.
+    """A transport over an entered `Connection`, which outlives it. It reads no payload and trusts no header.
 
-    In addition to the port's errors, subjects and headers that NATS would not carry unchanged raise `ConfigurationError`.
+    Beside the port's errors, subjects and headers that NATS would not carry unchanged raise `ConfigurationError`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -49,7 +47,7 @@ class NatsTransport:
     def listen(
         self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
     ) -> AsyncGenerator[Sequence[Delivery], None]:
-        """Subscribe on core NATS and yield what is waiting (`sealbus.bus.nats.subscription.listen`)."""
+        """Subscribe on core NATS and yield the waiting messages (`sealbus.bus.nats.subscription.listen`)."""
         return listen(self._connection, subject, queue=queue, pending=pending, live=live)
 
     def pull(
@@ -92,7 +90,7 @@ class NatsTransport:
     def values(
         self, stream: str, pattern: str, *, since: int = 0
     ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
-        """Read once what a stream holds (`sealbus.bus.nats.reader.values`)."""
+        """Read the messages of a stream once (`sealbus.bus.nats.reader.values`)."""
         return values(self._connection, stream, pattern, since=since)
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:

@@ -1,4 +1,4 @@
-"""The cancellation of one message's work: how its handler is stopped, and how it holds that back."""
+"""The cancellation of one message's work: how its handler is stopped, and how it shields itself from that."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from sealbus.bus.routing.timers import Deadline
 from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Canceled", "Cancellation"]
-
 
 @dataclass(frozen=True, slots=True)
 class Canceled:
-    """Who canceled work, and why; the reason may be empty."""
+    """The canceller of work, and its reason, which may be empty."""
 
     by: SpiffeId
     reason: str
 
 
 class Cancellation:
-    """Whether the work of one message is to stop, and how far its handler is with that. Owned by one attempt at a time.
+    """Stops the work of one message, unless its handler shields itself. Owned by one attempt at a time.
 
     ::
 
@@ -34,18 +32,18 @@ class Cancellation:
 
     def __init__(self) -> None:
         self.canceled: Canceled | None = None
-        """Who canceled it, once somebody has."""
+        """The cancellation, once it was requested."""
         self._deadline: Deadline | None = None
         self._shields = 0
         self._interrupted = False
 
     @property
     def shielded(self) -> bool:
-        """Whether the code that asks is in a block that holds cancellation back, or in a task that was begun in one."""
+        """Whether the running code is in a block that holds cancellation back, or in a task that began in such a block."""
         return self._shields > 0 and _IN_SHIELD.get() is self
 
     def request(self, canceled: Canceled) -> None:
-        """Stop the work, as far as it runs; only the first request counts."""
+        """Stop the work if it runs; only the first request counts."""
         if self.canceled is None:
             self.canceled = canceled
             self._interrupt()
@@ -57,25 +55,25 @@ class Cancellation:
         self._deadline = deadline
 
     def end(self) -> None:
-        """End the attempt: whatever comes now comes too late to stop it."""
+        """End the attempt: a later request does not stop it."""
         self._deadline = None
 
     def check(self) -> None:
-        """Raise `HandlingError` `canceled` if the work is to stop and no shield holds that back."""
+        """Raise `HandlingError` `canceled` if the work must stop and no shield holds that back."""
         if self.canceled is not None and not self.shielded:
             raise HandlingError(Code.CANCELED, "this work was canceled")
 
     def enter_shield(self) -> Token[Cancellation | None]:
-        """Hold cancellation back until `leave_shield` gets what is returned; blocks may be nested, and in several tasks."""
+        """Hold cancellation back until `leave_shield` gets the token; blocks may be nested, and run in several tasks."""
         self._shields += 1
         return _IN_SHIELD.set(self)
 
     def leave_shield(self, entered: Token[Cancellation | None]) -> None:
-        """Stop holding it back: what came meanwhile cancels the handler at its next wait, if it goes on until then."""
+        """Stop holding cancellation back: an earlier request cancels the handler at its next wait, if it has one."""
         _IN_SHIELD.reset(entered)
         self._shields -= 1
         if not self._shields and self.canceled is not None and not self._interrupted:
-            # From outside of the task: one that cancels itself is cancelled at its next wait, wherever that is by then.
+            # Not from the task itself, which would then be cancelled at its next wait, wherever that is.
             asyncio.get_running_loop().call_soon(self._interrupt)
 
     def _interrupt(self) -> None:
@@ -85,4 +83,4 @@ class Cancellation:
 
 
 _IN_SHIELD: ContextVar[Cancellation | None] = ContextVar("in_shield", default=None)
-"""Whose shield the running code is in: tasks that a handler runs beside one another are not in each other's."""
+"""The cancellation whose shield the running code is in. Concurrent tasks of a handler are not in each other's shields."""

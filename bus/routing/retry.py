@@ -1,7 +1,7 @@
-"""Retry policies, and how a handler itself asks for a retry: exponential backoff with jitter per handler, pure.
+"""Retry policies per handler, and the exceptions by which a handler ends an attempt. Pure.
 
-An attempt is a delivery whose handler ran. The broker counts the deliveries, which survives a restart of the worker; those
-that this process put off before the handler ran are taken off (`bus.work.places`).
+An attempt is a delivery whose handler ran. The broker counts the deliveries, so that the count survives a restart of the
+worker. Deliveries that this process deferred before the handler ran do not count (`bus.work.places`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import CODE_FORM, Code, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["KEY_AWAITED", "UNTIL_EXPIRY", "VERB_AWAITED", "Refused", "Reject", "Retry", "RetryPolicy", "leaves"]
-
 _OURS: Final = frozenset(str(code) for code in Code)
 
 
 class Retry(Exception):
-    """Raise it in a handler to have its task or event tried again `after` so many seconds, in place of the policy's interval.
+    """Raise it in a handler to retry its task or event `after` so many seconds, in place of the policy's interval.
 
-    It ends an attempt like any failure, and counts as one: the policy's `maximum_attempts`, the handler's `total_timeout`
-    and the message's own end hold. The requester of a task is told `working` with `note`. A call is never tried again.
-    Raises `ValueError` for seconds that no message lives for, or what no note can be.
+    It ends and counts as an attempt like any failure: the policy's `maximum_attempts`, the handler's `total_timeout` and the
+    message's end hold. The requester of a task gets the status `working` with `note`. A call is never retried. Raises
+    `ValueError` for more seconds than a message may live, and for an invalid note.
     """
 
     def __init__(self, *, after: float, note: str = "") -> None:
@@ -38,10 +36,10 @@ class Retry(Exception):
 
 
 class Reject(Exception):
-    """Raised in a handler to end its message for good: no retry, no dead letter.
+    """Raise it in a handler to end its message without retry or dead letter.
 
-    A task has `failed` with `code`, the handler's own, and `note`; the requester of the task or call gets `RemoteError` with
-    both. Codes of sealbus keep their meaning and are refused. Raises `ValueError` for an invalid code.
+    A task is then `failed` with the handler's `code` and `note`; the requester of the task or call gets `RemoteError` with
+    both. Raises `ValueError` for an invalid code, and for codes of sealbus, which keep their meaning.
     """
 
     def __init__(self, code: str, *, note: str = "") -> None:
@@ -55,7 +53,7 @@ class Reject(Exception):
 
 
 class Refused(Reject):
-    """A `Reject` with a code of sealbus, by which an endpoint of its own refuses what it is told; no handler raises it."""
+    """A `Reject` with a code of sealbus, which an endpoint of sealbus raises to refuse a message; no handler raises it."""
 
     def __init__(self, code: Code, *, note: str = "") -> None:
         Exception.__init__(self, code)
@@ -67,9 +65,9 @@ class Refused(Reject):
 class RetryPolicy(Backoff):
     """How often and at what intervals one handler is attempted, with Temporal's parameters.
 
-    `initial_interval` and `maximum_interval` are seconds; up to the share `jitter` of each wait is taken off at random.
-    `maximum_attempts` includes the first; None is as many as the message's life allows. `non_retryable` are types of
-    exceptions and codes (of `RemoteError`, or `handler_timeout` and the like) that are not retried. Raises `ValueError` for
+    `initial_interval` and `maximum_interval` are seconds. Each wait is shortened at random, by the share `jitter` at most.
+    `maximum_attempts` includes the first attempt; None allows as many as the message's life does. `non_retryable` has types
+    of exceptions, and codes (of `RemoteError`, or such as `handler_timeout`), that are not retried. Raises `ValueError` for
     an invalid policy.
     """
 
@@ -92,20 +90,20 @@ class RetryPolicy(Backoff):
         return self.maximum_attempts is not None and attempt >= self.maximum_attempts
 
     def is_retryable(self, failure: BaseException) -> bool:
-        """Return whether a failed attempt may be retried, by the failure itself and its causes.
+        """Return whether a failed attempt may be retried, by its failure and the causes.
 
-        For an exception group, one retryable error is enough.
+        One retryable error of an exception group is enough.
         """
         if self._is_named(failure):
             return False
         cause = failure.__cause__
-        return cause is None or not all(self._is_named(one) for one in leaves(cause))
+        return cause is None or not all(self._is_named(error) for error in leaves(cause))
 
     def delay(self, attempt: int, *, random: float, now: int, until: float, after: float | None = None) -> float | None:
-        """Return the seconds to wait after the failed `attempt` (counted from 1), or `None` if it was the last one.
+        """Return the seconds to wait after the failed `attempt` (counted from 1), or `None` if it was the last.
 
-        `random` is from [0, 1); `after` stands in place of the interval. An attempt that could only begin at or after
-        `until` (the message's `exp`, microseconds like `now`) is not granted: it would be refused as expired.
+        `random` is from [0, 1); `after` replaces the interval. There is no attempt at or after `until` (the message's
+        `exp`, in microseconds like `now`), because it would be refused as expired.
         """
         if attempt < 1:
             raise ValueError("attempts are counted from 1")
@@ -116,20 +114,22 @@ class RetryPolicy(Backoff):
 
     def _is_named(self, error: BaseException) -> bool:
         code = str(error.code) if isinstance(error, SealbusError) else None
-        return any(code == one if isinstance(one, str) else isinstance(error, one) for one in self.non_retryable)
+        return any(
+            code == entry if isinstance(entry, str) else isinstance(error, entry) for entry in self.non_retryable
+        )
 
 
-def _is_nameable(one: object) -> bool:
-    if isinstance(one, str):
-        return CODE_FORM.fullmatch(one) is not None
-    return isinstance(one, type) and issubclass(one, Exception)
+def _is_nameable(entry: object) -> bool:
+    if isinstance(entry, str):
+        return CODE_FORM.fullmatch(entry) is not None
+    return isinstance(entry, type) and issubclass(entry, Exception)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors of a group, or the error itself if it is not a group."""
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from leaves(one)
+        for member in error.exceptions:
+            yield from leaves(member)
     else:
         yield error
 
@@ -141,14 +141,14 @@ def _checked_note(note: str) -> str:
 
 
 UNTIL_EXPIRY = RetryPolicy(maximum_attempts=None)
-"""For failures that are not due to the message or the handler: an engine, a bundle or the audit stream is unavailable.
-Retried until `exp` (SPEC.md section 7, the codes in `errors.RETRIED_CODES`)."""
+"""For failures outside message and handler: an engine, a bundle or the audit stream is unavailable. They are retried until
+`exp` (SPEC.md section 7, the codes in `errors.RETRIED_CODES`)."""
 
 KEY_AWAITED = RetryPolicy(maximum_interval=2.0, maximum_attempts=None)
-"""For an unknown key or trust domain: the bundle lags a moment, or it never comes. Pauses stay short, so that a retry comes
-soon after the bundle has changed; `Limits.key_awaited` bounds the total time."""
+"""For an unknown key or trust domain, whose bundle may come a moment later. Pauses stay short, so that a retry comes soon
+after the bundle changes; `Limits.key_awaited` bounds the total time."""
 
 VERB_AWAITED = RetryPolicy(initial_interval=0.02, backoff_coefficient=1.3, maximum_interval=30.0, maximum_attempts=None)
 """For a verb that another version may have: many short pauses, then long ones. With two versions every second try meets the
-right one, and the 28 tries of the first 80 s find the one replica of five that has the verb with probability 0.998. Where
-many wait, the pace of `bus.work.verb_room` makes the pauses longer."""
+right version. If one replica of five has the verb, the 28 tries of the first 80 s find it with probability 0.998. If many
+messages wait, the pace of `bus.work.verb_room` makes the pauses longer."""

@@ -1,4 +1,4 @@
-"""Routes: a handler as the gate sees it, with a subject, an action, and the five calls that the gate makes, in order."""
+"""Routes: a handler as the gate sees it, with a subject, an action, and the calls that the gate makes, in order."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import action_of, control_subject, matches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
-
-__all__ = ["Endpoint", "Permitted", "Resumed", "Route", "RouteTable", "TaskReporter", "control_route"]
 
 
 class TaskReporter(Protocol):
@@ -46,7 +44,7 @@ class TaskReporter(Protocol):
         """Return the next status as part `number` of the result; `None` if this delivery has no numbers left."""
 
     async def store(self, status: Status | None) -> bool:
-        """Store what `numbered` returned; return whether that was acknowledged within a bounded time. Raises nothing."""
+        """Store a status of `numbered`; return whether that was acknowledged within a bounded time. Raises nothing."""
 
     async def tell(
         self,
@@ -58,7 +56,7 @@ class TaskReporter(Protocol):
         result: Content | None = None,
         by: SpiffeId | None = None,
     ) -> bool:
-        """Store the next status at once; see `numbered` and `store`."""
+        """Store the next status; see `numbered` and `store`."""
 
     async def completed(self, result: Content | None) -> bool:
         """Store the final status of a completed task; `None` stands for a handler that returned nothing."""
@@ -79,9 +77,10 @@ class ProcessingSpan(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """How a parked task goes on: by an approval, which what it sends follows from, and which its redeliveries are of.
+    """How a parked task continues: by an approval.
 
-    `approvals` are the verdicts that count, `parked` since when it waited.
+    The task's messages follow from the approval, and its redeliveries are those of the approval. `approvals` are the
+    verdicts that count. `parked` says since when the task waited, and under which policy revision.
     """
 
     approval: VerifiedMessage
@@ -90,9 +89,9 @@ class Resumed:
 
 
 class Permitted(NamedTuple):
-    """A message that was verified, allowed and recorded: the only input that a handler can get.
+    """A message that was verified, allowed and recorded: the only input of a handler.
 
-    Built only by the gate, after the audit stream acknowledged the decision. `leaf` names the decision record; `sent`
+    Only the gate builds it, after the audit stream acknowledged the decision. `leaf` names the decision record. `sent`
     collects the hashes of the messages that the handler sends, for the outcome record.
     """
 
@@ -102,12 +101,12 @@ class Permitted(NamedTuple):
     leaf: bytes
     sent: list[bytes]
     cancellation: Cancellation
-    """How its work is stopped."""
+    """Stops the handler's work."""
     obligations: tuple[Mapping[str, object], ...] = ()
     reporter: TaskReporter | None = None
     """The reporter of a task's status; absent for every other kind."""
     resumed: Resumed | None = None
-    """How it goes on, if it is a task that was parked."""
+    """How it continues, if it is a parked task."""
     span: ProcessingSpan | None = None
     """Its span, if this process makes any."""
 
@@ -116,7 +115,7 @@ class Permitted(NamedTuple):
 
     @property
     def origin(self) -> VerifiedMessage:
-        """The message that what the handler sends follows from: the approval of a task that was parked, or the message."""
+        """The message that the handler's messages follow from: the approval of a parked task, or the message itself."""
         return self.message if self.resumed is None else self.resumed.approval
 
 
@@ -133,10 +132,31 @@ class Endpoint(Protocol):
         """Do step 15: load the resource's attributes from the agent's own data, or raise `ResourceNotFound`."""
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Do step 18: handle the message. Any exception is the handler's failure."""
+        """Do step 18: handle the message. An exception is a failure of the handler."""
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
         """Return an iterator of chunks for a call that is answered in chunks, or `None` for every other route."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerOptions:
+    """How the gate and the executor treat the messages of one handler."""
+
+    retry: RetryPolicy
+    timeout: float = 30.0
+    """Seconds that one attempt of the handler may take."""
+    total_timeout: float = math.inf
+    """Seconds from when a task or event was stored that all its attempts may take together."""
+    once: bool = False
+    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
+    status: bool = True
+    """Whether progress and result are reported to a task's requester; failures always are."""
+    concurrency: int | None = None
+    """Messages that the handler may run for at a time, in one process; without it the worker's own limit alone holds."""
+    ordered: bool = False
+    """Whether the tasks of one partition are handled one after another, in one process."""
+    honours: frozenset[str] = frozenset()
+    """Types of obligations that the handler honours, in addition to our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,29 +168,15 @@ class Route:
     action: str
     endpoint: Endpoint | None
     """The code behind it; absent for approvals, which `Gate` does not hand to an executor."""
-    retry: RetryPolicy
-    timeout: float = 30.0
-    """Seconds that one attempt of the handler may take."""
-    total_timeout: float = math.inf
-    """Seconds from when a task or event was stored that all its attempts may take together."""
-    concurrency: int | None = None
-    """Messages that the handler may run for at a time, in one process; without it the worker's own limit alone holds."""
-    ordered: bool = False
-    """Whether the tasks of one partition are handled one after another, in one process."""
+    options: HandlerOptions
     resource_timeout: float = 5.0
     """Seconds that loading the resource may take."""
     loads_resource: bool = False
-    once: bool = False
-    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
-    honours: frozenset[str] = frozenset()
-    """Types of obligations that the handler honours, in addition to our own."""
-    status: bool = True
-    """Whether progress and result are reported to a task's requester; failures always are."""
     limited: bool = field(init=False)
-    """Whether `ordered` or `concurrency` limits it: most routes have neither, and their messages do not pay for it."""
+    """Whether `ordered` or `concurrency` limits it. Most routes have neither, and their messages skip that check."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
+        object.__setattr__(self, "limited", self.options.ordered or self.options.concurrency is not None)
 
     @property
     def handler(self) -> Endpoint:
@@ -180,16 +186,16 @@ class Route:
         return self.endpoint
 
 
-def control_route(endpoint: Endpoint | None, token: str, what: str, *, loads_resource: bool = True) -> Route:
-    """Return the route of what the agent with this `token` is told of work: `what` is `cancel`, `approve` or `schedule`."""
-    subject = control_subject(token, what)
+def control_route(endpoint: Endpoint | None, token: str, verb: str, *, loads_resource: bool = True) -> Route:
+    """Return the route of the control messages `verb` (`cancel`, `approve` or `schedule`) of the agent with `token`."""
+    subject = control_subject(token, verb)
     return Route(
         kind=Kind.TASK,
         subject=subject,
         action=action_of(subject, {}),
         endpoint=endpoint,
-        # It is taken in whenever that is possible, until it expires.
-        retry=RetryPolicy(maximum_attempts=None),
+        # Retried until it expires.
+        options=HandlerOptions(retry=RetryPolicy(maximum_attempts=None)),
         loads_resource=loads_resource,
     )
 
@@ -211,16 +217,16 @@ class RouteTable:
 
     def of(self, subject: str) -> Route:
         """Return the route that handles `subject`; raise `EnvelopeError` `wrong_subject` if there is none (step 3)."""
-        found = self.find(subject)
-        if found is None:
+        route = self.find(subject)
+        if route is None:
             raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
-        return found
+        return route
 
     def find(self, subject: str) -> Route | None:
         """Return the route that handles `subject`, or `None` if there is none."""
-        found = self._exact.get(subject)
-        if found is not None:
-            return found
+        exact = self._exact.get(subject)
+        if exact is not None:
+            return exact
         for route in self._patterns:
             if matches(route.subject, subject):
                 return route

@@ -1,4 +1,4 @@
-"""The stages of one message inside the gate, each its own type, so that no stage can be left out."""
+"""The stages of one message inside the gate. Each stage has its own type, so that none can be left out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from sealbus.bus.routing.routes import Resumed, Route
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.policies.decision.decision import Decision
-
-__all__ = ["Decided", "Opened"]
 
 # Named tuples, as in `bus.ports` and for the same reason.
 
@@ -23,13 +21,13 @@ class Opened(NamedTuple):
     message: VerifiedMessage
     time: int
     resumed: Resumed | None = None
-    """How it goes on, if it is a parked task that is decided on again."""
+    """How it continues, if it is a parked task that is decided on again."""
 
 
 class Decided(NamedTuple):
-    """An opened message after steps 14 to 16: the policy's decision, or the step that failed.
+    """An opened message after steps 14 to 16: the policy's decision, or the error of the step that failed.
 
-    If a step failed before there was an input document or a typed body, `input_document` is empty and `value` absent.
+    `input_document` is empty, and `value` absent, if a step failed before there was one.
     """
 
     opened: Opened
@@ -38,7 +36,7 @@ class Decided(NamedTuple):
     decision: Decision | None = None
     error: SealbusError | None = None
     parks: bool = False
-    """Whether it is a task that was denied until somebody approves, and is to be parked."""
+    """Whether it is a task that is denied until approval, and will be parked."""
 
     def __repr__(self) -> str:
         return f"Decided(opened={self.opened!r}, code={self.code!r}, ...)"

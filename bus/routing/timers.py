@@ -1,10 +1,10 @@
-"""Deadlines and alarms of many tasks on one timer, and whether a `CancelledError` is meant for the current task.
+"""Deadlines and alarms of many tasks on one timer, and tests whether a `CancelledError` is meant for the current task.
 
-`asyncio.timeout` and `call_later` put a timer on the loop's heap for each use and remove it again, which takes longer
-than the rest of a call, or of a handler that does not wait. Most deadlines are never reached: here one timer is set to
-the first of them, is not moved when a block is left in time, and checks all open ones when it fires.
+`asyncio.timeout` and `call_later` put a timer on the loop's heap for each use and remove it again. That takes longer than the
+rest of a call, or of a handler that does not wait. Most deadlines are never reached: here one timer is set to the first
+deadline, stays there when a block is left in time, and checks all open deadlines when it fires.
 
-Code that we run may raise a `CancelledError` of its own, or swallow one that is ours.
+Code of handlers may raise a `CancelledError` of its own, or swallow ours.
 """
 
 from __future__ import annotations
@@ -15,20 +15,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
-__all__ = [
-    "Alarm",
-    "Deadline",
-    "Deadlines",
-    "Stuck",
-    "being_cancelled",
-    "cancellations",
-    "raise_if_cancelled_since",
-    "take_back_cancellations",
-]
-
 
 class Stuck(NamedTuple):
-    """What is called if a block goes on for `after` seconds after it was cancelled at its deadline."""
+    """The callback for a block that continues for `after` seconds after it was cancelled at its deadline."""
 
     after: float
     callback: Callable[[], object]
@@ -44,7 +33,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float, *, stuck: Stuck | None = None) -> Deadline:
-        """Return a deadline for the current task, `seconds` from now; `stuck` is for a block that goes on after it."""
+        """Return a deadline for the current task, `seconds` from now; `stuck` is for a block that continues after it."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline needs a running task")
@@ -79,13 +68,13 @@ class Deadlines:
         self._timer = None
         now = loop.time()
         try:
-            for alarm in [one for one in self._open if one.until <= now]:
+            for alarm in [alarm for alarm in self._open if alarm.until <= now]:
                 self._open.discard(alarm)
                 alarm.ring()
         finally:
-            # Even if one raises: the others ring at the next turn.
+            # Even if an alarm raises, the others ring at the next turn.
             if self._open:
-                self._set(min([one.until for one in self._open]))
+                self._set(min([alarm.until for alarm in self._open]))
 
 
 class Alarm:
@@ -115,8 +104,8 @@ class Alarm:
 class Deadline(Alarm):
     """A block that is cancelled, and ends with `TimeoutError`, if it is not left by `until`.
 
-    `expired` tells whether this deadline ended it, or was made to by `end`. As with `asyncio.timeout`, other cancellations
-    stay cancellations. A block that swallows its cancellation at `until` is stuck some time later, which `is_stuck` tells.
+    `expired` tells whether this deadline, or `end`, cancelled the block. As with `asyncio.timeout`, other cancellations stay
+    cancellations. `is_stuck` tells whether the block has swallowed its cancellation at `until` and continued for some time.
     """
 
     __slots__ = ("_cancelled", "_cancelling", "_later", "_stuck", "_task", "is_stuck")
@@ -129,11 +118,11 @@ class Deadline(Alarm):
         self._later: asyncio.TimerHandle | None = None
         self._cancelling = task.cancelling()
         self._cancelled = 0
-        """How often the block was cancelled here: by `end`, and when its time was over."""
+        """How often this deadline cancelled the block: by `end`, and when its time was over."""
 
     @property
     def left_behind(self) -> bool:
-        """Whether more cancellations of the task are requested than when this was made."""
+        """Whether more cancellations of the task are requested than when this deadline was made."""
         return self._task.cancelling() > self._cancelling
 
     async def take_back(self) -> None:
@@ -142,7 +131,7 @@ class Deadline(Alarm):
 
     @property
     def expired(self) -> bool:
-        """Whether the block was cancelled here."""
+        """Whether this deadline cancelled the block."""
         return self._cancelled > 0
 
     def __exit__(
@@ -170,7 +159,7 @@ class Deadline(Alarm):
         callback()
 
     def end(self) -> None:
-        """Cancel the block now; it is cancelled once more when its time is over, if it goes on until then."""
+        """Cancel the block now. It is cancelled again when its time is over, if it continues until then."""
         self._cancelled += 1
         self._task.cancel()
 
@@ -178,8 +167,8 @@ class Deadline(Alarm):
 def being_cancelled() -> bool:
     """Return whether a cancellation of the current task was requested.
 
-    If not, a `CancelledError` came from what the task awaited: a future that others await too, and that one of them has
-    cancelled. That is a failure like any other, and must not end the awaiting task.
+    Otherwise a `CancelledError` came from the awaited future, which another task awaits and has cancelled. That is a failure
+    like any other, and must not end the awaiting task.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
@@ -192,20 +181,20 @@ def cancellations() -> int:
 
 
 def raise_if_cancelled_since(before: int) -> None:
-    """Raise `CancelledError` if the task was cancelled since there were `before`: what it awaited swallowed that."""
+    """Raise `CancelledError` if the task has more than `before` cancellations: the awaited code has swallowed one."""
     if cancellations() > before:
         raise asyncio.CancelledError
 
 
 async def take_back_cancellations(before: int) -> None:
-    """Make the current task one that was cancelled `before` times: what code of others requested since is no request.
+    """Reduce the cancellations of the current task to `before`: later ones were not meant for it.
 
-    Such a request stays behind wherever an `asyncio.TaskGroup` fails while it is left (Python 3.11).
+    An `asyncio.TaskGroup` that fails while it is left leaves such a cancellation behind (Python 3.11).
     """
     task = asyncio.current_task()
     if task is None or task.cancelling() <= before:
         return
-    # One that has not been raised yet would be raised at the next wait, wherever that is.
+    # A cancellation that was not raised yet would be raised at the next wait, wherever that is.
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
     while task.cancelling() > before:

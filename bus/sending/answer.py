@@ -8,19 +8,6 @@ from typing import Final
 from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, SealbusError
 from sealbus.envelopes.message.header import ExtValue, Header
 
-__all__ = [
-    "DETACHED",
-    "ONE_ANSWER",
-    "AnswerDenied",
-    "CallExpired",
-    "ChunkedAnswer",
-    "NoListener",
-    "RemoteError",
-    "code_of",
-    "is_detached",
-    "takes_one_answer",
-]
-
 ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
 """Marks a call whose sender takes one answer: a handler that answers in chunks is not run for it.
 
@@ -28,7 +15,7 @@ A name in a header's `ext` that begins with `_` is a mark (SPEC.md section 3). A
 """
 
 DETACHED: Final[Mapping[str, ExtValue]] = {"_det": True}
-"""Marks a task or call that a cancel of what it follows from does not reach."""
+"""Marks a task or call that continues if the message it follows from is canceled."""
 
 _KNOWN: Final = frozenset(code.value for code in Code)
 
@@ -39,14 +26,14 @@ def takes_one_answer(header: Header) -> bool:
 
 
 def is_detached(header: Header) -> bool:
-    """Return whether a cancel of what this message follows from does not reach it."""
+    """Return whether this message continues if the message it follows from is canceled."""
     return header.ext is not None and header.ext.get("_det") is True
 
 
 class RemoteError(SealbusError):
-    """An error reply: the recipient verified the request, and did not handle it or failed; `code` is a `Code` if known.
+    """An error reply: the recipient verified the request, and did not handle it or failed. `code` is a `Code` if it is known.
 
-    A handler that rejects (`Reject`) has a code of its own, and perhaps a `note`; so have recipients in development.
+    A handler that rejects (`Reject`) has its own code and perhaps a `note`, as do recipients in development.
     """
 
     def __init__(self, code: str, detail: str = "", note: str = "") -> None:
@@ -58,15 +45,15 @@ class RemoteError(SealbusError):
         return f"{super().__str__()} ({self.note})" if self.note else super().__str__()
 
 
-def code_of(said: object) -> str:
+def code_of(code: object) -> str:
     """Return the recipient's code, as a `Code` if it is known; raise `ValueError` for a malformed one."""
-    if not isinstance(said, str) or not CODE_FORM.fullmatch(said):
+    if not isinstance(code, str) or not CODE_FORM.fullmatch(code):
         raise ValueError("not a code")
-    return Code(said) if said in _KNOWN else said
+    return Code(code) if code in _KNOWN else code
 
 
 class ChunkedAnswer(RemoteError):
-    """An answer in chunks although one answer was asked for: use `stream`. The call was handled nevertheless."""
+    """The recipient answers in chunks, but one answer was requested: use `stream`. The call was handled nevertheless."""
 
     code: Code
 
@@ -75,21 +62,21 @@ class ChunkedAnswer(RemoteError):
 
 
 class CallExpired(BusUnavailable):
-    """No answer came in time. Whether the call was handled is not known."""
+    """No answer came in time. The call may have been handled or not."""
 
     code = Code.EXPIRED
 
 
 class NoListener(CallExpired):
-    """A call to which no process subscribes: the agent does not run, or does not have the verb. It was not handled."""
+    """No process subscribes to the call: the agent does not run, or does not have the verb. The call was not handled."""
 
     code = Code.NO_LISTENER
 
 
 class AnswerDenied(Denied):
-    """An answer that our own policy denies. The reasons are for us, not for the user on whose behalf we asked.
+    """Our own policy denies the answer. The reasons are for this agent, not for the user on whose behalf it asked.
 
-    `code` is `obligation_unknown` if the policy allowed it with an obligation: on answers we honour none.
+    `code` is `obligation_unknown` if the policy allowed the answer with an obligation, because none is honoured on answers.
     """
 
     def __init__(self, detail: str, reasons: Sequence[str] = (), *, code: Code = Code.DENIED) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,23 +24,11 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "APPROVAL_TYPE",
-    "LONGEST_WAIT",
-    "WAIT",
-    "ApprovalRequest",
-    "Verdict",
-    "approval_message",
-    "encode_approval",
-    "parse_approval",
-    "waiting",
-]
-
 APPROVAL_TYPE: Final = "application/vnd.sealbus.approval.v1+json"
 """Media type of the body."""
 
 WAIT: Final = "_wait"
-"""The mark of a task whose requester lets it wait for an approval until that time (SPEC.md section 3)."""
+"""The mark of a task that may wait for an approval until the marked time (SPEC.md section 3)."""
 LONGEST_WAIT: Final = 30 * 86_400 * SECOND
 """Longest time that a task may wait, in microseconds."""
 
@@ -51,17 +38,17 @@ _TEXTS: Final = ("decision", "verdict", "note")
 
 
 class Verdict(StrEnum):
-    """What a person says about a parked task."""
+    """A person's verdict on a parked task."""
 
     APPROVE = "approve"
     DENY = "deny"
     WITHDRAW = "withdraw"
-    """Takes back what they said before."""
+    """Takes back the person's earlier verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRequest:
-    """A verdict on what the decision record with leaf `decision` denied until it is approved. Raises `ValueError`.
+    """A verdict on the task that the decision record with leaf `decision` denied until approval. Raises `ValueError`.
 
     `note` is a line for people, and may be empty.
     """
@@ -79,13 +66,8 @@ class ApprovalRequest:
 
 def encode_approval(request: ApprovalRequest) -> Content:
     """Return the body of `request`."""
-    said = {
-        "v": 1,
-        "decision": request.decision.hex(),
-        "verdict": request.verdict.value,
-        "note": request.note,
-    }
-    return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=APPROVAL_TYPE)
+    members = {"v": 1, "decision": request.decision.hex(), "verdict": request.verdict.value, "note": request.note}
+    return Content.of_json(members, APPROVAL_TYPE)
 
 
 def parse_approval(body: bytes, typ: str) -> ApprovalRequest:
@@ -108,10 +90,10 @@ def approval_message(
     names: Names,
     now: int,
 ) -> OutgoingMessage:
-    """Return the approval of the task with H(header) `task` by the person of `statement`, for its `agent`.
+    """Return the approval of the task with H(header) `task` by the person of `statement`, for the task's `agent`.
 
-    It starts a chain, which lasts as long as their context: what the task then sends is `follows` at most, in their name.
-    Raises `CallExpired` for a context that is over at `now` (microseconds).
+    The approval starts a chain, which lasts as long as the person's context. In that chain the task sends messages in the
+    person's name, of the actions in `follows` at most. Raises `CallExpired` if the context is over at `now` (microseconds).
     """
     context = parse_payload(statement.payload)
     life = context.end - max(now, context.iat)
@@ -141,10 +123,10 @@ def waiting(until: int) -> Mapping[str, ExtValue]:
     return {WAIT: until}
 
 
-def _parsed(said: dict[str, Json]) -> ApprovalRequest:
-    version = said.pop("v", None)
-    texts = [text for name in _TEXTS if isinstance(text := said.get(name), str)]
-    if type(version) is not int or version != 1 or not len(said) == len(texts) == len(_TEXTS):
+def _parsed(members: dict[str, Json]) -> ApprovalRequest:
+    version = members.pop("v", None)
+    texts = [text for name in _TEXTS if isinstance(text := members.get(name), str)]
+    if type(version) is not int or version != 1 or not len(members) == len(texts) == len(_TEXTS):
         raise ValueError("unknown members, version or types")
     decision, verdict, note = texts
     if not _LEAF.fullmatch(decision):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,8 +23,6 @@ from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["CANCEL_TYPE", "CancelRequest", "CancelRole", "cancel_message", "encode_cancel", "parse_cancel"]
-
 CANCEL_TYPE: Final = "application/vnd.sealbus.cancel.v1+json"
 """Media type of the body."""
 
@@ -35,20 +32,20 @@ _DIGEST: Final = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 
 
 class CancelRole(StrEnum):
-    """As what somebody cancels."""
+    """The role in which a sender cancels."""
 
     REQUESTER = "requester"
-    """The workload that sealed the message: others' messages are not stopped."""
+    """The workload that sealed the message. Its cancel stops no messages of others."""
     OPERATOR = "operator"
-    """Anybody whom the agent's policy allows that."""
+    """Any sender whom the agent's policy allows to cancel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest:
-    """What is to be canceled: the message with H(header) `digest`, whose action is `action`. Raises `ValueError`.
+    """A request to cancel the message with H(header) `digest`, whose action is `action`. Raises `ValueError`.
 
-    `end` is that message's `end` (microseconds): nothing of it is handled after that, and the cancel is forgotten. `reason`
-    is a line for people, and may be empty. Whether the message is the canceller's is checked when it is met.
+    `end` is that message's `end` (microseconds). After it nothing of the message is handled, and the cancel is forgotten.
+    `reason` is a line for people, and may be empty. Whether the canceller sealed the message is checked when it arrives.
     """
 
     digest: bytes
@@ -70,7 +67,7 @@ class CancelRequest:
 
 def encode_cancel(request: CancelRequest) -> Content:
     """Return the body of `request`."""
-    said = {
+    members = {
         "v": 1,
         "task": request.digest.hex(),
         "action": request.action,
@@ -78,7 +75,7 @@ def encode_cancel(request: CancelRequest) -> Content:
         "role": request.role.value,
         "reason": request.reason,
     }
-    return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=CANCEL_TYPE)
+    return Content.of_json(members, CANCEL_TYPE)
 
 
 def parse_cancel(body: bytes, typ: str) -> CancelRequest:
@@ -94,15 +91,15 @@ def parse_cancel(body: bytes, typ: str) -> CancelRequest:
 def cancel_message(
     request: CancelRequest, pending: PendingRequest, *, names: Names, now: int, statement: Statement | None = None
 ) -> OutgoingMessage:
-    """Return the cancel of our request `pending`, which its agent may still take in until that request's end.
+    """Return the cancel of our request `pending`, which its agent accepts until that request's end.
 
-    It follows from nothing: it would be canceled with the work that it is sent from. `statement` is the context of the user
-    who cancels. Raises `CallExpired` once the end has passed (`now`, microseconds): nothing of it can be under way.
+    It follows from no other message, or it could be canceled with the work that sends it. `statement` is the context of the
+    user who cancels. Raises `CallExpired` if the end has passed at `now` (microseconds): no work can be under way then.
     """
     context = parse_payload(statement.payload) if statement is not None else None
     life = min(pending.end - now, RULES[Kind.TASK].life)
     if life <= 0:
-        raise CallExpired("its end has passed: nothing of it is under way")
+        raise CallExpired("the request's end has passed: none of its work is under way")
     body = encode_cancel(request)
     return OutgoingMessage(
         Draft(
@@ -121,10 +118,15 @@ def cancel_message(
     )
 
 
-def _parsed(said: dict[str, Json]) -> CancelRequest:
-    version, end = said.pop("v", None), said.pop("end", None)
-    texts = [text for name in _TEXTS if isinstance(text := said.get(name), str)]
-    if type(version) is not int or version != 1 or type(end) is not int or not len(said) == len(texts) == len(_TEXTS):
+def _parsed(members: dict[str, Json]) -> CancelRequest:
+    version, end = members.pop("v", None), members.pop("end", None)
+    texts = [text for name in _TEXTS if isinstance(text := members.get(name), str)]
+    if (
+        type(version) is not int
+        or version != 1
+        or type(end) is not int
+        or not len(members) == len(texts) == len(_TEXTS)
+    ):
         raise ValueError("unknown members, version or types")
     task, action, role, reason = texts
     if not _DIGEST.fullmatch(task):

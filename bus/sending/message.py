@@ -1,7 +1,9 @@
-"""A message before it has an id and times, which the outbox seals, and may seal again if allowed."""
+"""A message before it has an id and times. The outbox seals it, and may seal it again."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
 from sealbus.envelopes.limits import SECOND
@@ -10,8 +12,6 @@ from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.records.batch import ClosedBatch
 from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 
-__all__ = ["ERROR_TYPE", "Content", "OutgoingMessage", "record_message"]
-
 _new: Final = tuple.__new__
 _PLACES: Final = {name: place for place, name in enumerate(Draft._fields)}
 
@@ -19,14 +19,14 @@ _PLACES: Final = {name: place for place, name in enumerate(Draft._fields)}
 class OutgoingMessage(NamedTuple):
     """One message to be sealed, perhaps more than once: its draft, and how its times follow from the time of sealing.
 
-    `life` is `exp - iat` in microseconds; `end_after`, if the kind has an end, is `end - iat`. `end_at` is the latest
-    end: a child may not outlive its parent, nor a chain its user context. `not_before` is the later of the parent's and
-    the context's `iat`: hosts' clocks may differ by a few seconds, and a child older than its parent would be refused
+    `life` is `exp - iat` in microseconds; `end_after`, if the kind has an end, is `end - iat`. `end_at` is the latest end,
+    because a child must not outlive its parent, nor a chain its user context. `not_before` is the later of the parent's and
+    the context's `iat`: a child older than its parent would be refused, and clocks of hosts may differ by a few seconds
     (SPEC.md section 3).
     """
 
     draft: Draft
-    """The draft, without times. Only a decision on a call has its own `id` (SPEC.md section 7); it is never sealed again."""
+    """The draft, without times. Only a decision on a call has an `id` (SPEC.md section 7), and is never sealed again."""
     life: int
     end_after: int | None = None
     end_at: int | None = None
@@ -36,14 +36,14 @@ class OutgoingMessage(NamedTuple):
         return f"OutgoingMessage({self.draft!r}, ...)"
 
     def with_entries(self, **entries: object) -> Self:
-        """Return the same message with other entries of its draft; raise `KeyError` for one that drafts do not have."""
+        """Return the same message with other entries of its draft. Raises `KeyError` for a name that drafts do not have."""
         values: list[object] = [*self.draft]
         for name, value in entries.items():
             values[_PLACES[name]] = value
         return _new(type(self), (_new(Draft, values), *self[1:]))
 
     def at(self, now: int, *, new_id: bytes) -> Draft:
-        """Return the draft to seal at `now`, with `new_id` unless it has its own."""
+        """Return the draft to seal at `now`, with `new_id` unless it has an id."""
         draft = self.draft
         iat = max(now, self.not_before)
         exp = iat + self.life
@@ -53,7 +53,7 @@ class OutgoingMessage(NamedTuple):
             if self.end_at is not None:
                 end = min(end, self.end_at)
             exp = min(exp, end)
-        # In the order of the class, and past `_replace`, which takes two calls more for every message.
+        # In the order of the class, without `_replace`, which takes two more calls for every message.
         return _new(Draft, (*draft[:4], draft.id or new_id, iat, exp, end, *draft[8:]))
 
 
@@ -74,6 +74,11 @@ class Content(NamedTuple):
 
     body: bytes
     typ: str
+
+    @classmethod
+    def of_json(cls, members: Mapping[str, object], typ: str) -> Self:
+        """Return `members` as a JSON object of the media type `typ`."""
+        return cls(json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(), typ)
 
     def __repr__(self) -> str:
         return f"Content(typ={self.typ!r}, ...)"

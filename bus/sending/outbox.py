@@ -1,8 +1,8 @@
-"""The outbox, the only way out: waiting messages are sealed together, published in one write, and retried until acknowledged.
+"""The outbox, through which a process sends all its messages: sealed together, published in one write, retried until stored.
 
-Messages to different subjects and audiences share one signature (SPEC.md section 4), and no latency is added: a batch
-is what is already waiting. A stream message's bytes are repeated until the PubAck, `iat + 30 s`, or 10 s before the
-credential's `exp`, then the message is sealed again under a new `id` and the same `idm` (SPEC.md section 7).
+Messages to different subjects and audiences share one signature (SPEC.md section 4). Batching adds no latency: a batch holds
+the messages that wait already. The bytes of a stream message are repeated until its PubAck, `iat + 30 s`, or 10 s before the
+credential's `exp`. Then the message is sealed again under a new `id` and the same `idm` (SPEC.md section 7).
 """
 
 from __future__ import annotations
@@ -41,13 +41,19 @@ if TYPE_CHECKING:
     from sealbus.bus.telemetry.spans import Sending
     from sealbus.bus.telemetry.tracing import Tracer
 
-__all__ = ["Outbox", "OutboxLimits", "Posted"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 RECENT = 30.0
-"""Seconds for which `Outbox.unstored` reports an unacknowledged message; then an agent that is sent nothing because of it
-tries again."""
+"""Seconds for which `Outbox.unstored` reports an unacknowledged message. An agent that is sent nothing because of that report
+tries again afterwards."""
+
+_KEYED = frozenset({Kind.TASK, Kind.EVENT})
+"""Kinds whose reader recognises two sealings of one message by `idm`. A record itself says what it is about."""
+_TRACED = frozenset({Kind.TASK, Kind.CALL, Kind.EVENT})
+"""Kinds that have spans. Statuses, answers and records belong to the span of the message that they are about."""
+
+_FULL = frozenset({10047, 10077})
+"""JetStream: insufficient resources, and a stream at its `max_bytes` or `max_msgs` with `discard: new`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,39 +83,23 @@ class Posted(NamedTuple):
     ack: PubAck | None = None
 
 
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """One message in flight. `future` is its sender's; `sealed` and `outgoing` are set and cleared together."""
+    """One message in flight. Its sender awaits `future`; `sealed` and `outgoing` are set and cleared together."""
 
-    __slots__ = (
-        "attempts", "duplicate_is_ours", "durable", "future", "leaving", "message", "outgoing", "repeat_is_ours",
-        "repeat_until", "reply", "reseal", "sealed", "until",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        message: OutgoingMessage,
-        future: asyncio.Future[Posted],
-        *,
-        durable: bool,
-        reseal: bool,
-        repeat_is_ours: bool,
-        until: float,
-        leaving: Callable[[Sealed], None] | None,
-        reply: str,
-    ) -> None:
-        self.message = message
-        self.future = future
-        self.durable = durable
-        self.reseal = reseal
-        self.repeat_is_ours = repeat_is_ours
-        self.until = until
-        self.leaving = leaving
-        self.reply = reply
-        self.duplicate_is_ours = False
-        self.sealed: Sealed | None = None
-        self.outgoing: Outgoing | None = None
-        self.repeat_until = 0
-        self.attempts = 0
+    message: OutgoingMessage
+    future: asyncio.Future[Posted]
+    until: float
+    durable: bool = True
+    reseal: bool = False
+    repeat_is_ours: bool = True
+    duplicate_is_ours: bool = False
+    leaving: Callable[[Sealed], None] | None = None
+    reply: str = ""
+    sealed: Sealed | None = None
+    outgoing: Outgoing | None = None
+    repeat_until: int = 0
+    attempts: int = 0
 
 
 class Outbox:
@@ -136,7 +126,7 @@ class Outbox:
         self._group = Background()
         self._closed = True
         self._unstored: dict[str, float] = {}
-        """When a message was last left unacknowledged, by its subject's first token; our own declarations bound these."""
+        """When a message was last left unacknowledged, by the first token of its subject; our declarations bound these."""
 
     @property
     def own(self) -> SpiffeId:
@@ -150,7 +140,7 @@ class Outbox:
 
     @property
     def unstored(self) -> tuple[str, ...]:
-        """First tokens of subjects to which messages were sent recently without an acknowledgement that any was stored."""
+        """First tokens of subjects with a message that was lately left unacknowledged, and none acknowledged since."""
         since = asyncio.get_running_loop().time() - RECENT
         return tuple(sorted(token for token, last in self._unstored.items() if last >= since))
 
@@ -180,14 +170,14 @@ class Outbox:
         """Seal `message`, store it in the stream of its subject within `within` seconds, and return it with its PubAck.
 
         `reseal` allows a new id once the same bytes may no longer be repeated; the message then carries an `idm` from its
-        first sealing. With `repeat_is_ours=False` even a repeat's `duplicate` counts as another sender's.
-        With `duplicate_is_ours` that of a first attempt is another process of ours, which sealed a message of this id.
-        Raises `Overloaded` if the stream is full, `NotPermitted`, `DuplicateFirstAttempt`, `StreamRefused`,
-        `BusUnavailable`, `SealError`, `IdentityUnavailable`.
+        first sealing. A `duplicate` that answers a repeat counts as our own message, unless `repeat_is_ours` is false. A
+        `duplicate` that answers the first attempt counts as another sender's, unless `duplicate_is_ours`: then another
+        process of ours sealed a message with this id. Raises `Overloaded` if the stream is full, `NotPermitted`,
+        `DuplicateFirstAttempt`, `StreamRefused`, `BusUnavailable`, `SealError`, `IdentityUnavailable`.
         """
         message, span = self._traced(message)
-        waiting = self._enqueueable(message, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
-        waiting.duplicate_is_ours = duplicate_is_ours
+        waiting = _Waiting(message, *_future(within), reseal=reseal and not message.draft.id)
+        waiting.repeat_is_ours, waiting.duplicate_is_ours = repeat_is_ours, duplicate_is_ours
         return await self._posted(waiting, span)
 
     async def publish_each(
@@ -200,7 +190,7 @@ class Outbox:
     ) -> Sequence[Posted | SealbusError]:
         """Store messages together; return for each what `publish` would return or raise."""
         batch = [
-            self._enqueueable(message, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
+            _Waiting(message, *_future(within), reseal=reseal and not message.draft.id, repeat_is_ours=repeat_is_ours)
             for message in messages
         ]
         try:
@@ -220,14 +210,12 @@ class Outbox:
     ) -> Posted:
         """Seal `message` and send it on core NATS; `leaving` is called with the sealed message before it is sent.
 
-        `reply` is where the server says that nobody listens (`Outgoing.reply`).
+        The server reports to the subject `reply` that nobody listens (`Outgoing.reply`).
 
         Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
         """
         message, span = self._traced(message)
-        waiting = self._enqueueable(
-            message, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving, reply=reply
-        )
+        waiting = _Waiting(message, *_future(30.0), durable=False, leaving=leaving, reply=reply)
         return await self._posted(waiting, span)
 
     def _traced(self, message: OutgoingMessage) -> tuple[OutgoingMessage, Sending | None]:
@@ -252,29 +240,6 @@ class Outbox:
         ack = posted.ack
         span.sent(posted.sealed, ack.stream if ack is not None else "", ack.sequence if ack is not None else 0)
         return posted
-
-    def _enqueueable(
-        self,
-        message: OutgoingMessage,
-        within: float,
-        *,
-        durable: bool,
-        reseal: bool,
-        repeat_is_ours: bool,
-        leaving: Callable[[Sealed], None] | None = None,
-        reply: str = "",
-    ) -> _Waiting:
-        loop = asyncio.get_running_loop()
-        return _Waiting(
-            message,
-            loop.create_future(),
-            durable=durable,
-            reseal=reseal and not message.draft.id,
-            repeat_is_ours=repeat_is_ours,
-            until=loop.time() + within,
-            leaving=leaving,
-            reply=reply,
-        )
 
     async def _put(self, waiting: _Waiting) -> None:
         if self._closed:
@@ -325,7 +290,7 @@ class Outbox:
         try:
             self._seal_together(batch, sealer, now)
         except SealError:
-            # One message is at fault and the others are not: find it by sealing each alone.
+            # One message is at fault: find it by sealing each alone.
             for waiting in batch:
                 try:
                     self._seal_together([waiting], sealer, now)
@@ -415,7 +380,7 @@ class Outbox:
             _fail(waiting, answer)
             return True
         if isinstance(answer, StreamRefused):
-            _fail(waiting, _as_overload(answer))
+            _fail(waiting, Overloaded(answer.detail) if answer.err_code in _FULL else answer)
             return True
         if loop_time >= waiting.until:
             _fail(waiting, BusUnavailable(f"{waiting.message.draft.to}: not acknowledged in time"))
@@ -430,24 +395,17 @@ class Outbox:
         return False
 
 
+def _future(within: float) -> tuple[asyncio.Future[Posted], float]:
+    """Return a new future, and the loop's time in `within` seconds."""
+    loop = asyncio.get_running_loop()
+    return loop.create_future(), loop.time() + within
+
+
 def _outcome(future: asyncio.Future[Posted]) -> Posted | SealbusError:
     error = future.exception()
     if isinstance(error, SealbusError):
         return error
     return future.result()
-
-
-_KEYED = frozenset({Kind.TASK, Kind.EVENT})
-_TRACED = frozenset({Kind.TASK, Kind.CALL, Kind.EVENT})
-"""Kinds that have spans: statuses, answers and records belong to those of what they are about."""
-"""Kinds whose reader recognises two sealings of one message by `idm`; a record itself says what it is about."""
-
-_FULL = frozenset({10047, 10077})
-"""JetStream: insufficient resources, and a stream at its `max_bytes` or `max_msgs` with `discard: new`."""
-
-
-def _as_overload(refused: StreamRefused) -> BusUnavailable:
-    return Overloaded(refused.detail) if refused.err_code in _FULL else refused
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

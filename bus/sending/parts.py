@@ -1,4 +1,4 @@
-"""A result in parts: each part is a status, and the final one says how many there are and what they hash to. Pure.
+"""A result in parts: each part is a status, and the final status has their number and hash. Pure.
 
 ::
 
@@ -10,15 +10,12 @@ A part's header is marked with its number (`_prt`); `hash` is H over the H(body)
 
 from __future__ import annotations
 
-import json
 from hashlib import sha256
 from typing import Final
 
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import PER_DELIVERY, Status
 from sealbus.envelopes.errors import Code, HandlingError
-
-__all__ = ["MOST_PARTS", "PARTS_BYTES", "PARTS_TYPE", "PART_BYTES", "GatheredParts", "PartsReading", "PartsTally"]
 
 PARTS_TYPE: Final = "application/vnd.sealbus.parts.v1+json"
 """Media type of the result of a task that was answered in parts."""
@@ -30,7 +27,7 @@ PARTS_BYTES: Final = 16_777_216
 
 
 class PartsTally:
-    """The parts of one delivery so far: how many, and what they hash to."""
+    """The number and hash of the parts of one delivery so far."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -49,14 +46,13 @@ class PartsTally:
 
     def result(self) -> Content:
         """Return the result that stands for all parts."""
-        said = {"v": 1, "parts": self.count, "hash": self._hash.hexdigest()}
-        return Content(body=json.dumps(said, separators=(",", ":")).encode(), typ=PARTS_TYPE)
+        return Content.of_json({"v": 1, "parts": self.count, "hash": self._hash.hexdigest()}, PARTS_TYPE)
 
 
 class PartsReading:
-    """The parts of one task as its statuses come: in order, without gaps, from one delivery.
+    """Checks the parts of one task as its statuses come: in order, without gaps, from one delivery.
 
-    `resumed` is for a reader that had earlier parts before: the first one may have any number.
+    `resumed` is for a reader that has read earlier parts before: the first part may then have any number.
     """
 
     def __init__(self, *, resumed: bool = False) -> None:
@@ -66,9 +62,9 @@ class PartsReading:
         self._tally = PartsTally()
 
     def take(self, status: Status) -> bool:
-        """Take the next part; return whether it begins again, so that those before do not count any more.
+        """Take the next part; return whether it begins again, so that the earlier parts no longer count.
 
-        Raises `HandlingError` (`bad_result`) if one is missing.
+        Raises `HandlingError` (`bad_result`) if a part is missing.
         """
         if status.part is None:
             raise ValueError("this status is no part")
@@ -86,7 +82,7 @@ class PartsReading:
         return again
 
     def check(self, result: Content) -> None:
-        """Raise `HandlingError` (`bad_result`) unless the parts taken, all of them, are those of this result."""
+        """Raise `HandlingError` (`bad_result`) unless the parts taken are exactly those of this result."""
         if result.typ != PARTS_TYPE:
             return
         if result != self._tally.result():

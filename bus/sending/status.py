@@ -1,12 +1,11 @@
 """The body of a status, the state of one task: encoded and parsed (SPEC.md section 7, "Statuses").
 
-Pure. A completed task's status is the handler's result itself; every other one is a small JSON object. Before parsing, its
-writer is verified, but not that it is well-formed.
+Pure. The body of a completed status is the handler's result; every other status is a small JSON object. Parse a status only
+after its writer was verified; its form is checked here.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -19,19 +18,6 @@ from sealbus.envelopes.errors import CODE_FORM, BadBody, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "FINAL",
-    "NOTE_BYTES",
-    "PART_NUMBER",
-    "PER_DELIVERY",
-    "STATUS_TYPE",
-    "State",
-    "Status",
-    "encode",
-    "parse",
-    "sequence_of",
-]
-
 STATUS_TYPE: Final = "application/vnd.sealbus.status.v1+json"
 """Media type of every status but a completed one, which has the result's type."""
 
@@ -39,13 +25,13 @@ PART_NUMBER: Final = "_prt"
 """The mark of a part of a result, in its header: its number, from 0 (SPEC.md section 3)."""
 
 PER_DELIVERY: Final = 65_536
-"""Sequence numbers for the statuses of one delivery of a task, so that those of a later delivery are higher."""
+"""Sequence numbers for the statuses of one delivery of a task. Statuses of a later delivery have higher numbers."""
 
 NOTE_BYTES: Final = 256
-"""UTF-8 bytes of a note: a line for a person, not a result."""
+"""Most UTF-8 bytes of a note, which is a line for a person."""
 
 BODY_BYTES: Final = 65_536
-"""Bytes of a status body that is not a result: more than all its bounded texts can take, escaped."""
+"""Most bytes of a status body that is no result: more than all its bounded texts take, escaped."""
 
 _NESTING: Final = 3
 _DELIVERIES: Final = 2**16
@@ -74,10 +60,10 @@ FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.C
 class Status:
     """One status of a task. Raises `ValueError` for an invalid one.
 
-    `code` gives the reason, for a state that has one: a `Code`, or a newer writer's. `reasons` are the policy's, `remedies`
-    and `via` are told of a denial (`Explanation`); they are empty unless the policy allows showing them. Only a completed
-    task has a `result`; while it works, a status may be a `part` of one, with its `number`. `sequence` orders the statuses
-    of one task; 0 for one that its requester concluded by itself.
+    `code` is the reason for the state, if it has one: a `Code`, or one of a newer writer. `reasons`, `remedies` and `via`
+    explain a denial (`Explanation`), and are empty unless the policy allows showing them. Only a completed task has a
+    `result`; while it works, a status may be a `part` of the result, with its `number`. `sequence` orders the statuses of
+    one task, and is 0 for a status that the requester concluded by itself.
     """
 
     state: State
@@ -90,7 +76,7 @@ class Status:
     part: Content | None = field(default=None, repr=False)
     number: int = 0
     by: SpiffeId | None = None
-    """Who canceled the task, as its agent says; only a canceled one has it."""
+    """The ID that canceled the task, as its agent says; only of a canceled task."""
     sequence: int = 0
 
     def __post_init__(self) -> None:
@@ -98,12 +84,12 @@ class Status:
             raise ValueError("a completed status, and no other, has a result")
         if self.result is not None and (self.code or self.note or any(self.explanation)):
             raise ValueError("a completed status has nothing but its result")
-        if STATUS_TYPE in [one.typ for one in (self.result, self.part) if one is not None]:
+        if STATUS_TYPE in [content.typ for content in (self.result, self.part) if content is not None]:
             raise ValueError("a result cannot have the media type of a status")
         if self.part is not None and (
             self.state is not State.WORKING or self.code or self.note or any(self.explanation) or self.number < 0
         ):
-            raise ValueError("a part is of a task that works, and nothing else is told with it")
+            raise ValueError("a part belongs to a task that works, and its status has no other members")
         if self.code and not CODE_FORM.fullmatch(self.code):
             raise ValueError("the code is malformed")
         if len(self.reasons) > DEFAULT_LIMITS.text_items or not all(is_text(reason) for reason in self.reasons):
@@ -124,7 +110,7 @@ class Status:
 
     @property
     def explanation(self) -> Explanation:
-        """What is told of a denial."""
+        """The explanation of a denial."""
         return Explanation(self.reasons, self.remedies, self.via)
 
 
@@ -132,15 +118,15 @@ def encode(status: Status) -> Content:
     """Return the body of `status` and its media type; the header's `fin` must be `status.final`."""
     if (content := status.result or status.part) is not None:
         return content
-    said: dict[str, object] = {"state": status.state.value}
+    members: dict[str, object] = {"state": status.state.value}
     if status.code:
-        said["code"] = str(status.code)
-    said |= status.explanation.members()
+        members["code"] = str(status.code)
+    members |= status.explanation.members()
     if status.note:
-        said["note"] = status.note
+        members["note"] = status.note
     if status.by is not None:
-        said["by"] = status.by.value
-    return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=STATUS_TYPE)
+        members["by"] = status.by.value
+    return Content.of_json(members, STATUS_TYPE)
 
 
 def parse(body: bytes, typ: str, *, fin: bool, sequence: int, number: object = None) -> Status:
@@ -158,15 +144,15 @@ def parse(body: bytes, typ: str, *, fin: bool, sequence: int, number: object = N
     if len(body) > BODY_BYTES:
         raise BadBody("the status is too large")
     try:
-        said = _members(body)
+        members = _members(body)
         status = Status(
-            state=State(_text(said, "state")),
-            code=_text(said, "code"),
-            reasons=_texts(said.get("reasons", [])),
-            note=_text(said, "note"),
-            remedies=remedies_of(said.get("remedy")),
-            via=via_of(said.get("via")),
-            by=SpiffeId.parse(_text(said, "by")) if "by" in said else None,
+            state=State(_text(members, "state")),
+            code=_text(members, "code"),
+            reasons=_texts(members.get("reasons", [])),
+            note=_text(members, "note"),
+            remedies=remedies_of(members.get("remedy")),
+            via=via_of(members.get("via")),
+            by=SpiffeId.parse(_text(members, "by")) if "by" in members else None,
             sequence=sequence,
         )
     except (ValueError, EnvelopeError) as error:
@@ -184,20 +170,20 @@ def sequence_of(delivery: int, number: int) -> int:
 
 
 def _members(body: bytes) -> dict[str, Json]:
-    said = parse_object(body, depth=_NESTING)
-    if not said.keys() <= _KEYS:
+    members = parse_object(body, depth=_NESTING)
+    if not members.keys() <= _KEYS:
         raise ValueError("unknown member")
-    return said
+    return members
 
 
-def _text(said: dict[str, Json], name: str) -> str:
-    value = said.get(name, "")
+def _text(members: dict[str, Json], name: str) -> str:
+    value = members.get(name, "")
     if type(value) is not str:
         raise ValueError(f"{name} is not a text")
     return value
 
 
 def _texts(value: Json) -> tuple[str, ...]:
-    if type(value) is not list or not all(type(one) is str for one in value):
+    if type(value) is not list or not all(type(item) is str for item in value):
         raise ValueError("reasons are not texts")
-    return tuple(str(one) for one in value)
+    return tuple(str(item) for item in value)

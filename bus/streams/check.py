@@ -1,9 +1,9 @@
-"""What acceptance requires of a stream, checked by every consumer at start and on each new link.
+"""Checks what acceptance requires of a stream. Every consumer does so at start and on each new link.
 
 Step 6 relies on the broker (SPEC.md section 7, "What the stream must be"): a message is stored once within the window,
-and its id is remembered for as long as a copy would be accepted. Any setting that could store a message without its id,
-under another time or subject, or remove it early, is refused; so is a setting unknown to this version. It is checked
-again after a reconnect, because the server may be a different one.
+and its id is remembered for as long as a copy would be accepted. A setting is refused if it could store a message without its
+id, or under another time or subject, or remove it early, or if this version does not know it. Streams are checked again after
+a reconnect, because the server may be a different one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,6 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import Request
 from sealbus.bus.streams.declared import DUPLICATE_WINDOW, HELD_SECONDS, KEPT_SECONDS, Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
-
-__all__ = [
-    "FORBIDDEN",
-    "INERT",
-    "StreamGuard",
-    "Violation",
-    "check_stream",
-    "check_streams",
-    "covers",
-    "is_unset",
-    "shown",
-    "violations",
-]
 
 FORBIDDEN: Final = {
     "sources": "stores copies from elsewhere, under new times",
@@ -51,7 +38,7 @@ FORBIDDEN: Final = {
 }
 """Settings that must be absent or off in every stream, and why. All are set only by stream configuration.
 
-`allow_rollup_hdrs` alone is on where the declaration has it (`Stream.rollup`).
+The exception is `allow_rollup_hdrs`, which is on if the declaration has it (`Stream.rollup`).
 """
 
 INERT: Final = frozenset(
@@ -77,7 +64,7 @@ INERT: Final = frozenset(
 )
 """Settings that cannot make an accepted message acceptable again; an operator may choose them."""
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _ALL: Final = frozenset(Guard)
 _IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
@@ -90,7 +77,7 @@ _HELD: Final = frozenset({Guard.HELD})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 
 AGAIN = 1.0
-"""Seconds until a check that got no answer is repeated."""
+"""Seconds until a check without an answer is repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +149,7 @@ def violations(stream: Stream, state: StreamState) -> tuple[Violation, ...]:
 def check_stream(stream: Stream, state: StreamState | None) -> StreamState:
     """Return the real stream if it is acceptable. Raises `ConfigurationError`, one line, for the first violation.
 
-    The line names the stream, the field, what was found, what is needed and the command that shows more.
+    The line names the stream, the field, its value, the value that is needed, and the command that shows more.
     """
     if state is None:
         raise ConfigurationError(f"stream {stream.name}: does not exist; run `sealbus streams plan`")
@@ -179,22 +166,22 @@ async def check_streams(
     Needs only the rights to `$JS.API.STREAM.LIST` and, once the audit stream's first period is over,
     `$JS.API.STREAM.NAMES`; the audit stream's current period is returned under the declared name.
 
-    Raises `ConfigurationError` as `check_stream` does, and `BusUnavailable` if the server does not answer in time: then
-    nothing is known, and nothing may be consumed.
+    Raises `ConfigurationError` as `check_stream` does, and `BusUnavailable` if the server does not answer in time: nothing
+    may be consumed then.
     """
-    found = {}
+    states = {}
     try:
         async with asyncio.timeout(deadline):
             for stream in streams:
                 if stream.guard is Guard.EVIDENCE:
-                    # The current one of several periods: processes need not know the name that it has now.
+                    # Processes do not know the name of the current period's stream.
                     state = await audit_stream(request, first=stream.name)
-                    found[stream.name] = check_stream(replace(stream, name=state.name), state)
+                    states[stream.name] = check_stream(replace(stream, name=state.name), state)
                 else:
-                    found[stream.name] = check_stream(stream, await stream_state(request, stream.name))
+                    states[stream.name] = check_stream(stream, await stream_state(request, stream.name))
     except TimeoutError as error:
         raise BusUnavailable(f"streams not checked: no answer from the server within {deadline:g} s") from error
-    return found
+    return states
 
 
 def covers(wide: str, narrow: str) -> bool:
@@ -209,12 +196,12 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 def is_unset(value: object) -> bool:
-    """Return whether a JSON `value` stands for a setting that is off: absent, or the server's empty value."""
+    """Return whether a JSON `value` means that a setting is off: absent, or the server's empty value."""
     return value is None or value is False or value in (0, "", [], {})
 
 
 def shown(field: str, value: object) -> str:
-    """Return a found or needed `value` as an operator would write it."""
+    """Return the `value` of a setting as an operator would write it."""
     if value is None:
         return "absent"
     if field in ("max_age", "duplicate_window") and type(value) is int:
@@ -228,12 +215,12 @@ def shown(field: str, value: object) -> str:
 
 def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
     def violation(field: str, needed: str) -> Violation:
-        found = shown(field, state.config.get(field))
-        return Violation(stream=stream.name, field=field, found=found, needed=needed)
+        value = shown(field, state.config.get(field))
+        return Violation(stream=stream.name, field=field, found=value, needed=needed)
 
     covered = state.config.get("subjects")
-    filters = [one for one in covered if isinstance(one, str)] if isinstance(covered, list) else []
-    missing = [subject for subject in stream.subjects if not any(covers(one, subject) for one in filters)]
+    filters = [subject for subject in covered if isinstance(subject, str)] if isinstance(covered, list) else []
+    missing = [subject for subject in stream.subjects if not any(covers(wide, subject) for wide in filters)]
     if missing:
         yield violation("subjects", f"to include {', '.join(missing)}")
     for condition in _CONDITIONS:
@@ -281,7 +268,7 @@ class StreamGuard:
             try:
                 await check_streams(self._streams, self._connection.jetstream)
             except BusUnavailable as error:
-                _log.warning("streams not checked, will be retried: %s", error)
+                _logger.warning("streams not checked, will be retried: %s", error)
                 await asyncio.sleep(AGAIN)
                 self._entered.set()
             else:

@@ -2,27 +2,27 @@
 
 ::
 
-    TASKS      task.>      durable work, and what   24 h 5 min, keeps what was acknowledged, refuses when full,
-               control.>   agents are told about it nothing can be deleted
-    EVENTS     event.>     facts, fan-out           the same: what is handled needs the replay guard
+    TASKS      task.>      durable work, and        24 h 5 min, keeps acknowledged messages, refuses when full,
+               control.>   messages that control it nothing can be deleted
+    EVENTS     event.>     facts, fan-out           the same: handled messages need the replay guard
     RESULTS    status.>    task life cycle          24 h 5 min, refuses when full
-    DEAD       dead.>      what was not handled     30 days, drops the oldest
+    DEAD       dead.>      unhandled messages       30 days, drops the oldest
     AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
     REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never blocks handling
     STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
     HELD       held.>      values that outlive a    32 days, every version, refuses when full,
                            day                      nothing can be deleted
 
-The replay guard of SPEC.md section 7 needs these settings because the server rebuilds its memory of message ids from
-what is stored: nothing may be removed from a stream while a copy of it would still be accepted. For the same reason
-nobody may purge TASKS or EVENTS: after a flood an operator raises `max_bytes` (`sealbus streams apply`).
+The replay guard of SPEC.md section 7 needs these settings, because the server rebuilds its memory of message ids from the
+stored messages. A message must stay in its stream while a copy of it would still be accepted. For the same reason TASKS and
+EVENTS must not be purged: after a flood an operator raises `max_bytes` (`sealbus streams apply`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, Literal
@@ -34,22 +34,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
 
-__all__ = [
-    "DEFAULT_MAX_BYTES",
-    "DUPLICATE_WINDOW",
-    "HELD_SECONDS",
-    "KEPT_SECONDS",
-    "MAX_CONSUMERS",
-    "Guard",
-    "Stream",
-    "approval_durable",
-    "control_durable",
-    "declared_streams",
-    "own_durable",
-    "schedule_durable",
-    "stream_named",
-]
-
 KEPT_SECONDS: Final = 86_700
 """24 h 5 min: the longest life of a message, plus 5 min for clocks and restarts (SPEC.md section 7)."""
 
@@ -57,13 +41,13 @@ DUPLICATE_WINDOW: Final = 120
 """Seconds; twice the time within which a message must be stored after it was made (SPEC.md section 7)."""
 
 HELD_SECONDS: Final = 32 * 86_400
-"""How long a value in HELD is kept: longer than anything may wait, which is 30 days."""
+"""How long HELD keeps a value: longer than the 30 days for which a task may wait."""
 
 MAX_CONSUMERS: Final = 10_000
-"""Consumers that one stream may have: nats-server 2.15 allows 1,000 where the stream does not say, and refuses more by 10026.
+"""Consumers that one stream may have. Without this setting nats-server 2.15 allows 1,000 and refuses more by error 10026.
 
-An agent has four of TASKS. Each takes 50 kB of the server's memory (measured up to 32,000): all together half of the 1 GiB
-that the chart gives it.
+An agent has four consumers of TASKS. A consumer takes 50 kB of the server's memory (measured up to 32,000), so that 10,000
+take half of the 1 GiB that the chart gives the server.
 """
 
 _MONTH: Final = 30 * 86_400
@@ -80,25 +64,25 @@ DEFAULT_MAX_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         HELD: 1_024 * _MEBIBYTE,
     }
 )
-"""Default sizes in bytes. TASKS and AUDIT have none: a full TASKS refuses senders, a full AUDIT stops all handling, and
-how soon that happens is for the operator to decide."""
+"""Default sizes in bytes. TASKS and AUDIT have none, because the operator decides how soon they are full: a full TASKS
+refuses senders, and a full AUDIT stops all handling."""
 
 
 class Guard(Enum):
-    """What acceptance relies on a stream for, and so how much of it a consumer checks."""
+    """What acceptance relies on in a stream, which decides the settings that a consumer checks."""
 
     LIVE = "live"
-    """Deliveries of the live profile: step 6 holds only if the stream remembers ids (SPEC.md section 7)."""
+    """Messages of the live profile. Acceptance step 6 holds only if the stream remembers their ids (SPEC.md section 7)."""
     EVIDENCE = "evidence"
-    """Signed records: nothing may be removed, and replicas share the guard of calls through its memory of ids."""
+    """Signed records. None may be removed. Replicas share the replay guard of calls through the stream's memory of ids."""
     STATE = "state"
-    """Values by key: a claim must not be forgotten while its message could be delivered again."""
+    """Values by key. A claim must stay while its message could be delivered again."""
     HELD = "held"
-    """Values of which the newest genuine version counts: without its newer versions an older one would count again."""
+    """Values whose newest genuine version counts. If that version were removed, an older version would count again."""
     OBJECTS = "objects"
-    """Parts of an object store, each with the digest that its description has: what counts is signed (`object_store`)."""
+    """Parts of an object store. Each description has a digest, and content that matters is signed (`object_store`)."""
     NONE = "none"
-    """Statuses are counted once by their readers; dead letters and refusals gate nothing."""
+    """Statuses, which their readers count once, and dead letters and refusals, which gate nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +91,10 @@ class Stream:
 
     name: str
     description: str
-    subjects: tuple[str, ...]
     guard: Guard
-    max_bytes: int
+    subjects: tuple[str, ...] = ()
+    max_bytes: int = 1
+    """In `declared_streams` the deployment's."""
     discard: Literal["new", "old"] = "new"
     max_age: int = KEPT_SECONDS
     duplicate_window: int = DUPLICATE_WINDOW
@@ -118,9 +103,9 @@ class Stream:
     per_subject: int = -1
     """Messages kept per subject; -1 for no bound."""
     direct: bool = False
-    """Whether a message may be read by its subject, to which NATS permissions can limit a reader."""
+    """Whether messages can be read by subject, so that NATS permissions can limit a reader to subjects."""
     rollup: bool = False
-    """Whether a message may replace those before it, as an object store needs: there no id has to be remembered."""
+    """Whether a message may replace earlier ones, as an object store needs; its stream need not remember ids."""
     replicas: int = 1
 
     def __post_init__(self) -> None:
@@ -156,13 +141,65 @@ class Stream:
         return config
 
 
+_DECLARED: Final = (
+    Stream(name=TASKS, description="sealbus: durable work", guard=Guard.LIVE, deny_delete=True, deny_purge=True),
+    Stream(
+        name=EVENTS,
+        description="sealbus: facts for whoever listens",
+        guard=Guard.LIVE,
+        deny_delete=True,
+        deny_purge=True,
+    ),
+    Stream(name=RESULTS, description="sealbus: life cycle and results of tasks", guard=Guard.NONE),
+    Stream(
+        name=DEAD,
+        description="sealbus: what could not be handled, verbatim",
+        guard=Guard.NONE,
+        discard="old",
+        max_age=_MONTH,
+    ),
+    Stream(
+        name=AUDIT,
+        description="sealbus: signed decision and outcome records",
+        guard=Guard.EVIDENCE,
+        max_age=0,
+        deny_delete=True,
+        deny_purge=True,
+    ),
+    Stream(
+        name=REFUSALS,
+        description="sealbus: counts and samples of what failed verification, unsigned",
+        guard=Guard.NONE,
+        discard="old",
+        max_age=_MONTH,
+    ),
+    Stream(
+        name=STATE,
+        description="sealbus: values by key, the last of each",
+        guard=Guard.STATE,
+        per_subject=1,
+        direct=True,
+    ),
+    Stream(
+        name=HELD,
+        description="sealbus: values that outlive a day, every version",
+        guard=Guard.HELD,
+        max_age=HELD_SECONDS,
+        deny_delete=True,
+        deny_purge=True,
+    ),
+)
+"""The streams, without the subjects, sizes and replicas that a deployment decides."""
+
+
 def declared_streams(
     max_bytes: Mapping[str, int], *, own: Sequence[OwnSubject] = (), replicas: int = 1
 ) -> tuple[Stream, ...]:
     """Return the eight declared streams, in the order of `SUBJECTS`.
 
-    `max_bytes` is by stream name; TASKS and AUDIT must be in it. Own subjects join TASKS or EVENTS by their kind; calls
-    are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not positive.
+    `max_bytes` has sizes by stream name, and must have those of TASKS and AUDIT. The deployment's `own` subjects join TASKS
+    or EVENTS by their kind; calls are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not
+    positive.
     """
     for name in max_bytes:
         if name not in SUBJECTS:
@@ -173,94 +210,23 @@ def declared_streams(
             raise ConfigurationError(
                 f"streams.max_bytes.{name.lower()} is not set: say how much {name} may hold, for instance 1GiB"
             )
-    tasks = tuple(sorted(one.subject for one in own if one.kind is Kind.TASK))
-    events = tuple(sorted(one.subject for one in own if one.kind is Kind.EVENT))
-    return (
-        Stream(
-            name=TASKS,
-            description="sealbus: durable work",
-            subjects=(SUBJECTS[TASKS], CONTROL, *tasks),
-            guard=Guard.LIVE,
-            max_bytes=sizes[TASKS],
-            deny_delete=True,
-            deny_purge=True,
+    more = {
+        TASKS: (CONTROL, *sorted(subject.subject for subject in own if subject.kind is Kind.TASK)),
+        EVENTS: tuple(sorted(subject.subject for subject in own if subject.kind is Kind.EVENT)),
+    }
+    return tuple(
+        replace(
+            stream,
+            subjects=(SUBJECTS[stream.name], *more.get(stream.name, ())),
+            max_bytes=sizes[stream.name],
             replicas=replicas,
-        ),
-        Stream(
-            name=EVENTS,
-            description="sealbus: facts for whoever listens",
-            subjects=(SUBJECTS[EVENTS], *events),
-            guard=Guard.LIVE,
-            max_bytes=sizes[EVENTS],
-            deny_delete=True,
-            deny_purge=True,
-            replicas=replicas,
-        ),
-        Stream(
-            name=RESULTS,
-            description="sealbus: life cycle and results of tasks",
-            subjects=(SUBJECTS[RESULTS],),
-            guard=Guard.NONE,
-            max_bytes=sizes[RESULTS],
-            replicas=replicas,
-        ),
-        Stream(
-            name=DEAD,
-            description="sealbus: what could not be handled, verbatim",
-            subjects=(SUBJECTS[DEAD],),
-            guard=Guard.NONE,
-            max_bytes=sizes[DEAD],
-            discard="old",
-            max_age=_MONTH,
-            replicas=replicas,
-        ),
-        Stream(
-            name=AUDIT,
-            description="sealbus: signed decision and outcome records",
-            subjects=(SUBJECTS[AUDIT],),
-            guard=Guard.EVIDENCE,
-            max_bytes=sizes[AUDIT],
-            max_age=0,
-            deny_delete=True,
-            deny_purge=True,
-            replicas=replicas,
-        ),
-        Stream(
-            name=REFUSALS,
-            description="sealbus: counts and samples of what failed verification, unsigned",
-            subjects=(SUBJECTS[REFUSALS],),
-            guard=Guard.NONE,
-            max_bytes=sizes[REFUSALS],
-            discard="old",
-            max_age=_MONTH,
-            replicas=replicas,
-        ),
-        Stream(
-            name=STATE,
-            description="sealbus: values by key, the last of each",
-            subjects=(SUBJECTS[STATE],),
-            guard=Guard.STATE,
-            max_bytes=sizes[STATE],
-            per_subject=1,
-            direct=True,
-            replicas=replicas,
-        ),
-        Stream(
-            name=HELD,
-            description="sealbus: values that outlive a day, every version",
-            subjects=(SUBJECTS[HELD],),
-            guard=Guard.HELD,
-            max_bytes=sizes[HELD],
-            max_age=HELD_SECONDS,
-            deny_delete=True,
-            deny_purge=True,
-            replicas=replicas,
-        ),
+        )
+        for stream in _DECLARED
     )
 
 
 def control_durable(token: str) -> str:
-    """Return the name of the durable consumer of cancels (`control.<token>.cancel`): they do not wait behind tasks.
+    """Return the name of the durable consumer of `control.<token>.cancel`; with their own, cancels do not wait behind tasks.
 
     No agent can have this name: agent names never begin with `id-`, and other tokens continue in hex digits only.
     """
@@ -268,27 +234,26 @@ def control_durable(token: str) -> str:
 
 
 def approval_durable(token: str) -> str:
-    """Return the name of the durable consumer of `control.<token>.approve`, which is named as `control_durable` is.
+    """Return the name of the durable consumer of `control.<token>.approve`; see `control_durable`.
 
-    Its own: an approval runs the handler of a task, and cancels do not wait behind that either.
+    Approvals have a consumer of their own because they run the task's handler, and cancels must not wait behind that.
     """
     return f"id-apr-{token}"
 
 
 def schedule_durable(token: str) -> str:
-    """Return the name of the durable consumer of `control.<token>.schedule`, which is named as `control_durable` is.
+    """Return the name of the durable consumer of `control.<token>.schedule`; see `control_durable`.
 
-    Its own, because a consumer with several filters is created under no subject that permissions could tell them by.
+    Schedules have a consumer of their own because a permission can only name a consumer with a single filter.
     """
     return f"id-sch-{token}"
 
 
 def own_durable(subject: str) -> str:
-    """Return the name of the durable consumer of an own task subject, which has a consumer to itself.
+    """Return the name of the durable consumer of one of the deployment's own task subjects.
 
-    The server limits a consumer to a single filter, which is part of the API's subject; several filters in one consumer
-    would not limit its owner to the own subject. No agent can have this name: agent names never begin with `id-`, and the
-    token of an ID without a name continues in hex digits only.
+    Each has a consumer with a single filter, which is part of the API's subject, so that permissions can limit its owner to
+    that subject. No agent can have this name; see `control_durable`.
     """
     return f"id-own-{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
 
@@ -298,4 +263,6 @@ def stream_named(streams: Sequence[Stream], name: str) -> Stream:
     for stream in streams:
         if stream.name == name:
             return stream
-    raise ConfigurationError(f"stream {name}: not declared; the streams are {', '.join(one.name for one in streams)}")
+    raise ConfigurationError(
+        f"stream {name}: not declared; the streams are {', '.join(stream.name for stream in streams)}"
+    )

@@ -1,8 +1,8 @@
-"""What an acknowledgement by NATS guarantees in a power failure, and how much of that a client can see (pure).
+"""Says what an acknowledgement by NATS guarantees in a power failure. Pure.
 
 nats-server acknowledges a write first and syncs its files every two minutes, unless `jetstream { sync_interval: always }`
-is set (nats-io/nats-server#7564; `tests/chaos/test_power_cut.py`). Clients cannot see which: the JetStream API shows
-replicas and `persist_mode`, but the interval is only in the server's configuration and on its monitoring port.
+is set (nats-io/nats-server#7564; `tests/chaos/test_power_cut.py`). Clients cannot see the interval: the JetStream API shows
+replicas and `persist_mode`, but only the server's configuration and its monitoring port show the interval.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from sealbus.bus.nats.api import StreamState
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = ["acknowledged_means", "describe_sync"]
-
 VARZ_NESTING = 16
 """Deepest nesting allowed in the monitoring port's document; nats-server 2.15.1 has 6."""
 
 
 def acknowledged_means(states: Mapping[str, StreamState]) -> str:
-    """Return one line for operators: what the acknowledgements of these streams survive, and on what condition."""
+    """Return one line for operators: which failures acknowledged messages of these streams survive, and on what condition."""
     counts = [state.config.get("num_replicas") for state in states.values()]
     least = min((count for count in counts if type(count) is int), default=1)
     held = "one replica" if least == 1 else f"{least} replicas"
@@ -32,9 +30,9 @@ def acknowledged_means(states: Mapping[str, StreamState]) -> str:
 
 
 def describe_sync(varz: bytes) -> str:
-    """Return one line about the server of this `/varz`, which syncs before it acknowledges.
+    """Return one line that says that the server of this `/varz` document syncs before it acknowledges.
 
-    Raises `ConfigurationError`, with advice, for a server that does not; `BusUnavailable` for any other document.
+    Raises `ConfigurationError`, with advice, if the server acknowledges first; `BusUnavailable` for any other document.
     """
     try:
         document = parse_object(varz, depth=VARZ_NESTING)

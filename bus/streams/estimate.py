@@ -1,9 +1,9 @@
-"""How many bytes the streams will hold at a rate of tasks and calls: for whoever has to choose `streams.max_bytes`.
+"""Estimates how many bytes the streams will hold at a rate of tasks and calls, to help operators choose `streams.max_bytes`.
 
 The bytes of one message were measured as nats-server 2.15.1 counts them for `max_bytes`: an agent that loads a resource, the
-starter policy, a user's context, ES256 SVIDs, one message after the other. Of 300 tasks at once the records took 42 % less,
-because an audit message then holds many, and their evidence once. `tests/integration/test_stream_sizes.py` holds all of it to
-what a server says.
+starter policy, a user's context, ES256 SVIDs, one message after the other. The records of 300 tasks at once took 42 % less,
+because one audit message then holds many records, and their evidence once. `tests/integration/test_stream_sizes.py` compares
+all figures with those of a server.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from sealbus.bus.stream_names import AUDIT, RESULTS, STATE, TASKS
 from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES, KEPT_SECONDS
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["HEADROOM", "ExpectedLoad", "bytes_held", "room_for", "seconds_until_full"]
-
 TASK: Final = 1_890
 """Bytes of a task in TASKS, beside its body: header, proof, SVID and the user's context."""
 RESULT: Final = 1_060
@@ -25,27 +23,27 @@ RESULT: Final = 1_060
 REFUSAL: Final = 1_210
 """Bytes of the end of a task that is denied."""
 DECIDED: Final = 7_500
-"""Bytes in AUDIT of what is allowed: the decision, its outcome, and what the requester decides about the answer."""
+"""Bytes in AUDIT of an allowed message: the decision, its outcome, and the requester's decision about the answer."""
 DENIED: Final = 3_720
-"""Bytes in AUDIT of what is denied: the decision alone."""
+"""Bytes in AUDIT of a denied message: the decision alone."""
 CLAIM: Final = 1_940
 """Bytes of one effect in STATE (`once`)."""
 
 DAY: Final = 86_400
 HEADROOM: Final = 1.25
-"""What is held may be four fifths of what fits: with less than a fifth left SealbusStreamFull fires (docs/alerts.md)."""
+"""Room beyond the bytes held: the alert SealbusStreamFull fires once less than a fifth is left (docs/alerts.md)."""
 _STEP: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedLoad:
-    """What is expected: tasks and calls a second as means of a whole day, shares from 0 to 1, and mean bytes of bodies."""
+    """The expected load: tasks and calls a second as means of a whole day, shares from 0 to 1, and mean bytes of bodies."""
 
     tasks: float
     calls: float = 0.0
     denied: float = 0.0
     once: float = 0.0
-    """Share of the tasks allowed whose effect is claimed."""
+    """Share of the allowed tasks whose effect is claimed."""
     body: int = 1_024
     result: int = 256
 
@@ -62,10 +60,10 @@ class ExpectedLoad:
 
 
 def bytes_held(load: ExpectedLoad, *, days: float) -> Mapping[str, int]:
-    """Return the bytes by stream: AUDIT after so many days, the others in the 24 h 5 min that they keep.
+    """Return the bytes by stream: those of AUDIT after `days`, of the other streams in the 24 h 5 min that they keep.
 
-    TASKS keeps what was acknowledged as well, so that a backlog takes no room of its own. Raises `ConfigurationError` unless
-    `days` is over 0.
+    A backlog takes no extra room, because TASKS keeps acknowledged messages too. Raises `ConfigurationError` unless `days` is
+    over 0.
     """
     if not days > 0:
         raise ConfigurationError("the days are over 0")

@@ -1,16 +1,16 @@
-"""Values that outlive a day, in the stream HELD: every version of each, of which the newest genuine one counts.
+"""Values that outlive a day, in the stream HELD, which keeps every version; the newest genuine version counts.
 
 ::
 
     [payload, signature, key, token, extra]    an encoded array; `payload` is signed, and names `extra` by its hash
 
-Others can make the broker store their bytes under anybody's subject. So nothing here is erased by what comes after it, and
-a value says whose it is, where it stands, and which version it is: bytes of others count for nothing, nor does an older
-version that somebody stored again. Bytes without the form of a value are passed over, however many there are. Those with the
-form that are not genuine cost a reader a verification each, and are bounded for each subject.
+Any agent can make the broker store its bytes under another agent's subject. So the stream erases nothing, and a payload names
+its owner, its subject and its version. Bytes of others do not count, nor does an older version that was stored again. Bytes
+without the form of a value are skipped, however many there are. Bytes with the form that are not genuine are forgeries: each
+costs a reader a verification, and their number is bounded for each subject.
 
-A write names the last sequence of its subject, so that of two processes that write at the same moment one fails. Of two
-versions with one number, which only a broken broker could have let in, the first counts.
+A write names the last sequence of its subject: if two processes write at the same moment, one write fails. If two versions
+have the same number, which only a broken broker admits, the first counts.
 """
 
 from __future__ import annotations
@@ -41,53 +41,36 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "FORGERIES",
-    "PAYLOAD_BYTES",
-    "PAYLOAD_ITEMS",
-    "VALUE_BYTES",
-    "Held",
-    "HeldSubject",
-    "HeldValue",
-    "Part",
-    "PastTrust",
-    "Place",
-    "Scan",
-    "current_only",
-]
-
 PAYLOAD_BYTES: Final = 524_288
-"""Most bytes of a payload: a key book's; others are smaller."""
+"""Most bytes of a payload. The largest payload is a key book."""
 PAYLOAD_ITEMS: Final = 2_048
-"""Most items of an array in a payload, which bounds what the codec allocates for one that is made up (16 MB)."""
+"""Most items of an array in a payload. It bounds the memory that the codec allocates for a forged payload (16 MB)."""
 VALUE_BYTES: Final = 917_504
-"""Most bytes of a stored value: less than a NATS message holds."""
+"""Most bytes of a stored value: less than the limit of a NATS message."""
 FORGERIES: Final = 4_096
-"""Most messages of one subject that have the form of a newer version and are not genuine; other bytes do not count.
-
-Each costs up to three verifications."""
+"""Most forgeries of one subject that have the form of a newer version. Each costs up to three verifications."""
 FORGED_SUBJECTS: Final = 65_536
-"""Subjects for which one reading counts them: with more, time bounds it alone."""
+"""Subjects for which one reading counts forgeries. Beyond that only the time limit bounds it."""
 
 _OWNER: Final = 1
 """The place of the owner's token in a subject."""
 _CLAIMS: Final = 8
-"""Versions of one subject that are verified where many subjects are read together, the newest first."""
+"""Versions of one subject that `between` verifies, the newest first."""
 _NO_END: Final = 2**63
 """Above every sequence."""
 _AT_ONCE: Final = 64
-"""Messages after which others get their turn: each may cost two verifications."""
+"""Messages after which other tasks get their turn: each message may cost two verifications."""
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 class PastTrust(Protocol):
-    """The bundles that were current in the past, for values whose keys may be gone by now."""
+    """The bundles that were current in the past, for values whose keys may have left the current bundles."""
 
     async def at(self, time: int) -> Sequence[Trust]:
-        """Return the trust to try for what was signed at `time` (microseconds), besides the current one.
+        """Return the trust to try for a signature of `time` (microseconds), besides the current trust.
 
-        Raises `StateUnavailable` if that is not known now, but may be known later.
+        Raises `StateUnavailable` if the past is not known now, but may be known later.
         """
 
 
@@ -98,16 +81,16 @@ class _CurrentOnly:
 
 
 current_only: Final[PastTrust] = _CurrentOnly()
-"""For who knows no notary: only keys that are still in their bundles count."""
+"""For a process that knows no notary: only keys in the current bundles count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldValue:
-    """The genuine version of a value that counts. `keys` are those of its payload beside what is here.
+    """The genuine version of a value that counts. `keys` are the keys of its payload that have no field here.
 
-    `own` is whose it is, `number` counts versions from 1, `at` is when it was made (microseconds), `stored` when the broker
-    had it (for what was written here: when it was sent), `last` the sequence of the last message of its subject, genuine or
-    not, which a write names.
+    `own` is its owner, and `number` counts versions from 1. `at` is when it was made (microseconds), `stored` when the
+    broker stored it, or when this process sent it. `last` is the sequence of the last message of its subject, genuine or
+    not; the next write names it.
     """
 
     subject: str
@@ -122,14 +105,14 @@ class HeldValue:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedValue:
-    """A value as it claims to be: everything is checked but who signed it."""
+    """A value of which everything is checked but the signature."""
 
     value: HeldValue
     parts: tuple[bytes, ...]
 
 
 class Place(NamedTuple):
-    """A subject as a scan has found it: the sequences of its first and last message there, and whether it saw all of it."""
+    """One subject of a scan: the sequences of its first and last message, and whether the scan saw all of its messages."""
 
     first: int
     last: int
@@ -137,21 +120,21 @@ class Place(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Subjects in the order of their last messages. One that is not `complete` may not have seen the last of each."""
+    """Subjects in the order of their last messages. If it is not `complete`, a subject may have later messages."""
 
     places: Mapping[str, Place]
     complete: bool
 
     def has_more(self, sequence: int) -> bool:
-        """Return whether something may have been stored after `sequence`, by when this was made."""
-        return not self.complete or any(one.last > sequence for one in self.places.values())
+        """Return whether a message may have been stored after `sequence` before the scan ended."""
+        return not self.complete or any(place.last > sequence for place in self.places.values())
 
 
 class Part(NamedTuple):
-    """What counts of what was stored from one sequence to another, by subject, and up to where it was read.
+    """The values that count among the messages between two sequences, by subject; `last` is the last sequence that was read.
 
-    `unsure` are subjects with more claims than were verified, under which another value may count. `forged` is how many of
-    those that were verified are not genuine.
+    `unsure` are subjects with more claims than were verified: another value may count there. `forged` is the number of
+    forgeries among the verified claims.
     """
 
     values: Mapping[str, HeldValue]
@@ -161,24 +144,24 @@ class Part(NamedTuple):
 
 
 class _HeldReading:
-    """One reading of a pattern: what counts under each subject so far, and what did not verify."""
+    """One reading of a pattern: the value that counts under each subject so far, and the number of forgeries."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
         self.values: dict[str, HeldValue] = {}
         self.last: dict[str, int] = {}
-        """The last sequence under each subject that has a value, and under the one that was asked for."""
+        """The last sequence under each subject that has a value, and under `pattern` if it is a subject."""
         self.forged: dict[str, int] = {}
         self.flooded: set[str] = set()
-        """Subjects with more forgeries than are looked at: whether a genuine one is behind them is not known."""
+        """Subjects with too many forgeries: a genuine version may stand behind them."""
 
-    def saw(self, subject: str, sequence: int) -> None:
+    def note_message(self, subject: str, sequence: int) -> None:
         """Note the sequence of a message, genuine or not."""
         if subject == self.pattern or subject in self.values:
             self.last[subject] = sequence
 
-    def forgery(self, subject: str) -> None:
-        """Count a message that has the form of a value and is not genuine."""
+    def count_forgery(self, subject: str) -> None:
+        """Count a forgery."""
         if subject in self.forged or len(self.forged) < FORGED_SUBJECTS:
             self.forged[subject] = self.forged.get(subject, 0) + 1
             if self.forged[subject] >= FORGERIES:
@@ -186,10 +169,10 @@ class _HeldReading:
 
 
 def _is_first(block: bytes) -> bool:
-    """Return whether the server has seen to it that a message was the first of its subject.
+    """Return whether the server made sure that a message was the first of its subject.
 
-    It checks the header by which a write names the message before it, whoever stored the message. A message that has it
-    twice, or says that it is about another subject, is not believed.
+    The server checks the header in which any write names the message before it. A message with two such headers, or with one
+    for another subject, is not believed.
     """
     return block.count(EXPECTED_LAST.encode()) == 1 and b"\r\n%b: 0\r\n" % EXPECTED_LAST.encode() in block
 
@@ -197,8 +180,8 @@ def _is_first(block: bytes) -> bool:
 class Held:
     """The values in HELD as one process reads and writes them.
 
-    `trust` is the current one, `past` that of earlier times. A value's owner is the workload whose token is the second
-    in its subject. `clock` has to agree with the broker's: what is stored over a minute after it was made never counts.
+    `trust` is the current trust, `past` that of earlier times. The second token of a subject is its owner's. `clock` must
+    agree with the broker's clock: a value that is stored over a minute after it was made never counts.
     """
 
     def __init__(
@@ -218,7 +201,7 @@ class Held:
         self._names = names
         self._caches = caches
         self._clock = clock
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     async def newest(
         self,
@@ -231,77 +214,77 @@ class Held:
         fresh: bool = False,
         patient: bool = False,
     ) -> dict[str, HeldValue]:
-        """Return what counts under each subject that matches `pattern`, by subject; subjects without are left out.
+        """Return the values that count, by subject that matches `pattern`; subjects without a value are left out.
 
-        With `since` (microseconds) only versions stored from then on are looked at. Raises `BusUnavailable` if HELD cannot be
-        read within `within` seconds, `ConfigurationError` if there is no such stream, and `StateUnavailable` where a key is
-        unknown and the past is not known now, or where a subject has `FORGERIES` that are not genuine. Without `flooded` such
-        a subject is left out, which is for a reader of many: it misses nothing of the others. With `fresh` it also raises
-        `StateUnavailable` for what does not verify and was stored a moment ago: its key may be too new for our bundle.
+        With `since` (microseconds) only versions stored from then on are read. Raises `BusUnavailable` if HELD cannot be read
+        within `within` seconds, and `ConfigurationError` if there is no such stream. Raises `StateUnavailable` if a key is
+        unknown and the past is not known now.
 
-        A reader that is `patient` gives each few messages `within` seconds, and not all of them: whatever others have stored
-        there only delays it.
+        A subject with `FORGERIES` raises `StateUnavailable` if `flooded`, and is left out otherwise, so that a reader of many
+        subjects misses nothing of the others. With `fresh`, a message that was stored a moment ago and does not verify raises
+        `StateUnavailable`: its key may be too new for our bundle. With `patient` the limit `within` holds for every
+        64 messages instead of all, so that forgeries only delay the reader.
         """
         reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
-        return {subject: replace(one, last=reading.last[subject]) for subject, one in reading.values.items()}
+        return {subject: replace(value, last=reading.last[subject]) for subject, value in reading.values.items()}
 
     async def scan(self, pattern: str, *, after: int = 0, most: int, within: float = 10.0) -> Scan:
-        """Return what was stored under which subject of `pattern` after sequence `after`, without reading any value.
+        """Return the subjects of `pattern` with messages after sequence `after`, without reading any value.
 
-        It ends after `most` messages: then it does not know whether a subject has others, and is not `complete`. Raises
-        `BusUnavailable` and `ConfigurationError` as `newest` does.
+        The scan ends after `most` messages; it is then not `complete`. Raises `BusUnavailable` and `ConfigurationError` as
+        `newest` does.
         """
         places: dict[str, Place] = {}
         looked = 0
         async with aclosing(self._messages(pattern, after + 1, _NO_END, within, headers_only=True)) as messages:
-            async for one, sequence in messages:
+            async for delivery, sequence in messages:
                 if looked >= most:
                     return Scan(places, complete=False)
                 looked += 1
-                known = places.pop(one.subject, None)
-                if known is None:
-                    # From the beginning nothing is before what is there.
-                    known = Place(sequence, sequence, whole=not after or _is_first(one.header_block))
-                # In the order of the last message of each.
-                places[one.subject] = known._replace(last=sequence)
+                place = places.pop(delivery.subject, None)
+                if place is None:
+                    # A scan from the beginning sees the first message of each subject.
+                    place = Place(sequence, sequence, whole=not after or _is_first(delivery.header_block))
+                # Kept in the order of each subject's last message.
+                places[delivery.subject] = place._replace(last=sequence)
         return Scan(places, complete=True)
 
     async def between(
         self, pattern: str, payload_type: str, *, first: int, last: int, most_bytes: int, within: float = 10.0
     ) -> Part:
-        """Return what counts of what was stored from sequence `first` to `last`, and up to where it was read.
+        """Return the values that count among the messages from sequence `first` to `last`.
 
-        That is `last`, or less: no more is read after `most_bytes`. Of a subject with other messages, or of one that is
-        `unsure`, this is not what counts under it: `newest` says that. Raises as `newest` does.
+        Reading stops after `most_bytes`, perhaps before `last`. For a subject that has other messages or is `unsure`, only
+        `newest` knows the value that counts. Raises as `newest` does.
         """
         claims: dict[str, list[ClaimedValue]] = {}
         sequences: dict[str, int] = {}
         size = 0
         async with aclosing(self._messages(pattern, first, last, within)) as messages:
-            async for one, sequence in messages:
+            async for delivery, sequence in messages:
                 if size >= most_bytes:
                     last = max(sequences.values())
                     break
-                size += len(one.payload)
-                sequences[one.subject] = sequence
-                stored = one.arrival.stored if one.arrival is not None else 0
-                if (claimed := self._claimed(one.subject, one.payload, stored)) is not None:
-                    claims.setdefault(one.subject, []).append(claimed)
-        found: dict[str, HeldValue] = {}
+                size += len(delivery.payload)
+                sequences[delivery.subject] = sequence
+                stored = StoredValue(sequence, delivery.payload, delivery.arrival.stored if delivery.arrival else 0)
+                if (claimed := self.claimed(delivery.subject, stored)) is not None:
+                    claims.setdefault(delivery.subject, []).append(claimed)
+        values: dict[str, HeldValue] = {}
         unsure, forged = set[str](), 0
-        for looked, (subject, those) in enumerate(claims.items()):
+        for looked, (subject, candidates) in enumerate(claims.items()):
             if looked % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            # Of several with one number the first stored, which stays the first where they are sorted.
-            for claimed in sorted(those, key=lambda one: -one.value.number)[:_CLAIMS]:
+            # The sort is stable: of several versions with one number the first stored stays the first.
+            for claimed in sorted(candidates, key=lambda claim: -claim.value.number)[:_CLAIMS]:
                 if await self.is_genuine(claimed, payload_type):
-                    found[subject] = replace(claimed.value, last=sequences[subject])
+                    values[subject] = replace(claimed.value, last=sequences[subject])
                     break
                 forged += 1
             else:
-                if len(those) > _CLAIMS:
+                if len(candidates) > _CLAIMS:
                     unsure.add(subject)
-        return Part(found, last, frozenset(unsure), forged)
+        return Part(values, last, frozenset(unsure), forged)
 
     async def _messages(
         self, pattern: str, first: int, last: int, within: float, *, headers_only: bool = False
@@ -311,31 +294,31 @@ class Held:
         try:
             async with asyncio.timeout(within), aclosing(source) as batches:
                 async for batch in batches:
-                    for one in batch:
+                    for delivery in batch:
                         # Whoever runs the broker may deliver more than was asked for.
-                        if one.arrival is None or not matches(pattern, one.subject):
+                        if delivery.arrival is None or not matches(pattern, delivery.subject):
                             continue
-                        if one.arrival.sequence > last:
+                        if delivery.arrival.sequence > last:
                             return
-                        yield one, one.arrival.sequence
-                        if one.arrival.sequence == last:
+                        yield delivery, delivery.arrival.sequence
+                        if delivery.arrival.sequence == last:
                             return
         except TimeoutError as error:
-            raise BusUnavailable(f"{HELD} was not read within {within:g} s") from error
+            raise _slow(within) from error
 
     async def standing(
         self, subject: str, payload_type: str, *, since: int = 0, within: float = 10.0
     ) -> tuple[HeldValue | None, int]:
-        """Return what counts under `subject`, and the last sequence there, 0 if nothing was stored there since `since`.
+        """Return the value that counts under `subject`, and its last sequence, or 0 if nothing was stored since `since`.
 
-        With both a write can follow bytes of others where nothing that counts stands. Raises as `newest` does.
+        The sequence lets a write follow bytes of others if no value counts there. Raises as `newest` does.
         """
         reading = await self._read(subject, payload_type, since, within)
         value, last = reading.values.get(subject), reading.last.get(subject, 0)
         return (replace(value, last=last) if value is not None else None), last
 
     def following(self, subject: str, payload_type: str) -> HeldSubject:
-        """Return a reader of `subject` that goes on where it was: no number of forgeries hides from it what is genuine."""
+        """Return a reader of `subject` that continues where its last reading ended, whatever forgeries stand there."""
         return HeldSubject(self, subject, payload_type)
 
     async def write(
@@ -357,7 +340,7 @@ class Held:
         of another owner, keys beyond the codec's bounds; `BusUnavailable` as `KeyValue.create` does.
         """
         if before is not None and before.subject != subject:
-            raise SealError(f"{subject}: the version before it is another's")
+            raise SealError(f"{subject}: the version before it is of another subject")
         payload = encode(
             {
                 **keys,
@@ -373,10 +356,10 @@ class Held:
         raw = encode([*signed(payload, payload_type, sealer), extra])
         if len(payload) > PAYLOAD_BYTES or len(raw) > VALUE_BYTES:
             raise SealError(f"{subject}: too large to be held")
-        # A version that nobody can read would stand in the way of the next one.
-        claimed = self._claimed(subject, raw, self._clock())
+        # A version that no reader accepts would stand in the way of the next.
+        claimed = self.claimed(subject, StoredValue(0, raw, self._clock()))
         if claimed is None:
-            raise SealError(f"{subject}: not what its owner can hold there")
+            raise SealError(f"{subject}: readers would not accept this value there")
         follows = before.last if before is not None else last
         sequence = await self._keyed.replace(subject, raw, last=follows, within=within)
         return replace(claimed.value, last=sequence) if sequence is not None else None
@@ -403,31 +386,33 @@ class Held:
                     looked += 1
                     if patient and looked % _AT_ONCE == 1:
                         deadline.reschedule(asyncio.get_running_loop().time() + within)
-                    reading.saw(subject, stored.sequence)
-                    known = reading.values.get(subject)
+                    reading.note_message(subject, stored.sequence)
+                    newest = reading.values.get(subject)
                     claimed = self.claimed(subject, stored) if subject not in reading.flooded else None
-                    if claimed is None or (known is not None and claimed.value.number <= known.number):
+                    if claimed is None or (newest is not None and claimed.value.number <= newest.number):
                         continue
                     if await self.is_genuine(claimed, payload_type):
                         reading.values[subject] = claimed.value
-                        reading.saw(subject, stored.sequence)
+                        reading.note_message(subject, stored.sequence)
                         continue
                     if fresh and self.is_fresh(stored):
-                        raise StateUnavailable(f"{subject}: what was stored a moment ago does not verify yet")
-                    reading.forgery(subject)
+                        raise StateUnavailable(f"{subject}: a value that was stored a moment ago does not verify yet")
+                    reading.count_forgery(subject)
                     if subject in reading.flooded:
                         if flooded:
-                            raise StateUnavailable(f"{subject}: over {FORGERIES} that are not genuine")
+                            raise StateUnavailable(f"{subject}: over {FORGERIES} values there are not genuine")
                         reading.values.pop(subject, None)
-                        self._said.warning("%s is left out: over %d there are not genuine", subject, FORGERIES)
+                        self._operator_log.warning(
+                            "%s is left out: over %d values there are not genuine", subject, FORGERIES
+                        )
         except TimeoutError as error:
             raise _slow(within) from error
         return reading
 
     async def stored(self, pattern: str, *, since: int = 0) -> AsyncGenerator[tuple[str, StoredValue], None]:
-        """Yield what HELD holds now on the subjects of `pattern`, genuine or not, in order.
+        """Yield the messages that HELD has now on the subjects of `pattern`, genuine or not, in order.
 
-        With `since` (microseconds) only what was stored from then on. Raises as `Transport.values` does.
+        With `since` (microseconds) only messages stored from then on. Raises as `Transport.values` does.
         """
         looked = 0
         async with aclosing(self._transport.values(HELD, pattern, since=since)) as batches:
@@ -445,18 +430,13 @@ class Held:
         return self._clock() < stored.stored + DEFAULT_LIMITS.key_awaited
 
     def claimed(self, subject: str, stored: StoredValue) -> ClaimedValue | None:
-        """Return what a message claims to be, or `None` for what cannot be a value of `subject` that was stored then."""
-        return self._claimed(subject, stored.payload, stored.stored)
-
-    def _claimed(self, subject: str, raw: bytes, stored: int) -> ClaimedValue | None:
-        if len(raw) > VALUE_BYTES:
+        """Return the value that a message claims to be, or `None` if it cannot be one of `subject` and its time."""
+        if len(stored.payload) > VALUE_BYTES:
             return None
         try:
-            array = decode(raw, items=PARTS + 1, step=0)
-            parts = tuple(one for one in array if isinstance(one, bytes)) if isinstance(array, list) else ()
-            if len(parts) != PARTS + 1:
-                return None
-            if len(parts[0]) > PAYLOAD_BYTES:
+            array = decode(stored.payload, items=PARTS + 1, step=0)
+            parts = tuple(part for part in array if isinstance(part, bytes)) if isinstance(array, list) else ()
+            if len(parts) != PARTS + 1 or len(parts[0]) > PAYLOAD_BYTES:
                 return None
             keys = RecordMap(decode(parts[0], items=PAYLOAD_ITEMS, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
             own, place = SpiffeId.parse(keys.text("own")), keys.text("sub")
@@ -468,16 +448,17 @@ class Held:
             return None
         if sha256(parts[PARTS]).digest() != extra:
             return None
-        # What was made long before it was stored would bring back a key that has been rotated away since.
-        if not at - DEFAULT_LIMITS.clock_skew <= stored <= at + DEFAULT_LIMITS.stored_within:
+        # A value made long before it was stored would bring back a key that has been rotated away since.
+        time = stored.stored
+        if not at - DEFAULT_LIMITS.clock_skew <= time <= at + DEFAULT_LIMITS.stored_within:
             return None
         value = HeldValue(
-            subject=subject, own=own, keys=keys, extra=parts[PARTS], number=number, at=at, stored=stored, last=0
+            subject=subject, own=own, keys=keys, extra=parts[PARTS], number=number, at=at, stored=time, last=0
         )
         return ClaimedValue(value, parts[:PARTS])
 
     async def is_genuine(self, claimed: ClaimedValue, payload_type: str) -> bool:
-        """Return whether its owner signed a value; raises `StateUnavailable` where that is not known now."""
+        """Return whether its owner signed a value. Raises `StateUnavailable` if the past is not known now."""
         own, at = claimed.value.own, claimed.value.at
         if is_own(claimed.parts, payload_type, own=own, at=at, trust=self._trust(), caches=self._caches):
             return True
@@ -488,10 +469,10 @@ class Held:
 
 
 class HeldSubject:
-    """What counts under one subject, read on from where the last reading ended; made by `Held.following`.
+    """Reads the value that counts under one subject, continuing where the last reading ended; made by `Held.following`.
 
-    Each message is verified once, so that what others store there delays a reader and hides nothing from it: a reading that
-    has no time left goes on with the next one.
+    Each message is verified once. A reading that runs out of time continues with the next call, so that forgeries delay a
+    reader and hide nothing from it.
     """
 
     def __init__(self, held: Held, subject: str, payload_type: str) -> None:
@@ -499,19 +480,19 @@ class HeldSubject:
         self._subject = subject
         self._type = payload_type
         self._known: StoredValue | None = None
-        """The message with what counts."""
+        """The message with the value that counts."""
         self._number = 0
-        """Its number."""
+        """The number of that value."""
         self._read = _Position()
 
     async def standing(self, *, since: int = 0, within: float = 10.0) -> tuple[HeldValue | None, int]:
-        """Return what counts of what was stored from `since` on (microseconds), and the last sequence of the subject.
+        """Return the value that counts among messages stored from `since` on (microseconds), and the subject's last sequence.
 
-        That is 0 where nothing was ever read. A later call has no earlier `since`. Raises as `Held.newest` does, but not for
-        how much stands there.
+        The sequence is 0 if no message was ever read. A later call must not have an earlier `since`. Raises as `Held.newest`
+        does, but not for the number of forgeries.
         """
         if self._known is not None and self._known.stored < since:
-            # Its number stands no longer in the way of those that have come since.
+            # A value from before `since` no longer counts, so its number must not outrank later ones.
             self._forget(_Position(sequence=self._read.sequence))
         again: _Position | None = None
         waiting = 0
@@ -520,45 +501,34 @@ class HeldSubject:
             async with asyncio.timeout(within), aclosing(self._held.stored(self._subject, since=begin)) as messages:
                 async for _, stored in messages:
                     if stored.sequence <= self._read.sequence:
-                        # A broker's clock may step back a little, and its numbers only where the stream was made again.
+                        # A broker's clock may step back a little, but its sequences only if the stream was made again.
                         if stored.stored <= self._read.stored:
                             continue
                         self._forget(_Position())
                     before = self._read
-                    if await self._counts(stored):
-                        self._known = stored
-                    elif self._held.is_fresh(stored) and self._is_newer(stored):
-                        again, waiting = again or before, waiting + 1
+                    claimed = self._held.claimed(self._subject, stored)
+                    if claimed is not None and claimed.value.number > self._number:
+                        if await self._held.is_genuine(claimed, self._type):
+                            self._known, self._number = stored, claimed.value.number
+                        elif self._held.is_fresh(stored):
+                            again, waiting = again or before, waiting + 1
                     self._read = _Position(max(before.stored, stored.stored), stored.sequence)
         except TimeoutError as error:
             raise _slow(within) from error
         last = self._read.sequence
         if again is not None and waiting <= FORGERIES:
-            # Our bundle may lag behind their key: they are looked at once more.
+            # Our bundle may lag behind their keys: the next reading tries these messages again.
             self._read = again
-        # Parsed anew: a reader takes the keys out of it.
+        # Parsed again, because a reader takes the keys out of the value.
         claimed = self._held.claimed(self._subject, self._known) if self._known is not None else None
         return (replace(claimed.value, last=last) if claimed is not None else None), last
-
-    async def _counts(self, stored: StoredValue) -> bool:
-        claimed = self._held.claimed(self._subject, stored)
-        if claimed is None or claimed.value.number <= self._number:
-            return False
-        if not await self._held.is_genuine(claimed, self._type):
-            return False
-        self._number = claimed.value.number
-        return True
-
-    def _is_newer(self, stored: StoredValue) -> bool:
-        claimed = self._held.claimed(self._subject, stored)
-        return claimed is not None and claimed.value.number > self._number
 
     def _forget(self, read: _Position) -> None:
         self._known, self._number, self._read = None, 0, read
 
 
 class _Position(NamedTuple):
-    """How far a subject was read: the latest stored time, and the last sequence."""
+    """The latest stored time and the last sequence that were read of a subject."""
 
     stored: int = 0
     sequence: int = 0

@@ -1,15 +1,15 @@
-"""The key book: which bundles were current in the last 32 days, in the word of a notary, for values in HELD.
+"""The key book: a notary's statement of the bundles that were current in the last 32 days, for values in HELD.
 
 ::
 
     held.<notary's token>.keys      rec: encoded `bundle` records (SPEC.md section 8), without certificates
                                     rst: streams that were restored from a backup, a line each; absent if none was
 
-A JWT key leaves its bundle about a day after its last use, and then what it vouched for last week verifies for nobody. A
-book counts only under a key that is in its bundle now, so that no book vouches for another, and only for three hours, in
-which a notary writes the next one: who withholds books cannot keep an old one in force.
+A JWT key leaves its bundle about a day after its last use; values that it signed earlier then verify only by a book. A book
+counts only under a key that is in its bundle now, so that no book vouches for another. It counts for three hours, in which
+the notary writes the next: an attacker who withholds books cannot keep an old one in force.
 
-It is also how processes learn of restored streams, which the notary names once its log does.
+Processes also learn of restored streams from the book. The notary names a restored stream once its log does.
 """
 
 from __future__ import annotations
@@ -36,42 +36,27 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "KEPT",
-    "KEY_BOOK_TYPE",
-    "MOST_RESTORED",
-    "RECORDS",
-    "RESTORED",
-    "YOUNG",
-    "BookContents",
-    "KeyBook",
-    "RestoredStreams",
-    "key_book_subject",
-    "nothing_restored",
-    "read_book",
-]
-
 KEY_BOOK_TYPE: Final = "application/vnd.sealbus.keys.v1"
-"""The type of the signature; a signature of another type does not count."""
+"""The type of the book's signature; a signature of another type does not count."""
 RECORDS: Final = "rec"
 """The key of the payload that holds the records."""
 RESTORED: Final = "rst"
 """The key of the payload that holds the lines of restored streams."""
 MOST_RESTORED: Final = 256
-"""Most restored streams that a book names: the newest."""
+"""Most restored streams that a book names. It names the newest."""
 
 KEPT: Final = HELD_SECONDS * SECOND
-"""How far back a book goes: as long as HELD keeps a value (microseconds)."""
+"""How far back a book goes, in microseconds: as long as HELD keeps a value."""
 YOUNG: Final = 3 * 3_600 * SECOND
-"""How old a book that counts may be (microseconds)."""
+"""The greatest age of a book that counts, in microseconds."""
 
 _CACHED: Final = 60.0
 """Seconds until a book is read again."""
 _AGAIN: Final = 5.0
-"""Seconds until it is read again if none counted: values that are made up do not each cost a read."""
+"""Seconds until a book is read again if none counted, so that not every forged value costs a read."""
 _WITHIN: Final = 5.0
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 def key_book_subject(token: str) -> str:
@@ -80,10 +65,10 @@ def key_book_subject(token: str) -> str:
 
 
 class RestoredStreams(Protocol):
-    """What is known of streams that were restored from a backup."""
+    """Knows which streams were restored from a backup."""
 
     async def restored(self, created: int) -> Sequence[RestoredStream]:
-        """Return the restorations of all streams, those of the streams that were created at `created` among them.
+        """Return the restorations of all streams, including those of any stream that was created at `created`.
 
         Raises `StateUnavailable` if they are not known now, but may be known later.
         """
@@ -96,7 +81,7 @@ class _NothingRestored:
 
 
 nothing_restored: Final[RestoredStreams] = _NothingRestored()
-"""For who knows no notary: nobody can say that a stream was restored."""
+"""For a process that knows no notary: no stream counts as restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +96,9 @@ class _Book:
 
 
 class KeyBook:
-    """`PastTrust` by the key books of `notaries`, read when one is needed; any of them that counts is enough.
+    """`PastTrust` by the key books of `notaries`, read on demand; one book that counts is enough.
 
-    `trust` is the current one: its bundles decide who is a notary, and its revocations hold for the past as well.
+    `trust` is the current trust. Its bundles verify the books, and its revocations hold for the past as well.
     """
 
     def __init__(
@@ -126,9 +111,9 @@ class KeyBook:
         caches: Caches,
         clock: Clock = wall_clock,
     ) -> None:
-        # With the current bundles only: a book must not make itself, or another one, count.
+        # Only the current bundles verify a book: a book must not make itself, or another book, count.
         held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)
-        self._notaries = {names.token(one): one for one in notaries}
+        self._notaries = {names.token(notary): notary for notary in notaries}
         self._following = {token: held.following(key_book_subject(token), KEY_BOOK_TYPE) for token in self._notaries}
         self._trust = trust
         self._clock = clock
@@ -138,10 +123,9 @@ class KeyBook:
         self._why = "no key book was read"
 
     async def at(self, time: int) -> Sequence[Trust]:
-        """Return the trust of `time` by each book that counts: bundles of then, revocations of now.
+        """Return the trust of `time` by each book that counts, with the bundles of that time and current revocations.
 
-        Empty for times over 32 days ago. Raises `StateUnavailable` while no book counts; what it waits for ends after 5 s
-        for each notary.
+        Empty for times over 32 days ago. Raises `StateUnavailable` while no book counts, after at most 5 s for each notary.
         """
         now = self._clock()
         if time < now - KEPT:
@@ -162,24 +146,24 @@ class KeyBook:
     async def restored(self, created: int) -> Sequence[RestoredStream]:
         """Return the restored streams that the books name.
 
-        Enough is one that counts and either names a stream that was created at `created`, or was stored since then: a notary
-        writes none before its log names what was restored. Raises `StateUnavailable` while there is none; what it waits for
-        ends after 5 s for each notary.
+        One book is enough if it counts and either names a stream that was created at `created`, or was stored after that: a
+        notary writes no book before its log names the restored streams. Raises `StateUnavailable` while there is none,
+        after at most 5 s for each notary.
         """
         async with self._reading:
-            if (found := self._restored(created)) is None and asyncio.get_running_loop().time() >= self._again:
+            if (streams := self._restored(created)) is None and asyncio.get_running_loop().time() >= self._again:
                 await self._read()
-                found = self._restored(created)
-        if found is None:
+                streams = self._restored(created)
+        if streams is None:
             raise StateUnavailable("no notary has said yet whether this stream was restored")
-        return found
+        return streams
 
     def _restored(self, created: int) -> Sequence[RestoredStream] | None:
         now = self._clock()
         books = [book for book in self._books.values() if book.is_young(now)]
-        found = [one for book in books for one in book.contents.restored]
-        if any(one.created == created for one in found) or any(book.stored >= created for book in books):
-            return found
+        streams = [stream for book in books for stream in book.contents.restored]
+        if any(stream.created == created for stream in streams) or any(book.stored >= created for book in books):
+            return streams
         return None
 
     async def _read(self) -> None:
@@ -193,21 +177,21 @@ class KeyBook:
                 self._books[token] = book
                 counted = True
         if not counted:
-            _log.warning("the keys of the past are not known: %s", self._why)
+            _logger.warning("the keys of the past are not known: %s", self._why)
         now = asyncio.get_running_loop().time()
         self._until, self._again = now + (_CACHED if counted else _AGAIN), now + _AGAIN
 
     async def _newer(self, token: str, notary: SpiffeId) -> _Book:
         """Return the book of `notary` that counts now; raise `StateUnavailable` if there is none."""
-        now, known = self._clock(), self._books.get(token)
+        now, previous = self._clock(), self._books.get(token)
         since = max(0, now - YOUNG - DEFAULT_LIMITS.stored_within)
         value, _ = await self._following[token].standing(since=since, within=_WITHIN)
         if value is None:
             raise StateUnavailable(f"no key book of {notary} counts now")
-        # A number starts again with a log that knows nothing of the one before; by then older books are too old anyway.
-        if known is not None and known.is_young(now) and value.number <= known.number:
-            if (value.number, value.at) == (known.number, known.at):
-                return known
+        # A new log that does not know the former one starts at number 1; by then older books are too old anyway.
+        if previous is not None and previous.is_young(now) and value.number <= previous.number:
+            if (value.number, value.at) == (previous.number, previous.at):
+                return previous
             raise StateUnavailable(f"the key book of {notary} is older than the one seen before")
         book = _Book(value.number, value.at, value.stored, await asyncio.to_thread(read_book, value))
         if not book.is_young(now):
@@ -217,22 +201,22 @@ class KeyBook:
 
 @dataclass(frozen=True, slots=True)
 class BookContents:
-    """What a key book says: which bundles there were, and which streams were restored, the oldest first."""
+    """The contents of a key book: the history of bundles, and the restored streams, the oldest first."""
 
     history: TrustHistory
     restored: tuple[RestoredStream, ...] = ()
 
 
 def read_book(value: HeldValue) -> BookContents:
-    """Take the contents out of a book, once; raise `StateUnavailable` for one that breaks a rule: it says nothing then."""
+    """Take the contents out of a book, once. Raises `StateUnavailable` if the book breaks a rule."""
     try:
-        records = [parse_record(one) for one in value.keys.some_octets(RECORDS)]
+        records = [parse_record(encoded) for encoded in value.keys.some_octets(RECORDS)]
         restored = tuple(parse_stream(line) for line in value.keys.some_texts(RESTORED))
         value.keys.end()
-        history = TrustHistory(one for one in records if isinstance(one, BundleRecord) and not one.x509)
+        history = TrustHistory(record for record in records if isinstance(record, BundleRecord) and not record.x509)
     except (EnvelopeError, BundleRefused, LogError) as error:
         raise StateUnavailable(f"{value.subject} is no key book") from error
-    # Nothing but bundles without certificates, none twice, and at least one.
+    # A book has bundles without certificates alone, none twice, and at least one.
     if not records or len(history.since(0)) != len(records) or len(restored) > MOST_RESTORED:
         raise StateUnavailable(f"{value.subject} is no key book")
     return BookContents(history, restored)

@@ -1,10 +1,9 @@
 """Small values by subject, shared by all processes of an identity: the stream STATE, written by compare-and-set.
 
-A write names the sequence that it replaces, so that of two processes that write at the same moment one fails. An
-identity reads and writes only under `state.<own token>.` (NATS permissions). Values here are not signed: the operator of
-the broker can change them, and nats-server answers a client under any reply subject that it names, so that any agent can
-have its bytes stored under another's token. A value that would do harm if forged is signed by its writer
-(`signed_value`).
+A write names the sequence that it replaces: if two processes write at the same moment, one write fails. NATS permissions
+limit an identity to `state.<own token>.`. Values here are not signed. The operator of the broker can change them, and any
+agent can have bytes stored under another agent's token, because nats-server answers under any reply subject that a client
+names. The writer signs a value that would do harm if forged (`signed_value`).
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ from sealbus.bus.ports import Outgoing, PubAck, StoredValue, StreamRefused, Tran
 from sealbus.bus.stream_names import STATE
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["KeyValue"]
-
 
 class KeyValue:
     """The values on one transport. Every wait ends after `within` seconds, with `BusUnavailable`.
 
-    After `BusUnavailable` from a write it is unknown whether it was stored: read, and write again if it was not.
+    After `BusUnavailable` from a write the value may be stored: read, and write again if it is not.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -31,23 +28,13 @@ class KeyValue:
 
         Raises `BusUnavailable`, also if the stream is full or does not exist.
         """
-        return await self._write(subject, payload, 0, within)
+        return await self.replace(subject, payload, last=0, within=within)
 
     async def replace(self, subject: str, payload: bytes, *, last: int, within: float = 5.0) -> int | None:
         """Replace the value with sequence `last`; return the new sequence, or `None` if `last` is no longer current.
 
         Raises as `create` does.
         """
-        return await self._write(subject, payload, last, within)
-
-    async def get(self, subject: str, *, within: float = 5.0) -> StoredValue | None:
-        """Return the last value of `subject`, or `None` if there is none. Raises `BusUnavailable`.
-
-        A replica answers, and may be behind: to be certain, write with `replace`, which only the leader accepts.
-        """
-        return await self._transport.last(STATE, subject, within=within)
-
-    async def _write(self, subject: str, payload: bytes, last: int, within: float) -> int | None:
         outgoing = Outgoing(subject=subject, payload=payload, headers={EXPECTED_LAST: str(last)})
         (answer,) = await self._transport.publish([outgoing], deadline=within)
         if isinstance(answer, PubAck):
@@ -57,3 +44,10 @@ class KeyValue:
         if isinstance(answer, BusUnavailable):
             raise answer
         raise BusUnavailable(f"{subject}: not stored") from answer
+
+    async def get(self, subject: str, *, within: float = 5.0) -> StoredValue | None:
+        """Return the last value of `subject`, or `None` if there is none. Raises `BusUnavailable`.
+
+        A replica may answer, and may be behind the leader. `replace` tells for certain, because only the leader accepts it.
+        """
+        return await self._transport.last(STATE, subject, within=within)

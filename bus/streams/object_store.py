@@ -1,12 +1,12 @@
 """A bucket of NATS' object store: larger files by name, in the layout that the `nats` command line reads (ADR-20).
 
-A bucket is the stream `OBJ_<bucket>`: one message on `$O.<bucket>.M.<name in base64url>` describes an object, whose bytes
-are in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a new nuid, and the description last, by
-compare-and-set: of two concurrent writers one fails, and a reader sees either the old object or the new one. The operator
-of the broker can change what is here: content that matters is signed.
+A bucket is the stream `OBJ_<bucket>`. One message on `$O.<bucket>.M.<name in base64url>` describes an object; its bytes are
+in chunks on `$O.<bucket>.C.<nuid>`. A writer writes the chunks first, under a new nuid, and the description last, by
+compare-and-set. So one of two concurrent writers fails, and a reader sees either the old object or the new one. The
+operator of the broker can change objects; content that matters is signed.
 
-`put` removes the chunks that it replaced, which takes `STREAM.PURGE` and so the right to remove every object. `replace` is
-for a writer that may write one small object and nothing else.
+`put` removes the chunks that it replaced. That takes `STREAM.PURGE`, and so the right to remove every object. `replace` is
+for a writer that may only write one small object.
 """
 
 from __future__ import annotations
@@ -38,10 +38,8 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["ONE_MESSAGE", "ObjectInfo", "ObjectStore", "bucket_stream", "digest_of", "parse_info"]
-
 CHUNK_BYTES: Final = 131_072
-"""The size that the `nats` command line uses."""
+"""Bytes of a chunk, as the `nats` command line uses."""
 OBJECT_BYTES: Final = 33_554_432
 """Largest object that is read or written."""
 ONE_MESSAGE: Final = DEFAULT_LIMITS.envelope_bytes - 1_024
@@ -51,7 +49,7 @@ WITHIN: Final = 5.0
 
 _NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _NAME_BYTES: Final = 160
-"""Base64url makes it a third longer, and a subject has at most 255 bytes."""
+"""Most bytes of an object's name. Base64url makes it a third longer, and a subject has at most 255 bytes."""
 _INFO_BYTES: Final = 16_384
 
 
@@ -92,16 +90,16 @@ class ObjectStore:
 
     async def info(self, name: str) -> ObjectInfo | None:
         """Return the description of the object `name`, or None if there is none or it was deleted."""
-        found = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
-        if found is None:
+        message = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if message is None:
             return None
-        info = parse_info(found.payload, sequence=found.sequence)
+        info = parse_info(message.payload, sequence=message.sequence)
         return None if info is None or info.deleted else info
 
     async def get(self, info: ObjectInfo) -> bytes | None:
-        """Return the bytes of an object, or None if they are not those that `info` describes.
+        """Return the bytes of an object, or None if they do not match `info`.
 
-        That is the case if the object was replaced meanwhile, is broken, or is larger than 32 MiB.
+        They do not match if the object was replaced meanwhile, is broken, or is larger than 32 MiB.
         """
         content = bytearray()
         if info.chunks:
@@ -117,7 +115,7 @@ class ObjectStore:
     async def put(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
         """Replace the object whose `sequence` is `last` (0 for none) with `content`; return None if `last` is not current.
 
-        The chunks that it replaced are removed. After `BusUnavailable` it is unknown whether it was stored.
+        The chunks of the former object are removed. After `BusUnavailable` the object may be stored or not.
         """
         if len(content) > OBJECT_BYTES:
             raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
@@ -143,13 +141,13 @@ class ObjectStore:
     async def replace(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
         """Replace the object whose `sequence` is `last` (0 for none) with `content`, which fits one message; remove nothing.
 
-        The bytes go to `<name>0` and `<name>1` in turn, in place of what was there. They are stored only while the
-        description is still the one with `last`, so that no bytes that it points to are replaced, and the new description
-        only if nothing else was written to the bucket since: it points to a whole object, whoever else writes and wherever
-        a writer ends. Needs the right to publish these two chunks and the description (nats-server 2.11).
+        The bytes go to the nuids `<name>0` and `<name>1` in turn, in place of older bytes. They are stored only while the
+        description is still the one with `last`, so that the bytes that it points to are not replaced. The new description is
+        stored only if nothing else was written to the bucket since. So a description always points to a whole object, even if
+        others write or a writer dies. Needs the right to publish these two chunks and the description (nats-server 2.11).
 
-        Returns None if somebody else wrote meanwhile, maybe another object: read again. Raises `ConfigurationError` for a
-        name or a size that does not fit, `BusUnavailable`, after which it is unknown whether it was stored.
+        Returns None if another writer wrote meanwhile, perhaps another object: read again. Raises `ConfigurationError` for a
+        name or a size that does not fit, and `BusUnavailable`, after which the object may be stored or not.
         """
         if len(content) > ONE_MESSAGE:
             raise ConfigurationError(f"{name}: over {ONE_MESSAGE} bytes, which one message holds")
@@ -179,11 +177,11 @@ class ObjectStore:
 
     async def objects(self) -> list[ObjectInfo]:
         """Return all current objects, by name."""
-        found: dict[str, ObjectInfo] = {}
+        infos: dict[str, ObjectInfo] = {}
         async with aclosing(self._infos(follow=False)) as batches:
             async for batch in batches:
-                found |= {info.name: info for info in batch}
-        return [info for _, info in sorted(found.items()) if not info.deleted]
+                infos |= {info.name: info for info in batch}
+        return [info for _, info in sorted(infos.items()) if not info.deleted]
 
     def watch(self) -> AsyncGenerator[list[ObjectInfo], None]:
         """Yield all objects, then each change as it comes, including deletions, until closed.
@@ -196,13 +194,13 @@ class ObjectStore:
         source = self._transport.read(self.stream, [f"$O.{self.bucket}.M.>"], follow=follow)
         async with aclosing(source) as batches:
             async for batch in batches:
-                found: list[ObjectInfo] = []
+                infos: list[ObjectInfo] = []
                 for delivery in batch:
                     sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
                     info = parse_info(delivery.payload, sequence=sequence)
                     if info is not None and self._meta(info.name) == delivery.subject:
-                        found.append(info)
-                yield found
+                        infos.append(info)
+                yield infos
 
     def _meta(self, name: str) -> str:
         return f"$O.{self.bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
@@ -234,7 +232,7 @@ class ObjectStore:
         return await self._stored(message)
 
     async def _stored(self, message: Outgoing) -> int | None:
-        """Publish by compare-and-set; return the sequence, or None if what the message expects is not so."""
+        """Publish by compare-and-set; return the sequence, or None if the stream does not have the expected last sequence."""
         (answer,) = await self._transport.publish([message], deadline=WITHIN)
         if isinstance(answer, PubAck):
             return answer.sequence
@@ -275,13 +273,13 @@ def digest_of(content: bytes) -> str:
 def parse_info(payload: bytes, *, sequence: int) -> ObjectInfo | None:
     """Parse the description of an object; return None for anything else, links included."""
     try:
-        said = json.loads(payload) if len(payload) <= _INFO_BYTES else None
+        document = json.loads(payload) if len(payload) <= _INFO_BYTES else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         return None
-    name, nuid, digest = said.get("name"), said.get("nuid", ""), said.get("digest", "")
-    size, chunks, deleted = said.get("size", 0), said.get("chunks", 0), said.get("deleted", False)
+    name, nuid, digest = document.get("name"), document.get("nuid", ""), document.get("digest", "")
+    size, chunks, deleted = document.get("size", 0), document.get("chunks", 0), document.get("deleted", False)
     if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= _NAME_BYTES:
         return None
     if not isinstance(nuid, str) or not isinstance(digest, str) or not isinstance(deleted, bool):

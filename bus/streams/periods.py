@@ -1,12 +1,12 @@
-"""Periods of the audit stream: one stream at a time takes `audit.>`, and an operator rolls it over to the next.
+"""Periods of the audit stream: one stream at a time takes `audit.>`, until an operator rolls over to the next stream.
 
 ::
 
     roll     AUDIT: audit.> -> closed.AUDIT      then      AUDIT-2026-12 created with audit.>
 
-Between the two, for milliseconds, no stream stores records: writers retry until they are acknowledged. They publish by
-subject and learn of the new stream from its acknowledgements; nothing is restarted, copied or deleted. The former stream
-keeps everything, takes nothing more, and is read under its own name.
+Between the two steps, for milliseconds, no stream stores records, and writers retry until their records are acknowledged.
+Writers publish by subject and learn of the new stream from its acknowledgements; nothing is restarted, copied or deleted. The
+former stream keeps its records, takes no more, and is read under its own name.
 """
 
 from __future__ import annotations
@@ -31,12 +31,10 @@ from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["Rolled", "in_period", "roll"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolled:
-    """The stream that took records before, and the one that takes them now."""
+    """The stream that took records before the roll, and the stream that takes them now."""
 
     former: str
     current: str
@@ -44,7 +42,7 @@ class Rolled:
 
 async def in_period(streams: Sequence[Stream], request: Request) -> tuple[Stream, ...]:
     """Return the declared `streams`, with the audit stream under its current name. Raises `BusUnavailable`."""
-    found = []
+    current = []
     for stream in streams:
         if stream.guard is Guard.EVIDENCE:
             state = await stream_state(request, stream.name)
@@ -52,8 +50,8 @@ async def in_period(streams: Sequence[Stream], request: Request) -> tuple[Stream
                 names = await stream_names(request, RECORDS)
                 if len(names) == 1:
                     stream = replace(stream, name=names[0])
-        found.append(stream)
-    return tuple(found)
+        current.append(stream)
+    return tuple(current)
 
 
 async def roll(
@@ -61,9 +59,10 @@ async def roll(
 ) -> Rolled:
     """Close the stream that takes records, and create `to`, as `declared`, in its place; return both names.
 
-    Run it under an operator's identity. If it was interrupted in between, run it again with `since`, the name of the stream
-    that was closed. Raises `ConfigurationError` for a name that is taken or invalid, and with the server's reason if that
-    refuses, in which case the former stream takes records again; `BusUnavailable` after `deadline` seconds.
+    Run it under an operator's identity. If it was interrupted between the two steps, run it again with `since`, the name of
+    the closed stream. Raises `ConfigurationError` for a name that is taken or invalid. If the server refuses to create the
+    stream, the former stream takes records again, and `ConfigurationError` holds the server's reason. Raises
+    `BusUnavailable` after `deadline` seconds.
     """
     if not is_token(to):
         raise ConfigurationError(f"{to[:255]!r} cannot be the name of a stream")

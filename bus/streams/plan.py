@@ -1,6 +1,6 @@
-"""The plan of changes that make the real streams match their declaration, and its application by an operator.
+"""Plans the changes that make the real streams match their declaration, and applies them for an operator.
 
-Only an operator's identity may write streams. A worker never repairs one: it refuses to start (`check.py`).
+Only an operator's identity may write streams. A worker never repairs a stream; it refuses to start (`check.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from sealbus.bus.ports import JsonObject, Request
 from sealbus.bus.streams.check import FORBIDDEN, is_unset, shown, violations
 from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
-
-__all__ = ["Change", "Create", "Refuse", "Update", "apply", "plan", "read_streams"]
 
 _FIXED: Final = {
     "storage": "the server cannot change it",
@@ -56,7 +54,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    """Refuse: one field of an existing stream differs and cannot be changed in place; nothing will be applied."""
+    """Refuse the plan: one field of an existing stream differs and cannot be changed in place."""
 
     stream: str
     field: str
@@ -85,11 +83,11 @@ class _Difference:
 
 
 def plan(declared: Sequence[Stream], actual: Mapping[str, StreamState | None]) -> list[Change]:
-    """Return what differs between `declared` and `actual` (by stream name), in the order of declaration.
+    """Return the changes from `actual` (by stream name) to `declared`, in the order of declaration. Pure.
 
     Fields that a declaration does not mention, such as `placement` or `compression`, are the operator's and are kept. A
-    stream that merely protects more than declared (`deny_delete`), or allows more consumers, is left as it is. Streams that
-    are not declared are ignored, and nothing is ever deleted. Pure.
+    stream that protects more than declared (`deny_delete`), or allows more consumers, is left as it is. Streams that are not
+    declared are ignored, and nothing is ever deleted.
     """
     changes: list[Change] = []
     for stream in declared:
@@ -113,11 +111,11 @@ async def read_streams(
 
 
 async def apply(declared: Sequence[Stream], request: Request, *, deadline: float = 30.0) -> list[Change]:
-    """Read, plan, and apply the whole plan, or nothing if it refuses a change; return what was done.
+    """Read the streams, and apply the whole plan, or nothing if it refuses a change; return the changes.
 
     Run it under an operator's identity: it needs `$JS.API.STREAM.{INFO,CREATE,UPDATE}.<name>`. Running it again does
-    nothing. Raises `ConfigurationError` for a refusal, by the plan or by the server; a refusal by the server may leave
-    earlier streams changed. Raises `BusUnavailable` after `deadline` seconds.
+    nothing. Raises `ConfigurationError` if the plan or the server refuses; if the server does, earlier streams may have been
+    changed. Raises `BusUnavailable` after `deadline` seconds.
     """
     actual = await read_streams([stream.name for stream in declared], request, deadline=deadline)
     changes = plan(declared, actual)
@@ -141,14 +139,14 @@ async def apply(declared: Sequence[Stream], request: Request, *, deadline: float
 
 def _differences(stream: Stream, state: StreamState) -> list[_Difference]:
     wanted = stream.config()
-    found = [
+    differences = [
         _Difference(stream, state, field, needed)
         for field, needed in wanted.items()
         if not _same(field, state.config.get(field), needed)
     ]
-    # Not part of any declaration, yet no consumer would accept it: it has to be unset.
-    extra = sorted({one.field for one in violations(stream, state)} - wanted.keys())
-    return found + [_Difference(stream, state, field, None) for field in extra]
+    # Fields outside the declaration that no consumer accepts have to be unset.
+    extra = sorted({violation.field for violation in violations(stream, state)} - wanted.keys())
+    return differences + [_Difference(stream, state, field, None) for field in extra]
 
 
 def _same(field: str, found: object, needed: object) -> bool:
@@ -161,40 +159,44 @@ def _same(field: str, found: object, needed: object) -> bool:
     return found == needed
 
 
-def _judged(one: _Difference) -> Change:
-    reason = _obstacle(one)
+def _judged(difference: _Difference) -> Change:
+    update = Update(
+        stream=difference.stream.name, field=difference.field, found=difference.found, needed=difference.needed
+    )
+    reason = _obstacle(difference)
     if reason is None:
-        return Update(stream=one.stream.name, field=one.field, found=one.found, needed=one.needed)
-    return Refuse(stream=one.stream.name, field=one.field, found=one.found, needed=one.needed, reason=reason)
+        return update
+    return Refuse(stream=update.stream, field=update.field, found=update.found, needed=update.needed, reason=reason)
 
 
-def _obstacle(one: _Difference) -> str | None:
+def _obstacle(difference: _Difference) -> str | None:
     """Return why the difference cannot be fixed in place, or `None` if it can."""
-    name = one.stream.name
-    if one.field in _FIXED:
-        return f"{_FIXED[one.field]}; delete and create {name} again"
-    if one.field == "retention" and one.found not in ("limits", "interest"):
-        return f"the server cannot change it from {one.found}; delete and create {name} again"
-    if one.field not in FORBIDDEN and one.needed is None:
+    stream, state, field = difference.stream, difference.state, difference.field
+    name = stream.name
+    if field in _FIXED:
+        return f"{_FIXED[field]}; delete and create {name} again"
+    if field == "retention" and difference.found not in ("limits", "interest"):
+        return f"the server cannot change it from {difference.found}; delete and create {name} again"
+    if field not in FORBIDDEN and difference.needed is None:
         return "this version of sealbus does not know it; unset it yourself, or use a version that does"
-    if one.field == "max_bytes" and one.stream.discard == "new" and one.stream.max_bytes < one.state.bytes:
-        # Not seen to delete anything with nats-server 2.15.1, but nothing guarantees what is over the limit.
-        return f"{name} holds {one.state.bytes} bytes and would be over its limit at once; raise it"
-    unguarded = one.field in {violation.field for violation in violations(one.stream, one.state)}
-    if one.field == "duplicate_window" and unguarded and one.stream.guard is Guard.LIVE and one.state.messages:
-        # Two copies that were stored under the short window would both pass step 6 once the window looks right.
-        return f"{name} holds {one.state.messages} messages that may include duplicates; delete and create {name} again"
+    if field == "max_bytes" and stream.discard == "new" and stream.max_bytes < state.bytes:
+        # nats-server 2.15.1 was not seen to delete anything, but nothing protects messages over the limit.
+        return f"{name} holds {state.bytes} bytes and would be over its limit at once; raise it"
+    unguarded = field in {violation.field for violation in violations(stream, state)}
+    if field == "duplicate_window" and unguarded and stream.guard is Guard.LIVE and state.messages:
+        # Two copies stored under the short window would both pass step 6 once the window is long enough.
+        return f"{name} holds {state.messages} messages that may include duplicates; delete and create {name} again"
     return None
 
 
 def _updated(stream: Stream, state: StreamState) -> JsonObject:
-    """Return the whole configuration to send: the declared part, and the operator's choices but for what must be unset."""
+    """Return the whole configuration to send: the declared part, and the operator's choices that need not be unset."""
     wanted = stream.config()
-    kept = {
+    unchanged = {
         field: value
         for field, value in state.config.items()
         if field in wanted or field not in FORBIDDEN or is_unset(value)
     }
-    return kept | {
+    return unchanged | {
         field: needed for field, needed in wanted.items() if not _same(field, state.config.get(field), needed)
     }

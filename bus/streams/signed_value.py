@@ -1,10 +1,10 @@
-"""Values that one identity stores where others can write too, signed so that it recognises its own.
+"""Values that an identity stores where others can write too; a signature tells it which values are its own.
 
 ::
 
     [payload, signature, key, token]           an encoded array; the signature is over H(0x00 || payload), under a type
 
-Everything here is pure. A payload must itself say where it belongs, because signed values can be moved and replayed.
+Everything here is pure. A payload must name the place that it belongs to, because signed values can be moved and replayed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = ["PARTS", "is_own", "signed"]
 
 PARTS: Final = 4
 """Number of parts that `signed` returns."""

@@ -1,11 +1,11 @@
-"""Snapshots of whole streams, out of a server and into it: JetStream's snapshot and restore API over our connection.
+"""Takes and restores snapshots of whole streams, by JetStream's API over our connection.
 
-A snapshot holds a stream's messages with sequences, times and headers, its configuration, and its consumers with what they
-have acknowledged; it does not hold when the stream was created. The server sends it in chunks and waits for acknowledgements,
-each of which is sent once the chunk was written, so that memory holds no more than the server's window.
+A snapshot holds a stream's messages with sequences, times and headers, its configuration, and its consumers with their
+acknowledgements. It does not hold the time at which the stream was created. The server sends it in chunks, and each chunk is
+acknowledged once it is written, so that memory holds no more than the server's window.
 
-A restored stream forgets its message ids until the server is started again (seen with nats-server 2.15.1): before that a copy
-of a message is stored as a new one. `refuses_copies` asks the server, and stores nothing.
+A restored stream forgets its message ids until the server is started again (seen with nats-server 2.15.1). Until then a
+copy of a message is stored as a new message. `refuses_copies` asks the server, and stores nothing.
 """
 
 from __future__ import annotations
@@ -21,14 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
 
-from sealbus.bus.nats.api import (
-    STREAM_NOT_FOUND,
-    StreamState,
-    api,
-    existing_stream,
-    parse_time,
-    stream_state,
-)
+from sealbus.bus.nats.api import STREAM_NOT_FOUND, StreamState, api, existing_stream, parse_time, stream_state
 from sealbus.bus.nats.connection.connection import Answer, Connection, NoResponder, ask
 from sealbus.bus.nats.connection.frames import check_subject, header_value, publish_frame, status_of
 from sealbus.bus.nats.connection.link import Link
@@ -36,37 +29,24 @@ from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.ports import JsonObject, Outgoing, PubAck, Request, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = [
-    "Snapshot",
-    "StoredId",
-    "StoredMessage",
-    "delete_stream",
-    "last_id",
-    "list_streams",
-    "put_snapshot",
-    "refuses_copies",
-    "stored_from",
-    "take_snapshot",
-]
-
 CHUNK: Final = 131_072
 """Bytes asked for at a time."""
 SENT: Final = 8_192
-"""Bytes sent at a time: the server stores message by message, and gives up a chunk that takes it five seconds."""
+"""Bytes sent at a time: the server stores message by message, and gives up after five seconds for one chunk."""
 READ: Final = 1_048_576
 """Bytes read from a file at a time."""
 SILENCE: Final = 30.0
-"""Seconds without a chunk, or without an answer to one, after which it is given up."""
+"""Seconds without a chunk, or without an answer to a chunk, after which the transfer fails."""
 HEARD: Final = 5.0
-"""Seconds within which somebody must hear a chunk: the server that waits for one gives up then."""
+"""Seconds within which a server must receive a chunk; a server that waits for a chunk gives up after that."""
 UNHEARD: Final = 0.05
-"""Seconds until a chunk that nobody heard is sent again, or a stream is looked at again."""
+"""Seconds until a chunk that no server received is sent again, or a stream is read again."""
 RESTORING: Final = 600.0
-"""Seconds that a server may take to put a stream together after its last chunk."""
+"""Seconds that a server may take to build a stream after its last chunk."""
 LED: Final = 60.0
 """Seconds that the servers of a cluster may take to elect a leader of a restored stream."""
 _WAITING: Final = 67_108_864
-"""Most bytes that wait to be written. The server's own window is smaller."""
+"""Most bytes that wait to be written. The server's window is smaller."""
 _NO_MESSAGE: Final = 10_037
 _EXPECTED_LAST_ID: Final = "Nats-Expected-Last-Msg-Id"
 _NOT_THE_LAST_ID: Final = 10_070
@@ -76,7 +56,7 @@ _OK: Final = frozenset({0, 100, 200, 204})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the server says of a stream as it takes a snapshot, and wants to hear again to restore it."""
+    """The server's description of a stream as it takes a snapshot, which it needs again to restore the stream."""
 
     config: JsonObject = field(repr=False)
     state: JsonObject = field(repr=False)
@@ -105,7 +85,7 @@ def _number(state: JsonObject, name: str) -> int:
 
 
 class _Chunks:
-    """What arrived of one snapshot and is not written yet."""
+    """The chunks of one snapshot that have arrived and are not written yet."""
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[bytes, bytes, bytes]] = deque()
@@ -141,10 +121,10 @@ class _Chunks:
 
 
 async def take_snapshot(connection: Connection, stream: str, write: Callable[[bytes], object]) -> Snapshot:
-    """Pass the snapshot of `stream` to `write`, chunk by chunk in a thread, and return what the server said of it.
+    """Pass the snapshot of `stream` to `write`, chunk by chunk in a thread; return the server's description of it.
 
-    What is stored meanwhile may be in it or not. Raises `StreamRefused` for a refusal, and `BusUnavailable` if it is cut off:
-    then what was written is not a snapshot.
+    Messages that are stored meanwhile may be in it or not. Raises `StreamRefused` for a refusal, and `BusUnavailable` if the
+    snapshot is cut off: the bytes written are then no snapshot.
     """
     link = await connection.ready(SILENCE)
     to, chunks = f"{connection.inbox_prefix}snapshot.{secrets.token_hex(12)}", _Chunks()
@@ -176,13 +156,11 @@ async def take_snapshot(connection: Connection, stream: str, write: Callable[[by
 async def put_snapshot(
     connection: Connection, stream: str, snapshot: Snapshot, read: Callable[[int], bytes]
 ) -> StreamState:
-    """Restore `stream` from the bytes that `read` returns; return it as it is then. It must not exist.
+    """Restore `stream`, which must not exist, from the bytes that `read` returns; return the restored stream.
 
-    In a cluster other replicas may not have it yet.
-
-    Raises `StreamRefused` if the server does not begin, as where there is such a stream; `ConfigurationError` with its reason
-    if it refuses what it is sent, and `BusUnavailable`: after these the stream may exist in part. The caller compares and
-    removes.
+    In a cluster other replicas may not have it yet. Raises `StreamRefused` if the server does not begin, for instance because
+    there is such a stream. Raises `ConfigurationError` with the server's reason if it refuses the bytes, and
+    `BusUnavailable`: after either the stream may exist in part. The caller compares and removes.
     """
     link = await connection.ready(SILENCE)
     body = {"config": snapshot.config, "state": snapshot.state}
@@ -212,10 +190,9 @@ async def _led(connection: Connection, stream: str) -> StreamState:
 
 
 async def _offer(link: Link, to: str, chunk: bytes) -> Answer:
-    """Return the answer to a chunk. It is sent again for `HEARD` seconds while nobody hears it.
+    """Send a chunk and return its answer. It is sent again for `HEARD` seconds while no server receives it.
 
-    In a cluster the server that restores a stream may be another than ours, which learns a moment after the answer of where
-    the chunks are awaited.
+    In a cluster another server may restore the stream. Our server learns a moment later where the chunks are awaited.
     """
     until = asyncio.get_running_loop().time() + HEARD
     while True:
@@ -238,7 +215,7 @@ def _accepted(stream: str, payload: bytes) -> None:
     refused = answer.get("error") if isinstance(answer, dict) else None
     if refused is not None:
         text = str(refused.get("description", ""))[:200] if isinstance(refused, dict) else ""
-        raise ConfigurationError(f"stream {stream}: the server refused what it was sent: {text or 'no reason given'}")
+        raise ConfigurationError(f"stream {stream}: the server refused the snapshot: {text or 'no reason given'}")
 
 
 async def delete_stream(request: Request, stream: str) -> None:
@@ -258,7 +235,7 @@ async def list_streams(request: Request) -> list[StreamState]:
         listed, total = answer.get("streams") or [], answer.get("total")
         if not isinstance(listed, list) or type(total) is not int:
             raise BusUnavailable("the server's answer is not a list of streams")
-        names += [str(one) for one in listed]
+        names += [str(name) for name in listed]
         if not listed or len(names) >= total:
             break
     return [state for name in names if (state := await stream_state(request, name)) is not None]
@@ -266,7 +243,7 @@ async def list_streams(request: Request) -> list[StreamState]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredId:
-    """The last message of a stream: subject, id (empty if it has none of ours), and when it was stored, in microseconds."""
+    """The last message of a stream: subject, id (empty unless it is an id of ours), and time of storing, in microseconds."""
 
     stream: str
     subject: str
@@ -276,25 +253,22 @@ class StoredId:
 
 async def last_id(request: Request, stream: str, subject: str) -> StoredId | None:
     """Return the last message of `subject`, a filter, in a stream; None if there is none. Raises `BusUnavailable`."""
-    try:
-        answer = await api(request, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
-    except StreamRefused as error:
-        if error.err_code != _NO_MESSAGE:
-            raise
+    message = await _stored_message(request, stream, {"last_by_subj": subject})
+    if message is None:
         return None
-    message = answer.get("message")
-    found = message if isinstance(message, dict) else {}
-    told, time, headers = found.get("subject"), found.get("time"), found.get("hdrs", "")
     try:
-        block, stored = b64decode(str(headers), validate=True), parse_time(str(time))
+        block = b64decode(str(message.get("hdrs", "")), validate=True)
+        stored = parse_time(str(message.get("time")))
     except ValueError as error:
-        raise BusUnavailable(f"stream {stream}: the server's answer is not a message") from error
-    found_id = header_value(block, "Nats-Msg-Id")
-    return StoredId(stream=stream, subject=str(told), id=found_id if _ID.fullmatch(found_id) else "", stored=stored)
+        raise _no_message(stream) from error
+    id_ = header_value(block, "Nats-Msg-Id")
+    return StoredId(
+        stream=stream, subject=str(message.get("subject")), id=id_ if _ID.fullmatch(id_) else "", stored=stored
+    )
 
 
 class StoredMessage(NamedTuple):
-    """Where and when a message was stored, in microseconds."""
+    """The sequence of a message, and the time at which it was stored, in microseconds."""
 
     sequence: int
     stored: int
@@ -305,34 +279,44 @@ async def stored_from(request: Request, stream: str, sequence: int) -> StoredMes
 
     Raises `BusUnavailable`.
     """
+    message = await _stored_message(request, stream, {"seq": max(sequence, 1), "next_by_subj": ">"})
+    if message is None:
+        return None
     try:
-        answer = await api(request, f"STREAM.MSG.GET.{stream}", {"seq": max(sequence, 1), "next_by_subj": ">"})
+        stored = parse_time(str(message.get("time")))
+    except ValueError as error:
+        raise _no_message(stream) from error
+    number = message.get("seq")
+    if type(number) is not int:
+        raise _no_message(stream)
+    return StoredMessage(number, stored)
+
+
+async def _stored_message(request: Request, stream: str, query: JsonObject) -> JsonObject | None:
+    try:
+        answer = await api(request, f"STREAM.MSG.GET.{stream}", query)
     except StreamRefused as error:
         if error.err_code != _NO_MESSAGE:
             raise
         return None
     message = answer.get("message")
-    found = message if isinstance(message, dict) else {}
-    number, time = found.get("seq"), found.get("time")
-    try:
-        stored = parse_time(str(time))
-    except ValueError as error:
-        raise BusUnavailable(f"stream {stream}: the server's answer is not a message") from error
-    if type(number) is not int:
-        raise BusUnavailable(f"stream {stream}: the server's answer is not a message")
-    return StoredMessage(number, stored)
+    return message if isinstance(message, dict) else {}
 
 
-async def refuses_copies(connection: Connection, known: StoredId) -> bool:
+def _no_message(stream: str) -> BusUnavailable:
+    return BusUnavailable(f"stream {stream}: the server's answer is not a message")
+
+
+async def refuses_copies(connection: Connection, stored: StoredId) -> bool:
     """Return whether the server refuses another message with this id; nothing is stored either way.
 
-    The copy is empty, and asks to be stored only after a message of an id that no message of ours has; the server looks for
-    duplicates first. Raises `BusUnavailable` if it answers anything but that it is a duplicate, or not the last.
+    The copy is empty, and names a last message id that no message of ours has, so that it cannot be stored. The server looks
+    for duplicates first. Raises `BusUnavailable` for an answer other than "duplicate" or "not the last id".
     """
     message = Outgoing(
-        subject=known.subject,
+        subject=stored.subject,
         payload=b"",
-        message_id=known.id,
+        message_id=stored.id,
         headers={_EXPECTED_LAST_ID: "none"},
     )
     [answer] = await BulkPublisher(connection).publish([message], deadline=SILENCE)
@@ -342,7 +326,7 @@ async def refuses_copies(connection: Connection, known: StoredId) -> bool:
         return False
     if isinstance(answer, Exception):
         raise answer
-    raise BusUnavailable(f"stream {known.stream}: the server stored what it was not to store")
+    raise BusUnavailable(f"stream {stored.stream}: the server stored a message that it had to refuse")
 
 
 def _asking(connection: Connection) -> Request:

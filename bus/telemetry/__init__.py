@@ -1,4 +1,4 @@
-"""What operators see of a process: counters, gauges and histograms, and one log line per notable message."""
+"""Counters, gauges and histograms of a process, and one log line per notable message."""
 
 from sealbus.bus.telemetry.counters import CONTENT_TYPE, Counters, Histogram
 from sealbus.bus.telemetry.operator_log import FIELDS, OperatorLog, shown

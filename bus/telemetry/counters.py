@@ -1,8 +1,8 @@
 """Counters, gauges and histograms of a process, shown as Prometheus text.
 
-Labels may hold what peers send (a subject, a SPIFFE ID), so the number of label sets per name is bounded: further ones are
-counted under `other`. All of it is plain numbers for the event loop's thread only, without locks: an observation costs some
-300 ns, and of a whole batch no more than of one message. prometheus_client is imported when the text is asked for.
+Labels may hold texts that peers send (a subject, a SPIFFE ID), so the number of label sets per name is bounded; further sets
+are counted under `other`. Only the event loop's thread may use this: there are no locks. An observation costs some 300 ns,
+for a whole batch as for one message. prometheus_client is imported when the text is first rendered.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
     from prometheus_client.registry import Collector
 
-__all__ = ["BUCKETS", "CONTENT_TYPE", "Counters", "Histogram"]
-
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of `Counters.render` (Prometheus text exposition format 0.0.4)."""
 
 OTHER: Final = "other"
-"""The value of all labels beyond the bound."""
+"""The value of all labels of sets beyond the bound."""
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of histograms, in seconds: from a decision in the process to a handler that takes a minute."""
+"""Upper bounds of histograms, in seconds: from a decision of the engine to a handler that takes a minute."""
 
 _NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LABEL_BYTES: Final = 256
@@ -36,7 +34,7 @@ _Reader = Callable[[], Mapping[_Key, float]]
 
 
 class Histogram:
-    """How long something took, by the values of its labels, in the order in which they were declared."""
+    """Durations by label values, which come in the order in which the labels were declared."""
 
     def __init__(self, labels: _Key, most: int) -> None:
         self.labels: Final = labels
@@ -44,7 +42,7 @@ class Histogram:
         self._cells: dict[_Key, list[float]] = {}
 
     def observe(self, seconds: float, *values: str, n: int = 1) -> None:
-        """Count `n` observations of `seconds`, as many as a batch has messages that all waited for its end."""
+        """Count `n` observations of `seconds`: one for each message of a batch that waited for its end."""
         cell = self._cells.get(values)
         if cell is None:
             cell = self._cell(values)
@@ -68,9 +66,9 @@ class Histogram:
 
 
 class Counters:
-    """Counters, gauges and histograms by name and labels. The first use of a name fixes its labels; others are our error.
+    """Counters, gauges and histograms by name and labels. The first use of a name fixes its labels.
 
-    `label_sets` bounds the distinct label sets per name.
+    `label_sets` bounds the distinct label sets per name. `add`, `gauges` and `histogram` raise `ValueError` for other labels.
     """
 
     def __init__(self, *, label_sets: int = 512) -> None:
@@ -109,13 +107,13 @@ class Counters:
         values[key] = values.get(key, 0) + n
 
     def gauge(self, name: str, read: Callable[[], float]) -> Callable[[], None]:
-        """Show what `read` returns at each `render` under `name`; return what ends that. As `gauges` otherwise."""
+        """Show what `read` returns at each `render` under `name`; return a function that ends this. See `gauges`."""
         return self.gauges(name, (), lambda: {(): read()})
 
     def gauges(self, name: str, labels: _Key, read: _Reader) -> Callable[[], None]:
-        """Show what `read` returns by label values at each `render` under `name`; return what ends that.
+        """Show what `read` returns by label values at each `render` under `name`; return a function that ends this.
 
-        `read` must neither block nor raise. Several may read one name: of equal label values the newest reader's is shown.
+        `read` must neither block nor raise. A name may have several readers: for equal label values the newest one counts.
         """
         if name not in self._gauges:
             self._declare(name, labels)
@@ -132,17 +130,17 @@ class Counters:
         return end
 
     def histogram(self, name: str, labels: _Key = ()) -> Histogram:
-        """Return the histogram `name`, to be kept where it is observed."""
-        found = self._histograms.get(name)
-        if found is None:
+        """Return the histogram `name`; keep it where durations are observed."""
+        histogram = self._histograms.get(name)
+        if histogram is None:
             self._declare(name, labels)
-            found = self._histograms[name] = Histogram(labels, self._label_sets)
-        elif found.labels != labels:
-            raise ValueError(f"{name} has the labels {found.labels}")
-        return found
+            histogram = self._histograms[name] = Histogram(labels, self._label_sets)
+        elif histogram.labels != labels:
+            raise ValueError(f"{name} has the labels {histogram.labels}")
+        return histogram
 
     def value(self, name: str, /, **labels: str) -> int:
-        """Return the count of `name` under exactly `labels`, or over all label sets without `labels`; 0 if there is none."""
+        """Return the count of `name` under exactly `labels`, or the sum of all label sets without `labels`; 0 if none."""
         values = self._values.get(name, {})
         if not labels:
             return sum(values.values())
@@ -151,13 +149,13 @@ class Counters:
         return values.get(tuple([labels[label] for label in self._labels[name]]), 0)
 
     def render(self) -> str:
-        """Return all of it as Prometheus text, and what prometheus_client says of the process."""
+        """Return all metrics as Prometheus text, with those that prometheus_client has of the process."""
         from prometheus_client import generate_latest
 
         return generate_latest(self._collected()).decode()
 
     def families(self) -> list[Metric]:
-        """Return the same as objects of prometheus_client, as they are now."""
+        """Return the metrics of `render` as objects of prometheus_client."""
         return list(self._collected().collect())
 
     def _collected(self) -> CollectorRegistry:
@@ -200,13 +198,13 @@ class Counters:
 
 
 class _Collector:
-    """What prometheus_client asks; `Counters.describe` is another than the one that it would look for."""
+    """The collector for prometheus_client, which would call `Counters.describe` for another purpose."""
 
     def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
         self.collect = collect
 
 
-def _bounded(key: _Key, known: Mapping[_Key, object], most: int) -> _Key:
-    """Return the label values under which a new set is kept: cut, and `other` where there are enough."""
+def _bounded(key: _Key, keys: Mapping[_Key, object], most: int) -> _Key:
+    """Return the label values under which a new set is kept: cut to length, or `other` if there are enough sets."""
     cut = tuple([value[:_LABEL_BYTES] for value in key])
-    return cut if cut in known or len(known) < most else (OTHER,) * len(key)
+    return cut if cut in keys or len(keys) < most else (OTHER,) * len(key)

@@ -1,8 +1,8 @@
-"""One log line per notable message.
+"""Writes one log line per notable message, at a limited rate.
 
-A peer that can cause refusals or denials can do so thousands of times a second, and the audit stream, the counters and the
-refusals hold what happened to each message. So log lines are rate-limited; they name who, where, what and why, and hold no
-payload, token or key.
+A peer can cause thousands of refusals or denials a second, and the audit stream, the counters and the refusals hold what
+happened to each message. So log lines are rate-limited. They name sender, subject, event and reason, and hold no payload,
+token or key.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.printable import printable
 
-__all__ = ["FIELDS", "OperatorLog", "shown"]
-
 FIELDS: Final = "sealbus_fields"
-"""Attribute of a log record that holds what its line says, by the names that JSON lines have (docs/telemetry.md)."""
+"""Attribute of a log record with the contents of its line, by the field names of JSON lines (docs/telemetry.md)."""
 
 Fields = Mapping[str, object]
 _NO_FIELDS: Final[Fields] = MappingProxyType({})
 _LEFT_OUT: Final = " (%d such lines were left out before)"
 _REASONS: Final = 8
-"""Reasons of a denial in its line; the record has all of them."""
+"""Most reasons of a denial in its line; the audit record has all."""
 _TEXT: Final = 256
-"""Characters of one text that somebody else chose."""
+"""Most characters of a text that a peer chose."""
 
 
 class OperatorLog:
-    """Writes to `log`, at most `most` lines in `seconds`; the next line then says how many were left out."""
+    """Writes to `logger`, at most `most` lines in `seconds`; the next line then says how many were left out."""
 
     def __init__(
-        self, log: logging.Logger, *, most: int = 20, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger,
+        *,
+        most: int = 20,
+        seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log = log
+        self._logger = logger
         self._most = most
         self._seconds = seconds
         self._clock = clock
@@ -57,18 +60,18 @@ class OperatorLog:
         context: UserContext | None = None,
         user: bool = False,
     ) -> None:
-        """Log what happened to a verified message: `event` in a word or two, `code` why, `extra` a few words of ours.
+        """Log what happened to a verified message: `event` in a word or two, `code` for the reason, `extra` in a few words.
 
-        `reasons` are those of the policy, `context` is the message's: with it the id of the edge's request is told, and with
-        `user` the user as the context calls them, which is a pseudonym where the edge has such.
+        `reasons` are the policy's. With the message's `context` the line has the id of the edge's request and, if `user` is
+        true, the user's name in the context, which is a pseudonym if the edge uses pseudonyms.
         """
         if not self._due(logging.INFO):
             return
-        who = context.sub if context is not None and user else ""
+        user_id = context.sub if context is not None and user else ""
         request = context.txn.hex() if context is not None else ""
         trace = header.tid.hex() if header.tid is not None else ""
-        words = [shown(one) for one in reasons[:_REASONS]]
-        named = ("user", shown(who)), ("request", request), ("trace", trace)
+        words = [shown(reason) for reason in reasons[:_REASONS]]
+        named = ("user", shown(user_id)), ("request", request), ("trace", trace)
         self._write(
             logging.INFO,
             "%s: %s, message %s on %s from %s, %s%s%s%s",
@@ -88,7 +91,7 @@ class OperatorLog:
                 "reasons": words,
                 "agent": str(header.aud or ""),
                 "sender": str(header.iss),
-                "user": shown(who),
+                "user": shown(user_id),
                 "subject": header.to,
                 "message_id": header.id.hex(),
                 "request_id": request,
@@ -98,21 +101,21 @@ class OperatorLog:
         )
 
     def refused(self, subject: str, *, code: str, step: int) -> None:
-        """Log that a delivery on `subject` failed verification; nothing in it is known to be true."""
+        """Log that a delivery on `subject` failed verification, so that nothing in it is known to be true."""
         if not self._due(logging.INFO):
             return
-        # A stranger chooses the subject within our subscription, and it may hold terminal control sequences.
-        said = {"event": "refused", "code": str(code), "subject": shown(subject), "step": step}
-        self._write(logging.INFO, "refused: on %.255a, %s at step %d", subject, code, step, fields=said)
+        # A stranger chooses the subject within our subscription; it may hold terminal control sequences.
+        fields = {"event": "refused", "code": str(code), "subject": shown(subject), "step": step}
+        self._write(logging.INFO, "refused: on %.255a, %s at step %d", subject, code, step, fields=fields)
 
     def warning(self, text: str, *args: object, fields: Fields = _NO_FIELDS) -> None:
-        """Log a failure of ours that a sender can cause as often as it likes."""
+        """Log a failure of this process that a sender can cause as often as it likes."""
         if self._due(logging.WARNING):
             self._write(logging.WARNING, text, *args, fields=fields)
 
     def _due(self, level: int) -> bool:
-        """Return whether another line is to be written; before it is made, because most of a flood's lines are not."""
-        if not self._log.isEnabledFor(level):
+        """Return whether another line may be written. Ask before making the line: most lines of a flood are left out."""
+        if not self._logger.isEnabledFor(level):
             return False
         now = self._clock()
         if now >= self._until:
@@ -127,9 +130,9 @@ class OperatorLog:
         left_out, self._left_out = self._left_out, 0
         if left_out:
             text, args, fields = text + _LEFT_OUT, (*args, left_out), {**fields, "left_out": left_out}
-        self._log.log(level, text, *args, extra={FIELDS: {name: one for name, one in fields.items() if one}})
+        self._logger.log(level, text, *args, extra={FIELDS: {name: value for name, value in fields.items() if value}})
 
 
 def shown(text: str) -> str:
-    """Return what somebody else chose as it may stand in a line: visible, and not too long."""
+    """Return a text that a peer chose as it may stand in a line: printable and short."""
     return printable(text[:_TEXT])

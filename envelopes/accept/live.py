@@ -39,7 +39,15 @@ from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CoreArrival", "LiveProfile", "StreamArrival", "VerifiedMessage", "accept_live", "credential_issued"]
+__all__ = [
+    "CoreArrival",
+    "LiveProfile",
+    "Replays",
+    "StreamArrival",
+    "VerifiedMessage",
+    "accept_live",
+    "credential_issued",
+]
 
 _STREAM_KINDS: Final = frozenset({Kind.TASK, Kind.EVENT})
 _CORE_KINDS: Final = frozenset({Kind.CALL})
@@ -108,6 +116,13 @@ def credential_issued(message: VerifiedMessage, *, trust: Trust, caches: Caches)
     ).iat
 
 
+class Replays(NamedTuple):
+    """What step 6 knows: the calls that were accepted before, and the restorations of streams that a notary has signed."""
+
+    memory: ReplayMemory
+    restored: Sequence[RestoredStream] = ()
+
+
 def accept_live(
     payload: bytes,
     arrival: StreamArrival | CoreArrival,
@@ -116,15 +131,13 @@ def accept_live(
     action: str,
     trust: Trust,
     caches: Caches,
-    replay: ReplayMemory,
+    replays: Replays,
     now: int,
-    restored: Sequence[RestoredStream] = (),
 ) -> VerifiedMessage:
     """Verify `payload` by steps 1 to 13 and return its message; raise `EnvelopeError` at the first step that it fails.
 
     `action` is what the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's clock.
-    `restored` are the restorations of streams that a notary has signed, as far as they are known.
-    Only `caches` and, for a call, `replay` are changed: neither remembers a refused message as accepted.
+    Only `caches` and, for a call, the memory of `replays` are changed: neither remembers a refused message as accepted.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -147,10 +160,10 @@ def accept_live(
     if isinstance(arrival, StreamArrival):
         check_header_block(arrival.header_block, header.id)
         # Asked only where something is known of restores: a call for every message would be felt.
-        created = first_created(arrival, restored) if restored else arrival.created
+        created = first_created(arrival, replays.restored) if replays.restored else arrival.created
         check_stored(header, stored=arrival.stored, created=created)
     else:
-        check_core(header, arrival=arrival, replay=replay, now=now)
+        check_core(header, arrival=arrival, replay=replays.memory, now=now)
     # Step 7. Credential.
     verify_credential(
         envelope.credential,
@@ -190,7 +203,7 @@ def accept_live(
     check_grants(parents, action)
     # Step 13. Remember.
     if not stream:
-        replay.remember((header.iss, header.id), header.exp, now=now)
+        replays.memory.remember((header.iss, header.id), header.exp, now=now)
     _, raw, body, proof, credential, statement, ancestors = envelope
     chain = (*parents[::-1], header)
     itself = _new(Ancestor, (raw, proof, credential))

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Self
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryPull
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.client import Client
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.task_handle import TaskHandle
@@ -39,7 +39,7 @@ from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.ports import Clock, Delivery
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.status import State, Status
@@ -185,13 +185,9 @@ class TestBus:
                 identity=identity,
                 transport=self.broker.connect(),
                 engine=self._engine,
-                audit_limits=self._audit_limits,
-                recording=self._recording,
-                revocations=self._revocations,
-                served=self._served if self.deployment.development else str,
-                clock=self._clock,
-                elapsed=self._clock.elapsed,
-                random=self._random,
+                audit=AuditOptions(limits=self._audit_limits or AuditLimits(), recording=self._recording),
+                feeds=Feeds(revocations=self._revocations, served=self._served if self.deployment.development else str),
+                host=Host(clock=HostClock(self._clock), elapsed=self._clock.elapsed, random=self._random),
             )
             self._nodes[name] = await self._stack.enter_async_context(node)
         return self._nodes[name]
@@ -227,20 +223,22 @@ class TestBus:
         """
         return mint_user(
             self.edge.sealer(),
-            identifier,
+            DevUser(
+                identifier,
+                session=session,
+                client=client,
+                scope=scope,
+                claims=claims,
+                tenant=tenant,
+                workload=self.names.id_of(workload),
+                acr=acr,
+                amr=amr,
+                login_age=login_age,
+                typ=typ,
+                domain=TrustDomain(domain) if domain is not None else None,
+            ),
             trust_domain=self.trust_domain,
             now=self._clock(),
-            session=session,
-            client=client,
-            scope=scope,
-            claims=claims,
-            tenant=tenant,
-            workload=self.names.id_of(workload),
-            acr=acr,
-            amr=amr,
-            login_age=login_age,
-            typ=typ,
-            domain=TrustDomain(domain) if domain is not None else None,
         )
 
     async def waiting(self) -> list[Parked]:
@@ -274,14 +272,16 @@ class TestBus:
             raise LookupError("this task does not wait for an approval")
         user = mint_user(
             self.edge.sealer(),
-            identifier,
+            DevUser(
+                identifier,
+                session=session,
+                scope=("sealbus:approve",),
+                claims=claims,
+                acr=acr,
+                login_age=login_age,
+            ),
             trust_domain=self.trust_domain,
             now=self._clock(),
-            session=session,
-            scope=("sealbus:approve",),
-            claims=claims,
-            acr=acr,
-            login_age=login_age,
         )
         await (await self.client("edge")).node.sending.approve(
             digest,
@@ -521,8 +521,8 @@ class LiveBus:
                 raise LookupError("this task does not wait for an approval")
         token = await asyncio.to_thread(lambda: approver_token(settings, identifier, acr=acr))
         async with Approvals(settings.edge.resource or "", token) as approvals:
-            shown = await approvals.one(task.digest.hex())
-            await approvals.say(task.digest.hex(), verdict, decision=str(shown["decision"]), note=note)
+            shown = await approvals.approval(task.digest.hex())
+            await approvals.submit_verdict(task.digest.hex(), verdict, decision=str(shown["decision"]), note=note)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from support.engines import allow, deny
 from support.payments import ASKED, Pay, Payments
 
 from sealbus import Context
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate import resumption
@@ -81,10 +81,10 @@ async def say(
 
 def person(bus: TestBus, name: str, **options: Any) -> Statement:
     """Return a context as the edge mints it for somebody who is there themselves: for no workload."""
-    from sealbus.agents.dev.users import mint_user
+    from sealbus.agents.dev.users import DevUser, mint_user
 
     options.setdefault("login_age", 0.0)
-    return mint_user(bus.edge.sealer(), name, trust_domain=bus.trust_domain, now=bus._clock(), **options)
+    return mint_user(bus.edge.sealer(), DevUser(name, **options), trust_domain=bus.trust_domain, now=bus._clock())
 
 
 async def leaf(bus: TestBus, handle: TaskHandle) -> bytes:
@@ -471,7 +471,7 @@ async def test_a_parked_task_that_is_rolled_back_stays_ended(bus: TestBus, payme
 async def test_a_parked_task_of_another_agent_or_place_is_nobodys(bus: TestBus, payments: Payments) -> None:
     handle = await payments.submitted(bus)
     other = await payments.submitted(bus, invoice="43")
-    waiting = Waiting((await bus.client("edge")).node)
+    waiting = ParkedTaskReader((await bus.client("edge")).node)
     boss = parse_payload(person(bus, "boss").payload)
     [subject] = [
         one.subject for one in bus.stored(HELD) if handle.digest.hex() in one.subject and ".task." in one.subject
@@ -484,7 +484,7 @@ async def test_a_parked_task_of_another_agent_or_place_is_nobodys(bus: TestBus, 
         assert not (await waiting.page(queue, boss)).tasks or queue == "managers"
     assert len((await waiting.page("managers", boss)).tasks) == 2
     bus.broker.inject(subject.replace(handle.digest.hex(), other.digest.hex()), stored)
-    found = await waiting.find(other.digest, boss)
+    found = await waiting.find_task(other.digest, boss)
     assert found is not None
     assert found.message.header.digest == other.digest
 
@@ -504,9 +504,9 @@ async def test_an_edge_shows_nothing_that_no_requester_has_sent(bus: TestBus, pa
     handle = await payments.submitted(bus)
     [parked] = await bus.waiting()
     node = bus.workers["payments"].node
-    waiting = Waiting((await bus.client("edge")).node)
+    waiting = ParkedTaskReader((await bus.client("edge")).node)
     boss = parse_payload(person(bus, "boss").payload)
-    assert await waiting.find(handle.digest, boss) is not None
+    assert await waiting.find_task(handle.digest, boss) is not None
     assert parked.value is not None
     forged = bytearray(parked.envelope)
     forged[-1] ^= 1
@@ -519,7 +519,7 @@ async def test_an_edge_shows_nothing_that_no_requester_has_sent(bus: TestBus, pa
         extra=bytes(forged),
     )
     assert stored is not None
-    assert await waiting.find(handle.digest, boss) is None
+    assert await waiting.find_task(handle.digest, boss) is None
 
 
 async def test_a_call_does_not_wait_and_is_told_that_a_task_can(payments: Payments) -> None:

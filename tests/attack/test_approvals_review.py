@@ -18,8 +18,8 @@ from support.floods import forged_value
 from support.lab import until
 from support.payments import ASKED, Payments
 
-from sealbus.agents.edge import approvals as shown
-from sealbus.agents.edge.approvals import Waiting
+from sealbus.agents.edge.v1 import approvals as shown
+from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.writer import AuditLimits
@@ -65,8 +65,8 @@ def boss(bus: TestBus) -> UserContext:
     return parse_payload(bus.user("boss", "edge").payload)
 
 
-async def waiting(bus: TestBus) -> Waiting:
-    return Waiting((await bus.client("edge")).node)
+async def waiting(bus: TestBus) -> ParkedTaskReader:
+    return ParkedTaskReader((await bus.client("edge")).node)
 
 
 async def rewritten(bus: TestBus, handle: TaskHandle, **changed: Any) -> None:
@@ -111,7 +111,7 @@ async def test_what_one_agent_makes_up_does_not_hide_what_others_parked(
     page = await edge.page("managers", boss(bus))
     documents = [one.document() for one in page.tasks]
     assert good.digest.hex() in [one["id"] for one in documents]
-    await edge.find(bad.digest, boss(bus))
+    await edge.find_task(bad.digest, boss(bus))
     await edge.ended(bad.digest, boss(bus))
 
 
@@ -144,7 +144,7 @@ async def test_a_subject_that_was_flooded_does_not_hide_the_rest_of_its_queue(bu
 async def test_another_agents_flood_does_not_keep_a_task_from_being_found(bus: TestBus, payments: Payments) -> None:
     good = await payments.submitted(bus)
     flood(bus, f"held.pricing.task.managers.{good.digest.hex()}")
-    found = await (await waiting(bus)).find(good.digest, boss(bus))
+    found = await (await waiting(bus)).find_task(good.digest, boss(bus))
     assert found is not None
     assert found.parked.digest == good.digest
 
@@ -170,7 +170,7 @@ async def test_who_may_see_nothing_costs_nothing_but_a_question(
     async def reopened(*_: object, **__: object) -> None:
         raise AssertionError("a task was verified for somebody who may not see it")
 
-    monkeypatch.setattr(shown, "reopened", reopened)
+    monkeypatch.setattr(shown, "reopened_message", reopened)
     assert not (await (await waiting(bus)).page("managers", boss(bus))).tasks
 
 

@@ -20,7 +20,7 @@ from support.shop import Shop
 from support.token_site import PARTNER, TOKEN_ENDPOINT, Site, token_site
 
 from sealbus import Denied
-from sealbus.agents.edge.token_service import JWT_TYPE
+from sealbus.agents.edge.v1.token_service import JWT_TYPE
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.sdk.token_exchange import parse_context_token
 from sealbus.envelopes.errors import BusUnavailable

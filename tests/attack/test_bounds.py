@@ -22,8 +22,8 @@ from sealbus import Agent, Client, Context, RemoteError, TaskHandle
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.edge.a2a.kept_tasks import MOST_LISTED, KeptTasks
-from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.v1.task_owners import TaskOwners
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.schedules import book_of, scheduler_of
 from sealbus.bus.clocks import wall_clock

@@ -10,8 +10,8 @@ import pytest
 from support.callout import NAMES, REFUSED, SERVER_ID, callout_site, let_in
 
 from sealbus.agents.control.callout.nkeys import Prefix, SigningKey
-from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.options import ConnectionOptions, NkeyLogin
 from sealbus.bus.nats.subscription import Asked
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.limits import SECOND
@@ -80,7 +80,7 @@ async def test_a_responder_is_known_by_its_key_and_not_by_its_certificate(tmp_pa
                 identity=site.identity("spiffe://example.org/agent/stranger"),
                 server_ids=frozenset({SERVER_ID}),
                 inbox_prefix="_INBOX.callout.",
-                login=login,
+                options=ConnectionOptions(login=login),
             )
             with pytest.raises(BusUnavailable):
                 async with connection:

@@ -28,10 +28,10 @@ from support.payments import Pay, Payments
 from support.ports import held_port
 
 from sealbus import Agent, Client, Context, TaskHandle
-from sealbus.agents.edge.approvals import PAGE, Waiting
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.oauth.private_file import write_key
+from sealbus.agents.edge.v1.approvals import PAGE, ParkedTaskReader
 from sealbus.bus.audit.recorded_reads import MOST
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.reply_policy import Received
@@ -68,7 +68,7 @@ async def asked(ground: Ground, invoice: str) -> TaskHandle:
     return handle
 
 
-async def shown(edge: Waiting, person: UserContext) -> list[bytes]:
+async def shown(edge: ParkedTaskReader, person: UserContext) -> list[bytes]:
     """Return what is on the first page."""
     return [one.parked.digest for one in (await edge.page("managers", person)).tasks]
 
@@ -92,7 +92,7 @@ async def test_what_agents_store_among_approvals_takes_no_place_on_a_page(ground
             assert not await ground.send([place], ground.forged(place, "rogue", PARKED_TYPE))
         await ground.plant(made_up("payments", number))
         handle = await asked(ground, "42")
-        edge = Waiting(await ground.bus.node("edge", payments.engine))
+        edge = ParkedTaskReader(await ground.bus.node("edge", payments.engine))
         page = await edge.page("managers", boss(ground))
         assert ([one.parked.digest for one in page.tasks], page.after) == ([handle.digest], 0)
 
@@ -107,7 +107,7 @@ async def test_places_of_stops_beyond_what_an_edge_remembers_hide_no_task_and_un
 
     person, user = boss(ground), ground.bus.user("alice", "shop")
     async with ground.workers(writer, engine=payments.engine):
-        edge = Waiting(await ground.bus.node("edge", payments.engine), stop_places=most)
+        edge = ParkedTaskReader(await ground.bus.node("edge", payments.engine), stop_places=most)
         async with ground.workers(payments.agent, engine=payments.engine):
             kept = await asked(ground, "42")
             first = await (await ground.client()).submit("writer.pay", Pay(invoice="43"), user=user)
@@ -120,7 +120,7 @@ async def test_places_of_stops_beyond_what_an_edge_remembers_hide_no_task_and_un
         assert len(await shown(edge, person)) == 2
         await first.cancel("a mistake")
         assert await shown(edge, person) == [kept.digest]
-        later = Waiting(await ground.bus.node("edge", payments.engine), stop_places=most)
+        later = ParkedTaskReader(await ground.bus.node("edge", payments.engine), stop_places=most)
         assert await shown(later, person) == [kept.digest]
 
 
@@ -132,7 +132,7 @@ async def test_a_full_held_keeps_what_needs_an_approval_until_there_is_room(grou
         await until(lambda: worker.node.counters.value("sealbus_put_off_total", cause="passing") > 0)
         await ground.resize(HELD=ROOM)
         handle = await asking
-        edge = Waiting(await ground.bus.node("edge", payments.engine))
+        edge = ParkedTaskReader(await ground.bus.node("edge", payments.engine))
         assert await shown(edge, boss(ground)) == [handle.digest]
 
 

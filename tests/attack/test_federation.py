@@ -35,7 +35,7 @@ from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context, server_context, spiffe_id_of
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import BusUnavailable, Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
@@ -142,7 +142,7 @@ def arrived(sealer: Sealer, bundles: TrustBundles) -> VerifiedMessage:
         action="inventory.update",
         trust=Trust(bundles=bundles),
         caches=Caches(),
-        replay=ReplayMemory(8),
+        replays=Replays(ReplayMemory(8)),
         now=now,
     )
 

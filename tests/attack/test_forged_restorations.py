@@ -9,10 +9,10 @@ import pytest
 from independent import verify_export as independent
 from support.kept_log import root_of
 from support.log_world import Frame, LogKey, World, entry_of, files_of
+from support.memory_files import MemoryFiles
 from support.notary import ORIGIN, SIGNER, Bench
 
 from sealbus.agents.control.notary import term
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.note import NoteSigner

@@ -12,7 +12,7 @@ from support.shop import Price, Shop, Update
 
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import mint_user
+from sealbus.agents.dev.users import DevUser, mint_user
 from sealbus.bus.audit.trail import AuditTrail, Finding
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import MAX_KEYS
@@ -289,10 +289,9 @@ async def test_only_a_configured_minter_speaks_for_users(bus: TestBus, shop: Sho
     thief = await bus.client("thief")
     forged: Statement = mint_user(
         thief.node.identity.sealer(),
-        "alice",
+        DevUser("alice", workload=bus.names.id_of("thief")),
         trust_domain=bus.trust_domain,
         now=bus.broker.clock(),
-        workload=bus.names.id_of("thief"),
     )
     await thief.submit("inventory.update", Update(item_id="7"), user=forged)
     assert await codes(bus) == ["context_issuer_refused"]

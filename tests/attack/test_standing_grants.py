@@ -11,11 +11,11 @@ from independent import verify_export as independent
 from pydantic import BaseModel
 from support.bus_export import exported
 from support.edge import Door, door
+from support.memory_files import MemoryFiles
 
 from sealbus import Agent, Context, RemoteError
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import mint_user
-from sealbus.agents.evidence.files import MemoryFiles
+from sealbus.agents.dev.users import DevUser, mint_user
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.signed_value import signed
@@ -71,7 +71,7 @@ def context(edge: Door, **changes: Any) -> Statement:
     """Return a context as this edge mints it for somebody who may grant."""
     said: dict[str, Any] = {"scope": ("sealbus:schedule",), "login_age": 1.0, **changes}
     now = edge.edge.node.clock()
-    return mint_user(edge.bus.edge.sealer(), "alice", trust_domain=edge.bus.trust_domain, now=now, **said)
+    return mint_user(edge.bus.edge.sealer(), DevUser("alice", **said), trust_domain=edge.bus.trust_domain, now=now)
 
 
 def wanted(edge: Door, user: Statement | None, **changes: Any) -> ScheduleRequest:
@@ -148,11 +148,9 @@ async def test_nobody_replaces_or_removes_what_is_anothers(edge: Door) -> None:
     name = kept.subject.rpartition(".")[2]
     mallory = mint_user(
         edge.bus.edge.sealer(),
-        "mallory",
+        DevUser("mallory", scope=("sealbus:schedule",), login_age=1.0),
         trust_domain=edge.bus.trust_domain,
         now=edge.edge.node.clock(),
-        scope=("sealbus:schedule",),
-        login_age=1.0,
     )
     planned = wanted(edge, None).planned
     for request in (

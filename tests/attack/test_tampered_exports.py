@@ -13,9 +13,9 @@ from random import Random
 import pytest
 from independent import verify_export as independent
 from support.log_world import World, make_world
+from support.memory_files import MemoryFiles
 from support.tampering import CLASSES, Altered, alter, flipped_in_a_message_and_signed_anew
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import Verification, verify_export
 from sealbus.envelopes.export.trust_root import Root
 

@@ -18,8 +18,7 @@ import pytest
 from support import notary_process
 from support.notary import ORIGIN, SIGNER, last_place, read_log
 
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection, open_node

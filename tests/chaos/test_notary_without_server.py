@@ -13,9 +13,9 @@ from support.engines import ScriptedEngine
 from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, last_place, read_log
 from support.real_bus import RealBus, real_bus
 
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.runtime.node import Node
 from sealbus.bus.nats.connection.connection import Connection
@@ -37,11 +37,8 @@ async def bus(tmp_path: Path) -> AsyncIterator[RealBus]:
 def notary_on(node: Node, folder: Path, origin: str = ORIGIN) -> Notary:
     return Notary(
         NotaryOptions(plan=LogPlan(origin=origin, verifiers=(SIGNER.verifier,)), signers=(SIGNER,), lease=1.0),
+        NotarySite(identity=node.identity, transport=node.transport, outbox=node.outbox, names=NAMES),
         store=FolderStore(folder),
-        identity=node.identity,
-        transport=node.transport,
-        outbox=node.outbox,
-        names=NAMES,
     )
 
 

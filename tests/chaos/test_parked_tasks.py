@@ -27,7 +27,7 @@ from support.worker_process import small_environment, worker_process
 
 from sealbus import Client
 from sealbus.agents.dev.environment import Environment
-from sealbus.agents.dev.users import mint_user
+from sealbus.agents.dev.users import DevUser, mint_user
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.runtime.assembly import WorkerLimits
@@ -120,10 +120,9 @@ class Ledger:
                     return
                 user = mint_user(
                     node.identity.sealer(),
-                    "boss",
+                    DevUser("boss", login_age=0.0),
                     trust_domain=node.own.trust_domain,
                     now=wall_clock(),
-                    login_age=0.0,
                 )
                 await node.sending.approve(
                     digest,

@@ -21,7 +21,7 @@ from support.restored_site import APPROVERS, POLICY, Site, Update, captured, sea
 from sealbus import Client
 from sealbus.agents.backup.files import log_end
 from sealbus.agents.dev.environment import Environment
-from sealbus.agents.dev.users import mint_user
+from sealbus.agents.dev.users import DevUser, mint_user
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.agents.sdk.task_handle import TaskHandle
@@ -276,7 +276,10 @@ async def approve(handle: TaskHandle, environment: Environment) -> None:
         found = await edge.held.newest(f"held.stock.task.*.{handle.digest.hex()}", PARKED_TYPE)
         [parked] = [parse_parked(one) for one in found.values()]
         user = mint_user(
-            edge.identity.sealer(), "boss", trust_domain=edge.own.trust_domain, now=wall_clock(), login_age=0.0
+            edge.identity.sealer(),
+            DevUser("boss", login_age=0.0),
+            trust_domain=edge.own.trust_domain,
+            now=wall_clock(),
         )
         await edge.sending.approve(
             handle.digest,

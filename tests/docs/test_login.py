@@ -21,7 +21,7 @@ def settings(name: str, table: str) -> str:
 def test_the_settings_of_a_login_are_a_client() -> None:
     text = settings("login.md", "client")
     table = ClientTable.model_validate(tomllib.loads(text)["client"])
-    assert PublicClient.of(table).asked == {
+    assert PublicClient.of(table).parameters == {
         "scope": "openid offline_access",
         "resource": "https://api.example.org",
     }

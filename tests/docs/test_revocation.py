@@ -14,8 +14,8 @@ from support.settings import load
 
 from sealbus.agents.edge.edge import issuers_of
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
-from sealbus.agents.edge.oauth import security_events
-from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_PATH
+from sealbus.agents.edge.oauth.tokens import security_events
+from sealbus.agents.edge.v1.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_PATH
 from sealbus.envelopes.trust.keys import key_id, read_signing_key
 from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.bundle.revocations import revokers_of

@@ -10,7 +10,7 @@ from support.a2a import BINDINGS, Lines, asking, card_key, card_url, site
 from support.a2a_js import a2a_js_client
 from support.payments import Payments
 
-from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
+from sealbus.agents.edge.v1.approval_routes import APPROVALS_PATH, SCOPE
 
 pytestmark = pytest.mark.idp
 

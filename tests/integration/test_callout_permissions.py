@@ -18,7 +18,7 @@ from support.policy_bus import ANCHORS, ROOT
 from support.teams import naming
 
 from sealbus.agents.backup.restore import check_copies
-from sealbus.agents.control.revoker.revoker import Revoker
+from sealbus.agents.control.revoker import Revoker
 from sealbus.agents.runtime.policy.push import push_signed, stored_parts
 from sealbus.agents.runtime.policy.revocation import Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore

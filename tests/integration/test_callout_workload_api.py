@@ -22,8 +22,8 @@ from sealbus.agents.control.callout.key_files import write_keys
 from sealbus.agents.control.callout.responder import RefusedConnection
 from sealbus.agents.control.callout.role import open_callout
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import mint_user
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.users import DevUser, mint_user
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.examples.inventory import Stock, Update
 from sealbus.agents.examples.store import DATABASE_VARIABLE
@@ -61,7 +61,7 @@ class Deployment:
 
     def write_server_svid(self) -> None:
         """Write the server's SVID and the bundle as they are now."""
-        self.api.write_server_svid(self.server.folder, SERVER_ID, ttl=3_600)
+        write_server_svid(self.server.folder, self.api.authority, SERVER_ID, ttl=3_600)
 
     async def worker(self, agent: Agent) -> Worker:
         node = await self.stack.enter_async_context(open_node(agent.name, self.settings))
@@ -130,7 +130,7 @@ async def deployed(folder: Path) -> AsyncIterator[Deployment]:
                 link.symlink_to(address.removeprefix("unix://"))
         nats = folder / "nats"
         server = CalloutSite(folder=nats, ca=ThrowawayCa(DOMAIN.name), trusted=(), keys=keys, port=port, stack=stack)
-        files = api.write_server_svid(nats, SERVER_ID, ttl=3_600)
+        files = write_server_svid(nats, api.authority, SERVER_ID, ttl=3_600)
         stack.push_async_callback(server.stop)
         await server.run(certificate=files.certificate, key=files.key, bundle=files.bundle)
         engine = await stack.enter_async_context(EmbeddedEngine(folder / "bundle.tar.gz"))
@@ -168,7 +168,10 @@ async def test_work_goes_on_while_everybody_is_renewed(tmp_path: Path, monkeypat
         until_rotated = "sealbus_bus_rotations_total 3"
         while until_rotated not in worker.node.counters.render():
             user = mint_user(
-                minter.sealer(), "alice", trust_domain=DOMAIN, now=wall_clock(), workload=NAMES.id_of("shop-web")
+                minter.sealer(),
+                DevUser("alice", workload=NAMES.id_of("shop-web")),
+                trust_domain=DOMAIN,
+                now=wall_clock(),
             )
             handle = await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)
             assert (await handle.result(Stock)).quantity == 3

@@ -13,7 +13,7 @@ from support.nats_server import User
 from support.ports import held_port
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.nats.connection import server_version
+from sealbus.bus.nats.connection import link as linking
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -83,7 +83,7 @@ async def test_an_unknown_user(lab: Lab) -> None:
 
 
 async def test_a_server_that_is_too_old_is_not_used(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_version, "LEAST", (2, 999, 1))
+    monkeypatch.setattr(linking, "LEAST_VERSION", (2, 999, 1))
     line = await refusal(lab.connection())
     assert "the server is nats-server 2." in line
     assert "nats-server 2.999.1 or newer is needed" in line

@@ -11,7 +11,7 @@ import pytest
 
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
@@ -71,7 +71,7 @@ async def running(folder: Path) -> AsyncIterator[Site]:
                 folder / "nats",
                 tasks=tasks,
                 names=NAMES,
-                write_svid=lambda where: api.write_server_svid(where, SERVER_ID),
+                write_svid=lambda where: write_server_svid(where, api.authority, SERVER_ID),
                 workloads=workloads,
                 port=0,
             ) as server,

@@ -26,9 +26,9 @@ from sealbus.agents.dev.environment import DevOptions, Environment, open_environ
 from sealbus.agents.dev.settings_file import read_declared
 from sealbus.agents.dev.users import dev_token
 from sealbus.agents.edge.http.problem import TokenRefused
-from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.issuers import Issuer
-from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.edge.oauth.keys.jwks import KeySource
+from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
 from sealbus.agents.login.kept_login import LoginRequired, keep_login
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.agents.login.token_answer import Tokens

@@ -20,7 +20,8 @@ from sealbus.agents.dev.idp.access import fetch_token, read_access
 from sealbus.agents.edge.edge import open_edge
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.open import open_node
-from sealbus.agents.runtime.settings.settings import Flag, load_settings
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.agents.runtime.settings.source import Flag
 from sealbus.agents.runtime.worker import Worker
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api]

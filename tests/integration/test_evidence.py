@@ -17,9 +17,8 @@ from support.shop import Shop, Update
 
 from sealbus import Client, Denied
 from sealbus.agents.control.notary import open_notary
-from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.log.message_verifier import placed
-from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection, open_node

@@ -18,8 +18,7 @@ from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, Bench, last_place
 from support.policies import signing_key
 from support.teams import signed_platform, signed_team, team_policy
 
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.evidence.decisions import redecide
@@ -84,7 +83,7 @@ async def seal_up(bench: Bench, policy: Bundle, *signers: NoteSigner) -> None:
         )
 
     async with bench.running(options=options, policies=archive):
-        await bench.until(lambda: archive.next() is None)
+        await bench.until(lambda: archive.next_offered() is None)
         last = bench.stored()
         await bench.until(reached)
 

@@ -25,7 +25,7 @@ from support.workload_api import short_folder
 from sealbus.agents.dev.nats.config import Permissions
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.health import HealthServer, Probes
-from sealbus.agents.runtime.loop_watch import LoopWatch
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.telemetry import Counters

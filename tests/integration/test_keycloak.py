@@ -28,9 +28,9 @@ from sealbus.agents.dev.demo.play import SCENES
 from sealbus.agents.dev.demo.stage import open_stage
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.edge.http.problem import TokenRefused
-from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.issuers import Issuer
-from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.edge.oauth.keys.jwks import KeySource
+from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.trust.spiffe_id import TrustDomain

@@ -11,9 +11,9 @@ import pytest
 from support.issuer import PATIENT, TRUSTS_NOBODY, new_key
 from support.oidc_provider import ES256_API, NATIVE, OidcProvider
 
-from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.issuers import Issuer
-from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.edge.oauth.keys.jwks import KeySource
+from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
 from sealbus.agents.login.code_flow import by_browser
 from sealbus.agents.login.device_flow import by_device
 from sealbus.agents.login.kept_login import Choice, LoginRequired, current_login, end_login, keep_login

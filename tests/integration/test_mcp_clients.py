@@ -12,7 +12,7 @@ from support.mcp_desk import McpDesk, Workshop, mcp_desk
 from support.mcp_js import KINDS, NpmClient, npm_client
 from support.payments import Payments
 
-from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
+from sealbus.agents.edge.v1.approval_routes import APPROVALS_PATH, SCOPE
 
 pytestmark = pytest.mark.idp
 

@@ -41,7 +41,7 @@ KINDS = {
 }
 LOGGERS = {
     *(
-        "sealbus.agents.edge.app",
+        "sealbus.agents.edge.http.application",
         "sealbus.agents.edge.foreign_logs",
         "sealbus.bus.work.executor.attempt",
         "sealbus.bus.gate.gate",

@@ -13,8 +13,7 @@ from support.notary import NOTARY, ORIGIN, last_place, read_log, record_wire
 
 from sealbus.agents.control.notary import open_notary
 from sealbus.agents.control.notary.keys import make_key_file
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole
@@ -111,8 +110,8 @@ async def test_what_was_signed_with_keys_that_are_gone_verifies(environment: Env
         authority.activate_jwt()
         await record()
         # A key goes only when nothing that it vouched for is in use: the notary's own credential is renewed at half life.
-        before = notary._identity.sealer().credential
-        await until(lambda: notary._identity.sealer().credential != before)
+        before = notary._site.identity.sealer().credential
+        await until(lambda: notary._site.identity.sealer().credential != before)
         authority.prune_jwt()
         await record()
         assert notary.problem == ""

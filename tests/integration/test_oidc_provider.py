@@ -37,12 +37,12 @@ from support.x509 import ThrowawayCa
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import TokenRefused
-from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.client_authentication import PrivateKeyJwt
-from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
-from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.user_context import mint
+from sealbus.agents.edge.oauth.keys.jwks import KeySource
+from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.tokens.introspection import Introspection
+from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.user_context import parse_payload
@@ -91,9 +91,8 @@ async def test_tokens_of_a_client_and_of_a_user_are_taken(
     assert token.expires - token.issued == 600 * SECOND
 
     sealer = SvidIssuer().sealer(agent("edge"), iat=now(), exp=now() + 3_600 * SECOND)
-    context = parse_payload(
-        mint(token, sealer, transaction=bytes(16), trust_domain=TRUST_DOMAIN, now=now(), workload=None).payload
-    )
+    minter = ContextMinter(trust_domain=TRUST_DOMAIN)
+    context = parse_payload(minter.mint(token, sealer, transaction=bytes(16), now=now(), workload=None).payload)
     assert (context.sub, context.idp, context.exp) == ("alice", provider.issuer, token.expires)
     assert context.sid == token.session != ""
 

@@ -19,6 +19,7 @@ from support.spooled import outcome
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.evidence.export import export_log, log_files
@@ -58,12 +59,14 @@ async def notary(node: Node, folder: Path, stream: str, previous: bytes = b"") -
     plan = LogPlan(origin=origin, verifiers=(SIGNER.verifier,), stream=stream, previous=previous)
     kept = Notary(
         NotaryOptions(plan=plan, signers=(SIGNER,), lease=5),
+        NotarySite(
+            identity=node.identity,
+            transport=node.transport,
+            outbox=node.outbox,
+            names=node.deployment.names,
+            counters=node.counters,
+        ),
         store=FolderStore(folder),
-        identity=node.identity,
-        transport=node.transport,
-        outbox=node.outbox,
-        names=node.deployment.names,
-        counters=node.counters,
     )
     running = asyncio.ensure_future(kept.run())
     try:

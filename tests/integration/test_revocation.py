@@ -32,7 +32,7 @@ from support.security_events import RECEIVER, SESSION_REVOKED, event_token, iss_
 from sealbus import Agent, Context, Resource
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.edge.edge import open_edge
-from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_PATH
+from sealbus.agents.edge.v1.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_PATH
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node
 from sealbus.agents.runtime.policy.push import content_of, push_content

@@ -405,7 +405,7 @@ async def test_reading_once_gives_no_part_for_the_whole(
         return found
 
     monkeypatch.setattr("sealbus.bus.nats.reader.make_reader", emptied)
-    with pytest.raises(BusUnavailable, match="less came than was there"):
+    with pytest.raises(BusUnavailable, match="fewer messages came than were there"):
         await values(transport, "task.>")
 
 

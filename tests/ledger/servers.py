@@ -166,7 +166,6 @@ async def open_servers(
     server_id = authority.trust_domain.id("/nats")
     svid = write_server_svid(folder / "tls", authority, server_id, dns=(HOST,))
     config = NatsConfig(
-        host="127.0.0.1",
         port=held_port(),
         certificate=svid.certificate,
         key=svid.key,

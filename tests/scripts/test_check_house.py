@@ -111,3 +111,55 @@ def test_what_is_for_development_is_a_contract_too() -> None:
     [development] = [one for one in contracts if one["type"] == "protected"]
     assert development["protected_modules"] == ["sealbus.agents.dev"]
     assert development["allowed_importers"] == ["sealbus.agents.cli", "sealbus.testing"]
+
+
+SIGNATURES = {
+    "a function": "def f({}): ...\n",
+    "a constructor": "class A:\n    def __init__(self, {}): ...\n",
+    "a method of a class": "class A:\n    @classmethod\n    async def f(cls, *, {}): ...\n",
+    "a function in a function": "def g():\n    def f({}): ...\n",
+    "another decorator": "@x.option('o')\ndef f({}): ...\n",
+}
+
+
+@pytest.mark.parametrize("signature", SIGNATURES.values(), ids=SIGNATURES)
+def test_a_ninth_argument_is_found(house: ModuleType, tmp_path: Path, signature: str) -> None:
+    names = [f"a{number}" for number in range(9)]
+    assert house.findings(plant(tmp_path, {"bus/one.py": signature.format(", ".join(names[:8]))})) == []
+    [found] = house.findings(plant(tmp_path, {"bus/one.py": signature.format(", ".join(names))}))
+    assert found.startswith("9 arguments: bus.one:")
+
+
+@pytest.mark.parametrize(
+    "function", ["@click.command('a')\ndef f({}): ...\n", "class A(tuple):\n    def __new__(cls, {}): ...\n"]
+)
+def test_options_of_a_command_and_fields_of_a_value_are_no_arguments(
+    house: ModuleType, tmp_path: Path, function: str
+) -> None:
+    names = ", ".join(f"a{number}" for number in range(12))
+    assert house.findings(plant(tmp_path, {"bus/one.py": function.format(names)})) == []
+
+
+def test_a_fourteenth_module_is_found(house: ModuleType, tmp_path: Path) -> None:
+    files = {f"bus/a/m{chr(97 + number) * 4}.py": "" for number in range(13)} | {"bus/a/__init__.py": ""}
+    assert house.findings(plant(tmp_path, files)) == []
+    assert house.findings(plant(tmp_path, {"bus/a/other.py": ""})) == ["14 modules: bus.a"]
+
+
+BUILDS = {
+    "by name": "Permitted(1)",
+    "by module": "routes.Permitted(1)",
+    "from values": "Permitted._make([1])",
+    "by its base": "tuple.__new__(Permitted, [1])",
+    "by a short name of that": "_new(routes.Permitted, [1])",
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+@pytest.mark.parametrize("place", ["bus/gate/other.py", "agents/runtime/x.py", "bus/gate/gate.py"])
+def test_a_second_builder_of_permitted_is_found(house: ModuleType, tmp_path: Path, build: str, place: str) -> None:
+    allowed = f"def permit():\n    return {build}\n"
+    assert house.findings(plant(tmp_path, {"bus/gate/gate.py": allowed})) == []
+    more = f"{allowed if place == 'bus/gate/gate.py' else ''}def f():\n    return {build}\n"
+    [found] = house.findings(plant(tmp_path, {place: more}))
+    assert found.startswith("Permitted is built by bus.gate.gate.permit alone: ")

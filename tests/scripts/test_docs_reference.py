@@ -164,5 +164,17 @@ def test_each_public_name_is_there(reference: ModuleType) -> None:
         assert f"::: {getattr(sealbus, name).__module__}.{name}\n" in page
 
 
+def test_each_set_of_keywords_of_a_public_method_is_there(reference: ModuleType) -> None:
+    methods = [method for name in ("Agent", "Client", "Context") for method in vars(getattr(sealbus, name)).values()]
+    unpacked = {
+        keywords
+        for method in methods
+        if callable(method)
+        for keywords in re.findall(r"Unpack\[(\w+)\]", str(getattr(method, "__annotations__", {})))
+    }
+    assert unpacked == set(re.findall(r"^### (\w+)$", reference.python(), re.MULTILINE))
+    assert {"TaskHandlerKeywords", "SubmitKeywords", "ChildCallKeywords"} <= unpacked
+
+
 def test_cells_hold_what_is_in_them(reference: ModuleType) -> None:
     assert reference.table(("a",), [("x | y\n`v|w`",)]) == "| a |\n| --- |\n| x \\| y `v|w` |\n"

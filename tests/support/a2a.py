@@ -23,7 +23,7 @@ from support.issuer import AUDIENCE, TRUSTS_NOBODY
 from support.ports import held_port
 
 from sealbus import Agent, Context
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.schema import AgentSchema
 
 __all__ = [

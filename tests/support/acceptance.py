@@ -15,7 +15,7 @@ from hashlib import sha256
 import pytest
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, agent, message_id, task_draft
 
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
@@ -214,7 +214,7 @@ class Delivery:
             action=self.action,
             trust=self.trust,
             caches=self.caches,
-            replay=self.replay,
+            replays=Replays(self.replay),
             now=self.now,
         )
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from independent import verify_export as independent
 from support.log_world import World
+from support.memory_files import MemoryFiles
 from vectors.issuing import EDGE, HOUR, INVENTORY, SECOND
 from vectors.recorded import decision, evidence
 from vectors.world import Message, context
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.export.trust_root import Root

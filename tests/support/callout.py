@@ -22,10 +22,9 @@ from support.raw_nats import RawNats
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.control.callout.key_files import CalloutKeys, write_keys
-from sealbus.agents.control.callout.responder import Callout, RefusedConnection
-from sealbus.bus.nats.connection.client import NkeyLogin
+from sealbus.agents.control.callout.responder import Callout, ConnectRules, RefusedConnection
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.bus.nats.connection.options import ConnectionOptions, NkeyLogin
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.telemetry import Counters
@@ -140,8 +139,7 @@ class CalloutSite:
             identity=identity,
             server_ids=frozenset({SERVER_ID}),
             inbox_prefix=NAMES.inbox_prefix(identity.spiffe_id),
-            name=name,
-            options=options,
+            options=replace(options, name=name),
         )
 
     def raw(
@@ -171,24 +169,22 @@ class CalloutSite:
                 identity=identity,
                 server_ids=frozenset({SERVER_ID}),
                 inbox_prefix="_INBOX.callout.",
-                name="callout",
-                options=replace(QUICK, overlap=0.25),
+                options=replace(
+                    QUICK,
+                    name="callout",
+                    overlap=0.25,
+                    login=NkeyLogin(public=self.keys.user.public, sign=self.keys.user.sign),
+                ),
                 counters=counters,
-                login=NkeyLogin(public=self.keys.user.public, sign=self.keys.user.sign),
             )
         )
         refused: list[RefusedConnection] = []
         callout = Callout(
+            ConnectRules(names=NAMES, accounts=accounts, own=self.own, servers=servers, longest=longest),
             connection=connection,
             identity=identity,
             engine=engine,
-            keys=self.keys,
-            previous=previous,
-            names=NAMES,
-            accounts=accounts,
-            own=self.own,
-            servers=servers,
-            longest=longest,
+            keys=(self.keys, previous) if previous is not None else (self.keys,),
             counters=counters,
             on_refused=refused.append,
         )

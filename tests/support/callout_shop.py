@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from support.callout import DOMAIN, NAMES, SERVER_ID, CalloutSite
 from support.identity import StaticIdentity
 from support.lab import QUICK
 
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.client import Client
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.clocks import wall_clock
@@ -59,8 +59,7 @@ class CalloutShop:
                 identity=identity,
                 server_ids=frozenset({SERVER_ID}),
                 inbox_prefix=NAMES.inbox_prefix(identity.spiffe_id),
-                name=name,
-                options=QUICK,
+                options=replace(QUICK, name=name),
                 counters=counters,
             )
         )
@@ -77,7 +76,7 @@ class CalloutShop:
                 transport=NatsTransport(connection),
                 engine=engine,
                 counters=counters,
-                connected=lambda: connection.connected,
+                feeds=Feeds(connected=lambda: connection.connected),
             )
         )
         self.nodes[name] = node
@@ -104,7 +103,9 @@ class CalloutShop:
     def user(self, identifier: str, workload: str) -> Statement:
         """Return a user context that the edge minted for `workload`."""
         sealer = MemoryIdentity(self.authority, EDGE).sealer()
-        return mint_user(sealer, identifier, trust_domain=DOMAIN, now=wall_clock(), workload=NAMES.id_of(workload))
+        return mint_user(
+            sealer, DevUser(identifier, workload=NAMES.id_of(workload)), trust_domain=DOMAIN, now=wall_clock()
+        )
 
     def violations(self) -> list[str]:
         """Return what the server refused since it started."""

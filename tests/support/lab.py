@@ -15,7 +15,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff

@@ -23,7 +23,7 @@ from support.engines import ScriptedEngine
 from support.issuer import TRUSTS_NOBODY
 
 from sealbus import Agent, Context
-from sealbus.agents.edge.mcp.asked import TASKS
+from sealbus.agents.edge.mcp.client_request import TASKS
 from sealbus.agents.edge.oauth.private_file import write_key
 from sealbus.agents.runtime.settings.schema import McpTable
 from sealbus.agents.sdk.schema import AgentSchema

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.ledger import entry_rows
-from sealbus.agents.control.notary.log.store import CHECKPOINT, LogStore
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
+from sealbus.agents.control.notary.log.ledger import entry_rows, last_place
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.policy_archive import PolicyArchive
+from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.dev.memory.identity import MemoryIdentity
@@ -137,30 +137,25 @@ class Bench:
     @asynccontextmanager
     async def notary(
         self,
-        store: LogStore | None = None,
+        store: FolderStore | None = None,
         options: NotaryOptions | None = None,
         identity: MemoryIdentity | None = None,
         policies: PolicyArchive | None = None,
+        clock: Clock | None = None,
     ) -> AsyncIterator[Notary]:
         """A notary that is not run yet."""
         identity = identity or MemoryIdentity(self.authority, NOTARY)
         transport = self.broker.connect()
         async with Outbox(identity=identity, transport=transport, clock=self.now) as outbox:
-            yield Notary(
-                options or self.options(),
-                store=store or FolderStore(self.folder),
-                identity=identity,
-                transport=transport,
-                outbox=outbox,
-                names=NAMES,
-                policies=policies,
-                clock=self.now,
+            site = NotarySite(
+                identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=clock or self.now
             )
+            yield Notary(options or self.options(), site, store=store or FolderStore(self.folder), policies=policies)
 
     @asynccontextmanager
     async def running(
         self,
-        store: LogStore | None = None,
+        store: FolderStore | None = None,
         options: NotaryOptions | None = None,
         identity: MemoryIdentity | None = None,
         policies: PolicyArchive | None = None,
@@ -217,11 +212,6 @@ class Bench:
         async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110  files of another task: there is no event to wait for
                 await asyncio.sleep(0.02)
-
-
-def last_place(store: LogStore, size: int) -> Place:
-    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
-    return places[-1]
 
 
 @dataclass

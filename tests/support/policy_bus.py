@@ -13,7 +13,7 @@ from support.opa import OpaServer
 from support.policies import signing_key
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.control.policy_server.server import PolicyServer
+from sealbus.agents.control.policy_server import PolicyServer
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
 from sealbus.bus.ports import X509Material

@@ -14,7 +14,7 @@ from support.policies import document, eventually, signing_key
 from support.policy_bus import ANCHORS, ROOT, opa_polling, serving
 from support.teams import signed_platform, signed_team
 
-from sealbus.agents.control.policy_server.server import PolicyServer
+from sealbus.agents.control.policy_server import PolicyServer
 from sealbus.agents.runtime.policy.push import push_signed
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync

@@ -15,15 +15,16 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
-from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.spool import SpoolOptions
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Clock
 from sealbus.bus.streams.declared import declared_streams
@@ -69,7 +70,7 @@ class RealBus:
                 identity=identity,
                 server_ids=frozenset({SpiffeId(self.server.spiffe_id)}),
                 inbox_prefix=self.names.inbox_prefix(memory.spiffe_id),
-                name=name,
+                options=ConnectionOptions(name=name),
             )
         )
         self.connections[name] = connection
@@ -81,9 +82,9 @@ class RealBus:
                 identity=identity,
                 transport=NatsTransport(connection),
                 engine=engine,
-                connected=lambda: connection.connected,
-                spool=spool,
-                clock=clock,
+                audit=AuditOptions(spool=spool),
+                feeds=Feeds(connected=lambda: connection.connected),
+                host=Host(clock=HostClock(clock)),
             )
         )
 
@@ -114,10 +115,9 @@ class RealBus:
         sealer = MemoryIdentity(self.authority, self.edge).sealer()
         return mint_user(
             sealer,
-            identifier,
+            DevUser(identifier, workload=self.names.id_of(workload)),
             trust_domain=TrustDomain(DOMAIN),
             now=wall_clock(),
-            workload=self.names.id_of(workload),
         )
 
 

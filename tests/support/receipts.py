@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from support.log_world import World, make_world
+from support.memory_files import MemoryFiles
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import FoundRecord, Lookup, items_of, look_up
 from sealbus.agents.evidence.receipt import make_receipt
 from sealbus.envelopes.export.format import Frame

@@ -17,9 +17,10 @@ import pytest
 from sealbus.agents.dev.memory.broker import MemoryPull, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.assembly import WorkerLimits
-from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.node import Host, Node
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.gate import gate, resumption
 from sealbus.bus.ports import ConsumerLoad, Delivery, Outgoing, PubAck, Pull
 from sealbus.bus.routing.retry import RetryPolicy
@@ -197,7 +198,7 @@ class Replicas:
             identity=MemoryIdentity(bus.authority, bus.names.id_of(self._agent.name)),
             transport=transport,
             engine=self._engine,
-            clock=bus.broker.clock,
+            host=Host(clock=HostClock(bus.broker.clock)),
         )
         async with node, Worker(self._agent, node, self._limits) as worker:
             self.workers[number] = worker

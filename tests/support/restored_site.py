@@ -22,9 +22,9 @@ from sealbus import Agent, Client, Context, Retry
 from sealbus.agents.backup.files import log_end
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.nats.config import BrokerRole
-from sealbus.agents.dev.nats.server import EmbeddedNatsServer
+from sealbus.agents.dev.nats.server import EmbeddedNatsServer, StoreOptions
 from sealbus.agents.dev.settings_file import running_notary
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.worker import Worker
@@ -198,12 +198,12 @@ class Site:
                 dev / "nats",
                 tasks=group,
                 names=names,
-                write_svid=lambda where: api.write_server_svid(
-                    where, SpiffeId("spiffe://example.org/nats"), dns=("localhost",)
+                write_svid=lambda where: write_server_svid(
+                    where, api.authority, SpiffeId("spiffe://example.org/nats"), dns=("localhost",)
                 ),
                 workloads=roles,
                 port=self.port,
-                sync=sync,
+                store=StoreOptions(sync=sync),
             ):
                 if not notary:
                     yield

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.agents.runtime.settings.source import Flag
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from sealbus.agents.runtime.in_flight import tables_in
-from sealbus.agents.runtime.supervisor import ParentLine
+from sealbus.agents.runtime.process.in_flight import tables_in
+from sealbus.agents.runtime.process.supervisor import ParentLine
 
 __all__ = ["command_in", "log_of"]
 

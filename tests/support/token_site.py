@@ -22,7 +22,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus import Agent
 from sealbus.agents.edge.edge import RunningEdge, serve_edge
-from sealbus.agents.edge.token_service import ACCESS_TOKEN_TYPE, ASSERTION_GRANT, GRANT_TYPE
+from sealbus.agents.edge.v1.token_service import ACCESS_TOKEN_TYPE, ASSERTION_GRANT, GRANT_TYPE
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.agents.sdk.token_exchange import USER_CONTEXT_TYPE, TokenExchange

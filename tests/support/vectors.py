@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, Replays, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply, accept_status
 from sealbus.envelopes.lifetimes import Lifetimes
@@ -113,9 +113,8 @@ def _live(given: Given, payload: bytes, caches: Caches) -> Given:
         action=given["action"],
         trust=_trust(given),
         caches=caches,
-        replay=memory,
+        replays=Replays(memory, [RestoredStream(**one) for one in given["restored"]]),
         now=given["now"],
-        restored=[RestoredStream(**one) for one in given["restored"]],
     )
     return _message(message)
 

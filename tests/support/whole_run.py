@@ -11,9 +11,9 @@ import stat
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from support import secret_flows
@@ -26,7 +26,7 @@ from support.workload_api import short_folder
 
 from sealbus.agents.dev.demo.play import SCENES, play
 from sealbus.agents.dev.demo.stage import STRANGER, Stage, open_stage
-from sealbus.agents.dev.nats import config as permissions
+from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
 from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node, streams_of
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import Finding
@@ -86,12 +86,11 @@ def whole_run() -> WholeRun:
 
 
 def _operator_hears_everything(patch: pytest.MonkeyPatch) -> None:
-    made = permissions.operator_permissions
+    def all_subjects(role: BrokerRole, *arguments: Any) -> Permissions:
+        made = permissions_of(role, *arguments)
+        return replace(made, subscribe=(">",)) if role is BrokerRole.OPERATOR else made
 
-    def all_subjects(*arguments: object) -> permissions.Permissions:
-        return permissions.Permissions(publish=made(*arguments).publish, subscribe=(">",))  # type: ignore[arg-type]
-
-    patch.setattr(permissions, "operator_permissions", all_subjects)
+    patch.setattr("sealbus.agents.dev.nats.server.permissions_of", all_subjects)
 
 
 async def _play(run: WholeRun, folder: Path) -> None:

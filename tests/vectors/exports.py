@@ -13,11 +13,11 @@ from support.envelopes import base64url
 from support.granted_world import StandingGrant
 from support.jose import coordinates_over_the_prime
 from support.log_world import NOTARY, Frame, LogKey, World, entry_of, files_of, note, tree_root
+from support.memory_files import MemoryFiles
 from vectors.issuing import INVENTORY, PLANNER, SECOND, Json
 from vectors.recorded import decision, evidence, record_map
 from vectors.world import Message
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import look_up
 from sealbus.agents.evidence.receipt import make_receipt
 from sealbus.envelopes.export.trust_root import Root

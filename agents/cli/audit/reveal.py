@@ -46,7 +46,7 @@ def command(
     A pseudonym cannot be turned back into an id: those of the candidates are computed and compared. Exit codes: 0 all found,
     1 one of them belongs to none of the candidates.
     """
-    from sealbus.agents.edge.oauth.user_context import PSEUDONYM_PREFIX, Pseudonyms
+    from sealbus.agents.edge.oauth.tokens.user_context import PSEUDONYM_PREFIX, Pseudonyms
 
     if not named and users is None:
         raise click.UsageError("name candidates: --user ID, or --users FILE")

@@ -16,7 +16,7 @@ from sealbus.envelopes.limits import SECOND
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from sealbus.agents.evidence.lookup import FoundRecord, Lookup, Told, ToldDecision
+    from sealbus.agents.evidence.lookup import FoundRecord, Lookup, VerifiedDecision, VerifiedRecords
     from sealbus.envelopes.export.approvals import ApprovalEntry
 
 __all__ = ["show"]
@@ -39,14 +39,14 @@ def show(
     as_json: bool,
 ) -> None:
     """Show the message ID (32 hex digits), or the message or record with a hash (64): everything is verified again."""
-    from sealbus.agents.evidence.lookup import identifier, look_up, tell
+    from sealbus.agents.evidence.lookup import identifier, look_up, verify_lookup
     from sealbus.envelopes.errors import ConfigurationError
 
     name = identifier(wanted)
     trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
     with opened_source(export, log_folder, config, as_name, trusted) as files:
         lookup = look_up(files, trusted, name)
-    told = tell(lookup, trusted)
+    told = verify_lookup(lookup, trusted)
     if not lookup.found:
         raise ConfigurationError(f"this log has nothing about {wanted}")
     if as_json:
@@ -61,7 +61,7 @@ def show(
     raise SystemExit(_UNVERIFIED if told.refused else 0)
 
 
-def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
+def as_document(told: VerifiedDecision, lookup: Lookup) -> dict[str, object]:
     """Return one decision and everything about it, as `--json` prints it."""
     header, record, context = told.decided.header, told.record, told.decided.context
     return {
@@ -116,7 +116,7 @@ def _place(found: FoundRecord, lookup: Lookup) -> dict[str, object]:
     }
 
 
-def _approvals(told: ToldDecision) -> Sequence[ApprovalEntry]:
+def _approvals(told: VerifiedDecision) -> Sequence[ApprovalEntry]:
     """Return what an allowed decision says that it rests on; whether that was said, `sealbus audit verify` finds out."""
     from sealbus.envelopes.export.approvals import approvals_of
 
@@ -128,7 +128,7 @@ def _approvals(told: ToldDecision) -> Sequence[ApprovalEntry]:
         return ()
 
 
-def _print(told: Told, lookup: Lookup) -> None:
+def _print(told: VerifiedRecords, lookup: Lookup) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -144,7 +144,7 @@ def _print(told: Told, lookup: Lookup) -> None:
     console.print(printable(said), markup=False)
 
 
-def as_tree(told: ToldDecision) -> Tree:
+def as_tree(told: VerifiedDecision) -> Tree:
     """Return the chain of one decided message as a tree: who sent what to whom, down to the outcomes."""
     from rich.text import Text
     from rich.tree import Tree

@@ -106,7 +106,7 @@ def _verdict(verdict: str, help_: str) -> None:
                     for line in _lines(found):
                         note(line)
                     click.confirm(f"{verdict}?", abort=True, err=True)
-                await approvals.say(str(found["id"]), verdict, decision=str(found["decision"]), note=text)
+                await approvals.submit_verdict(str(found["id"]), verdict, decision=str(found["decision"]), note=text)
             if as_json:
                 print_json({"id": found["id"], "verdict": verdict})
             else:
@@ -144,7 +144,7 @@ async def _opened(edge: str | None, user: str | None, acr: str, config: str | No
 async def _named(approvals: Approvals, text: str, queue: str) -> dict[str, Any]:
     """Return the one task whose id is `text`, or begins with it in `queue`."""
     if len(text) == 64:
-        return await approvals.one(text)
+        return await approvals.approval(text)
     found = [one for one in await approvals.waiting(queue) if str(one["id"]).startswith(text)]
     if not found:
         raise click.ClickException(

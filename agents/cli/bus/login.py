@@ -16,7 +16,7 @@ from sealbus.agents.cli.output import note, print_json, shown_time
 if TYPE_CHECKING:
     from sealbus.agents.login.public_client import PublicClient
     from sealbus.agents.login.token_answer import Tokens
-    from sealbus.agents.runtime.settings.settings import Flag
+    from sealbus.agents.runtime.settings.source import Flag
 
 __all__ = ["command"]
 
@@ -46,7 +46,8 @@ def command(
     """
     from sealbus.agents.login.kept_login import keep_login
     from sealbus.agents.login.public_client import PublicClient
-    from sealbus.agents.runtime.settings.settings import Flag, load_client
+    from sealbus.agents.runtime.settings.settings import load_client
+    from sealbus.agents.runtime.settings.source import Flag
 
     table = load_client(config, flags=[*flags, Flag(option="--scope", key="client.scope", value=scope)])
     client, file = PublicClient.of(table, acr=acr, max_age=max_age), login_file(table)

@@ -12,7 +12,7 @@ from sealbus.agents.cli.options import config_option, json_option, login_options
 from sealbus.agents.cli.output import note, print_json, shown_time
 
 if TYPE_CHECKING:
-    from sealbus.agents.runtime.settings.settings import Flag
+    from sealbus.agents.runtime.settings.source import Flag
 
 __all__ = ["command"]
 

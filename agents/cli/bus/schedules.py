@@ -16,7 +16,7 @@ from sealbus.agents.cli.options import client_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from sealbus.agents.sdk.schedules import KnownSchedule, ScheduleOptions, Schedules
+    from sealbus.agents.sdk.schedules import KnownSchedule, ScheduleKeywords, Schedules
 
 __all__ = ["command"]
 
@@ -140,7 +140,7 @@ def add(
     if sum(one is not None for one in (cron, every, at, after)) != 1:
         raise click.UsageError("give one of --cron, --every, --at and --after")
     content = Content(body=json_body(body), typ=JSON)
-    options: ScheduleOptions = {"overlap": overlap, "life": life, "partition": partition}
+    options: ScheduleKeywords = {"overlap": overlap, "life": life, "partition": partition}
     if catchup is not None:
         options["catchup"] = int(catchup.total_seconds())
     if until is not None:

@@ -70,7 +70,7 @@ async def _restored(
     from sealbus.agents.backup.manifest import Manifest
     from sealbus.agents.backup.restored_parts import last_restored, restored_streams
     from sealbus.agents.control.notary.log.folder_store import FolderStore
-    from sealbus.agents.control.notary.restored_stream import say_restored
+    from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
     from sealbus.agents.control.notary.role import notary_options
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.settings.settings import load_settings
@@ -107,7 +107,7 @@ async def _restored(
                 )
             streams = await restored_streams(connection.jetstream, manifest)
         one = await asyncio.to_thread(
-            lambda: say_restored(
+            lambda: record_restoration(
                 FolderStore(log),
                 stream,
                 origin=options.plan.origin,
@@ -115,8 +115,7 @@ async def _restored(
                 last=upto,
                 by=identity.spiffe_id,
                 now=wall_clock(),
-                manifest=manifest.hash if manifest is not None and streams else "",
-                streams=streams,
+                backup=RestoredBackup(manifest.hash, tuple(streams)) if manifest is not None and streams else None,
             )
         )
     if as_json:
@@ -178,8 +177,7 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
 def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool) -> None:
     """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER if it extends the one held there."""
     from sealbus.agents.control.notary.keys import CheckpointHolder
-    from sealbus.agents.control.notary.log.folder_store import FolderStore
-    from sealbus.agents.control.notary.log.store import CHECKPOINT
+    from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.log.note import NoteVerifier
     from sealbus.envelopes.log.tiles import tile_reader

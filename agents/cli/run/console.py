@@ -30,7 +30,7 @@ def command(address: str | None, health: str | None, config: str | None, as_json
     log in at the identity provider of the settings. What they may see and do there is asked of the policy (console.view,
     console.cancel), and recorded.
     """
-    from sealbus.agents.runtime.settings.settings import Flag
+    from sealbus.agents.runtime.settings.source import Flag
 
     def said(settings: Settings) -> str:
         return f"console at {settings.console.url or f'http://{settings.console.address}'}"

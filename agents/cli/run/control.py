@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sealbus.agents.control.control import Opener
-    from sealbus.agents.runtime.settings.settings import Flag, Settings
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.agents.runtime.settings.source import Flag
 
 __all__ = ["ROLES", "USUAL", "command", "run_roles"]
 
 ROLES = MappingProxyType(
     {
         "callout": "sealbus.agents.control.callout.role:open_callout_role",
-        "policy": "sealbus.agents.control.policy_server.server:open_policy_role",
+        "policy": "sealbus.agents.control.policy_server:open_policy_role",
         "notary": "sealbus.agents.control.notary.role:open_notary",
         "streams": "sealbus.agents.control.streams:open_streams",
         "console": "sealbus.agents.console.console:open_console",
-        "revoker": "sealbus.agents.control.revoker.role:open_revoker",
+        "revoker": "sealbus.agents.control.revoker:open_revoker",
     }
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
@@ -100,8 +101,8 @@ async def run_roles(
     """Run `roles` together until a signal; `said` says what is there for people once they run, by default their names."""
     from sealbus.agents.control.control import Control
     from sealbus.agents.runtime.health import HealthServer, Probes
-    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.telemetry import Counters
 

@@ -112,7 +112,7 @@ def _print(result: SceneResult) -> None:
     scene, got = result.scene, result.got
     why = ", ".join((got.code, *got.reasons) if got.code else got.reasons)
     click.echo(f"{'ok  ' if result.ok else 'FAIL'} {got.got!s:<8} {scene.name}{f': {why}' if why else ''}")
-    click.echo(f"              {scene.who}{f', for {scene.user}' if scene.user else ''}: {scene.what}")
+    click.echo(f"              {scene.actor}{f', for {scene.user}' if scene.user else ''}: {scene.attempt}")
     if not result.ok:
         wanted = scene.expected
         click.echo(f"              expected {wanted.got} {', '.join((wanted.code, *wanted.reasons))}")

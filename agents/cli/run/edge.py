@@ -85,9 +85,10 @@ def openapi(config: str | None) -> None:
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.edge.edge import open_edge
     from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
-    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
-    from sealbus.agents.runtime.settings.settings import Flag, load_settings
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.agents.runtime.settings.source import Flag
     from sealbus.agents.runtime.worker import settle_collector
     from sealbus.bus.background import Background
 
@@ -141,8 +142,8 @@ async def _exit(health: str | None, config: str | None, *, as_json: bool) -> boo
     from sealbus.agents.edge.egress.exit import open_exit
     from sealbus.agents.runtime.assembly import WorkerLimits
     from sealbus.agents.runtime.health import HealthServer, Probes
-    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.runtime.worker import settle_collector
     from sealbus.bus.background import Background

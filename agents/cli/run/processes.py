@@ -13,9 +13,9 @@ from pathlib import Path
 from sealbus.agents.cli.options import stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note
 from sealbus.agents.runtime.health import numbered_address
+from sealbus.agents.runtime.process.source_files import SourceFiles
+from sealbus.agents.runtime.process.supervisor import Supervisor
 from sealbus.agents.runtime.settings.settings import load_settings
-from sealbus.agents.runtime.source_files import SourceFiles
-from sealbus.agents.runtime.supervisor import Supervisor
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["folders_of", "run_processes", "run_project"]

@@ -20,8 +20,8 @@ from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.assembly import WorkerLimits
-    from sealbus.agents.runtime.in_flight import InFlightTable
-    from sealbus.agents.runtime.loop_watch import LoopWatch
+    from sealbus.agents.runtime.process.in_flight import InFlightTable
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.agents.runtime.worker import Worker
     from sealbus.agents.sdk.agent import Agent
@@ -174,11 +174,11 @@ async def _run(
 ) -> bool:
     from sealbus.agents.runtime.assembly import WorkerLimits
     from sealbus.agents.runtime.health import numbered_address
-    from sealbus.agents.runtime.in_flight import tables_in
-    from sealbus.agents.runtime.loop_watch import LoopWatch
     from sealbus.agents.runtime.metric_export import exporting_metrics
+    from sealbus.agents.runtime.process.in_flight import tables_in
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.process.supervisor import ParentLine
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.agents.runtime.supervisor import ParentLine
     from sealbus.agents.runtime.worker import settle_collector
 
     settings = load_settings(config)

@@ -1,9 +1,9 @@
-"""The auth callout: NATS asks who a connection is; sealbus answers by its verified certificate and by policy.
+"""The auth callout: NATS asks whether to admit a connection; sealbus answers by its certificate and by policy.
 
 ::
 
-    request  --nkeys, xkey, jwts-->  AuthorizationRequest      signed by the server, sealed for us, fresh
-    chains   --peer-->               VerifiedPeer                      one SPIFFE ID, vouched for by its own trust domain
+    request  --protocol, nkeys-->    AuthorizationRequest      signed by the server, sealed for us, fresh
+    chains   --peer-->               VerifiedPeer              one SPIFFE ID, vouched for by its own trust domain
     peer     --policies.connect-->   ConnectDecision           account, subjects, limits
-    decision --grants, jwts-->       user JWT                  without a name, ends with the SVID
+    decision --permissions, protocol-->  user JWT              without a name, ends with the SVID
 """

@@ -1,4 +1,4 @@
-"""The three keys of a responder, in files that only it reads; made once per deployment by `sealbus control keygen`.
+"""The three keys of a responder, in private files; made once per deployment by `sealbus control keygen`.
 
 ::
 
@@ -7,7 +7,7 @@
     user.seed     SU...   how responders log in; the server's `auth_callout.auth_users`
     public.env            the three public keys, as variables for the server's configuration
 
-Responders of one deployment share them. The holder of the issuer's seed decides who may do what on this NATS.
+Responders of one deployment share them. The holder of the issuer's seed can admit any connection with any permissions.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from typing import Final, TypeVar
 
 from sealbus.agents.control.callout.nkeys import CurveKey, NkeyError, Prefix, SigningKey
 from sealbus.envelopes.errors import ConfigurationError
-
-__all__ = ["CalloutKeys", "load_folder", "load_keys", "write_keys"]
 
 ISSUER: Final = "issuer.seed"
 XKEY: Final = "xkey.seed"

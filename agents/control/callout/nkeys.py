@@ -3,8 +3,8 @@
 A public key is `<prefix><32 bytes>`, a seed `<seed prefix and prefix><32 bytes>`, both with their CRC-16/XMODEM in little
 endian, base32 without padding (github.com/nats-io/nkeys, `strkey.go`).
 
-A sealed message is `xkv1`, a nonce of 24 bytes and a NaCl box (X25519, XSalsa20, Poly1305), from its sender for its reader
-only (github.com/nats-io/nkeys, `xkeys.go`).
+A sealed message is `xkv1`, a nonce of 24 bytes and a NaCl box (X25519, XSalsa20, Poly1305), which only its reader can open
+(github.com/nats-io/nkeys, `xkeys.go`).
 
 A JWT is compact and signed with Ed25519, with the issuer's nkey in `iss` and claims in `nats` in addition to the registered
 ones (github.com/nats-io/jwt, version 2). Until its signature is verified, only `iss` is read, to know the key.
@@ -29,22 +29,6 @@ from nacl.public import Box, PrivateKey, PublicKey
 
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 
-__all__ = [
-    "JWT_BYTES",
-    "KEY_BYTES",
-    "CurveKey",
-    "NkeyError",
-    "Prefix",
-    "SigningKey",
-    "decode_jwt",
-    "decode_public",
-    "decode_seed",
-    "encode_jwt",
-    "encode_public",
-    "encode_seed",
-    "verify",
-]
-
 KEY_BYTES: Final = 32
 _SEED: Final = 18 << 3
 _PUBLIC_LENGTH: Final = 56
@@ -54,7 +38,7 @@ _XKEY_VERSION: Final = b"xkv1"
 _SEALED_LEAST: Final = len(_XKEY_VERSION) + Box.NONCE_SIZE + 16
 
 JWT_BYTES: Final = 262_144
-"""Longest JWT that is read: certificate chains make a request a few kilobytes long."""
+"""Most bytes of a JWT that is read: certificate chains make a request a few kilobytes long."""
 
 _JWT_HEADER: Final[Mapping[str, Json]] = {"typ": "JWT", "alg": "ed25519-nkey"}
 _JWT_NESTING: Final = 8
@@ -104,8 +88,8 @@ def encode_seed(prefix: Prefix, seed: bytes) -> str:
 def decode_seed(text: str, prefix: Prefix) -> bytes:
     """Return the 32 bytes of a seed; raise `NkeyError` unless `text` is one for keys of this prefix, CRC included."""
     raw = _decode(text, _SEED_LENGTH)
-    found = ((raw[0] & 7) << 5) | ((raw[1] & 248) >> 3)
-    if raw[0] & 248 != _SEED or found != prefix:
+    named = ((raw[0] & 7) << 5) | ((raw[1] & 248) >> 3)
+    if raw[0] & 248 != _SEED or named != prefix:
         raise NkeyError(f"not a seed that begins with S{prefix.letter}")
     return raw[2:]
 
@@ -226,7 +210,7 @@ def encode_jwt(claims: Mapping[str, object], key: SigningKey, *, issued: int) ->
 def decode_jwt(token: bytes, prefix: Prefix) -> dict[str, Json]:
     """Return the claims of a JWT signed by the nkey of `prefix` in its `iss`; raise `NkeyError` for anything else.
 
-    The caller checks who `iss` is, and the JWT's purpose and expiry.
+    The caller checks `iss`, and the JWT's purpose and expiry.
     """
     if len(token) > JWT_BYTES:
         raise NkeyError(f"a JWT of {len(token)} bytes")

@@ -1,9 +1,8 @@
 """The connecting peer: the one SPIFFE ID of the client's certificate, if its own trust domain vouches for it.
 
 nats-server verifies a client's chain against all authorities of its `ca_file` and does not check which of them may vouch for
-which trust domain: with two in the file, either could issue an SVID for the other's agents. So the chain is verified again
-here, against the bundle of the trust domain in the certificate, as the Workload API has it now (X509-SVID.md sections 2, 4
-and 5).
+which trust domain: of two in the file, each could issue an SVID for the other's agents. So the chain is verified again here,
+against the current bundle of the trust domain in the certificate, from the Workload API (X509-SVID.md sections 2, 4 and 5).
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ from sealbus.envelopes.errors import Code, ConnectRefused, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["VerifiedPeer", "verify_peer"]
-
 _LEAST_LIFE: Final = SECOND
-"""A user JWT ends on a whole second: less than one second left is too little for one."""
+"""A user JWT ends on a whole second, so an SVID with less than one second left cannot have one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +38,15 @@ def verify_peer(
 ) -> VerifiedPeer:
     """Return the workload of `chains`, PEM certificates from the leaf to a root, at `now` microseconds.
 
-    Verified: the leaf has exactly one URI name, which is a SPIFFE ID, and is an X.509-SVID and not an authority; one chain
-    ends in an authority of that trust domain's own bundle (`bundles`, DER by trust domain); and the leaf verifies against
-    this bundle alone. Raises `ConnectRefused`: `no_client_certificate`, `bad_svid`, `not_one_uri`, `unknown_trust_domain`,
-    `wrong_authority`, `svid_expired`.
+    It verifies that the leaf has exactly one URI name, which is a SPIFFE ID, and is an X.509-SVID and no authority; that one
+    chain ends in an authority of that trust domain's own bundle (`bundles`, DER by trust domain); and that the leaf verifies
+    against this bundle alone. Raises `ConnectRefused`: `no_client_certificate`, `bad_svid`, `not_one_uri`,
+    `unknown_trust_domain`, `wrong_authority`, `svid_expired`.
     """
     if not chains:
         raise ConnectRefused(Code.NO_CLIENT_CERTIFICATE)
     try:
-        parsed = [[x509.load_pem_x509_certificate(one.encode()) for one in chain] for chain in chains]
+        parsed = [[x509.load_pem_x509_certificate(text.encode()) for text in chain] for chain in chains]
     except (x509.InvalidVersion, ValueError) as error:
         raise ConnectRefused(Code.BAD_SVID, "a certificate cannot be parsed") from error
     leaf = parsed[0][0]
@@ -64,7 +61,7 @@ def verify_peer(
         raise ConnectRefused(Code.UNKNOWN_TRUST_DOMAIN, spiffe_id.trust_domain.name)
     if not any(chain[-1].public_bytes(Encoding.DER) in anchors for chain in parsed):
         raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: no chain ends in its trust domain's bundle")
-    between = list({one: None for chain in parsed for one in chain[1:-1]})
+    between = list({certificate: None for chain in parsed for certificate in chain[1:-1]})
     moment = datetime.fromtimestamp(now // SECOND, UTC)
     try:
         PolicyBuilder().store(_store(anchors)).time(moment).build_client_verifier().verify(leaf, between)
@@ -76,8 +73,8 @@ def verify_peer(
 
 @lru_cache(maxsize=16)
 def _store(anchors: tuple[bytes, ...]) -> Store:
-    """Return a bundle as the verifier takes it, cached: there is one per trust domain, and each is needed often."""
-    return Store([x509.load_der_x509_certificate(one) for one in anchors])
+    """Return the store of a bundle, cached: there is one for each trust domain, and each is needed often."""
+    return Store([x509.load_der_x509_certificate(anchor) for anchor in anchors])
 
 
 def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:
@@ -101,9 +98,9 @@ def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:
 
 
 def _is_leaf(extensions: x509.Extensions) -> bool:
-    """Return whether this is not an authority and may sign (X509-SVID.md sections 4.1 and 4.3)."""
-    for one in extensions:
-        if isinstance(one.value, x509.BasicConstraints) and one.value.ca:
+    """Return whether the certificate is no authority and may sign (X509-SVID.md sections 4.1 and 4.3)."""
+    for extension in extensions:
+        if isinstance(extension.value, x509.BasicConstraints) and extension.value.ca:
             return False
     try:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value

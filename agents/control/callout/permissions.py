@@ -1,7 +1,7 @@
-"""The policy's answer as the contents of a user JWT: subjects with tokens for SPIFFE IDs, in an account that is allowed.
+"""The policy's answer as the contents of a user JWT: subjects with tokens for SPIFFE IDs, in a permitted account.
 
-The policy speaks of workloads, NATS of subjects: `status.{spiffe://example.org/agent/shop}.*` becomes `status.shop.*` by the
-settings' names, and `{self}` becomes the connecting workload's token. An answer with a workload that cannot exist is rejected
+The policy names workloads, NATS subjects: `status.{spiffe://example.org/agent/shop}.*` becomes `status.shop.*` by the
+settings' names, and `{self}` becomes the connecting workload's token. An answer that names an invalid SPIFFE ID is rejected
 as a whole.
 """
 
@@ -19,8 +19,6 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.connect import ConnectDecision, ConnectLimits, OwnSubjectFacts, SubjectRules
-
-__all__ = ["Grants", "grants_of", "own_facts"]
 
 _SELF: Final = "{self}"
 _WORKLOAD: Final = re.compile(r"\{([^{}]*)\}")
@@ -42,13 +40,13 @@ def own_facts(own: Collection[OwnSubject]) -> tuple[OwnSubjectFacts, ...]:
     """Return the settings' own subjects in the form given to the policy."""
     return tuple(
         OwnSubjectFacts(
-            subject=one.subject,
-            kind=one.kind.value,
-            owner=str(one.owner),
-            action=one.action,
-            durable=own_durable(one.subject) if one.kind is Kind.TASK else "",
+            subject=subject.subject,
+            kind=subject.kind.value,
+            owner=str(subject.owner),
+            action=subject.action,
+            durable=own_durable(subject.subject) if subject.kind is Kind.TASK else "",
         )
-        for one in own
+        for subject in own
     )
 
 
@@ -72,15 +70,15 @@ def grants_of(decision: ConnectDecision, *, own: SpiffeId, names: Names, account
 
 
 def _named(rules: SubjectRules, own: str, names: Names) -> SubjectRules:
-    def token(found: re.Match[str]) -> str:
+    def token(braced: re.Match[str]) -> str:
         try:
-            return names.token(SpiffeId.parse(found[1]))
+            return names.token(SpiffeId.parse(braced[1]))
         except EnvelopeError as error:
             raise PolicyFailed("the policy names something in braces that is not a SPIFFE ID") from error
 
     def named(subjects: tuple[str, ...]) -> tuple[str, ...]:
-        # Most subjects are those of the connecting workload; few have anything else in braces.
-        mine = [one.replace(_SELF, own) for one in subjects]
-        return tuple(_WORKLOAD.sub(token, one) if "{" in one else one for one in mine)
+        # Most subjects name the connecting workload; few have another workload in braces.
+        mine = [subject.replace(_SELF, own) for subject in subjects]
+        return tuple(_WORKLOAD.sub(token, subject) if "{" in subject else subject for subject in mine)
 
     return SubjectRules(allow=named(rules.allow), deny=named(rules.deny))

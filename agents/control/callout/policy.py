@@ -1,8 +1,8 @@
-"""The policy that the callout decides by, if policies come from a bucket of the NATS that it guards.
+"""The policy by which the callout decides, if policies come from a bucket of the NATS that it guards.
 
-The callout must answer before anyone can read the bucket. So it starts with the last policy it had, or a bundle supplied by
-the operator, and follows the bucket once it has admitted its own process. What was denied since the operator's bundle was
-built is in the bucket alone: by that bundle nobody else is admitted before the bucket was read.
+The callout must answer before anyone can read the bucket. So it starts with the policy that it kept, or with a bundle
+supplied by the operator, and follows the bucket once it has admitted its own process. Denials newer than the operator's
+bundle are only in the bucket. So that bundle admits no other process before the bucket was read.
 """
 
 from __future__ import annotations
@@ -29,25 +29,24 @@ from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.connect import ConnectAnswer
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["CACHE", "NOT_KNOWN", "WAITING", "FirstBundle", "StartingEngine", "first_bundle", "follow_bucket"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 CACHE: Final = "callout"
 """The callout's folder within `policy.cache`."""
 
 AGAIN_AFTER: Final = 1.0
-"""Seconds until the next look into a bucket without a policy."""
+"""Seconds until a bucket without a policy is read again."""
 
 WAITING: Final = 16
-"""Most connections that wait until the bucket was read: a quarter of what a responder answers at a time (`CONCURRENCY`)."""
+"""Most connections that wait until the bucket was read: a quarter of those that a responder answers at a time
+(`CONCURRENCY`)."""
 
 NOT_KNOWN: Final = "the bucket of policies was not read yet: only this process is admitted by control.callout.bootstrap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstBundle:
-    """What the callout decides by at its start. `bootstrap` says whether it is the operator's file, not what was kept."""
+    """The policy at the start. `bootstrap` is whether it is the operator's file, and not the policy that was kept."""
 
     bundle: Bundle
     bootstrap: bool
@@ -56,9 +55,9 @@ class FirstBundle:
 def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> FirstBundle | None:
     """Return the bundle to decide by from the start if `policy` is a bucket, else None.
 
-    Only an embedded engine reads a bundle: an OPA gets its own elsewhere. `bootstrap` counts only if no policy was ever
-    taken from the bucket, and is verified as what is pushed there. Raises `ConfigurationError` for what is missing or may not
-    be put in force. Blocks.
+    Only an embedded engine reads a bundle: OPA fetches its own. `bootstrap` counts only if no policy was ever read from the
+    bucket, and is verified like a pushed bundle. Raises `ConfigurationError` for a bundle that is missing or may not be put
+    in force. Blocks.
     """
     if policy.bucket is None or not policy.in_process:
         return None
@@ -79,10 +78,10 @@ def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> FirstBundle | N
 
 
 class StartingEngine:
-    """An engine that decides about the workload `own` alone until `known` is set, and then about everybody.
+    """An engine that decides only about the workload `own` until `known` is set, and then about all workloads.
 
-    Others wait for that, but only `WAITING` at a time, so that requests of `own` find a place; the callout ends each wait
-    (`ANSWER_WITHIN`). Beyond that they are refused with `PolicyUnavailable`, and ask NATS again.
+    Others wait until then, but only `WAITING` at a time, so that requests of `own` find a place. The callout ends each wait
+    (`ANSWER_WITHIN`). Further requests are refused with `PolicyUnavailable`; their clients connect to NATS again.
     """
 
     def __init__(self, engine: ConnectEngine, own: SpiffeId, known: asyncio.Event) -> None:
@@ -107,8 +106,8 @@ class StartingEngine:
 async def follow_bucket(
     policy: PolicyTable, connection: Connection, counters: Counters, in_force: InForce, known: asyncio.Event
 ) -> None:
-    """Put in force what the bucket holds, until cancelled; set `known` once that is in force, or nothing was ever pushed."""
-    said = ""
+    """Put the bucket's policy in force, until cancelled; set `known` once it is, or if no policy was ever pushed."""
+    logged = ""
     while True:
         try:
             if not known.is_set() and await _never_pushed(policy, connection):
@@ -117,14 +116,14 @@ async def follow_bucket(
                 known.set()
                 await asyncio.get_running_loop().create_future()
         except (ConfigurationError, BusUnavailable) as error:
-            if error.detail != said:
-                said = error.detail
-                _log.warning("the callout keeps using its present policy: %s", said)
+            if error.detail != logged:
+                logged = error.detail
+                _logger.warning("the callout keeps using its present policy: %s", logged)
         await asyncio.sleep(AGAIN_AFTER)
 
 
 async def _never_pushed(policy: PolicyTable, connection: Connection) -> bool:
-    """Return whether the bucket never held anything; one that was emptied did. Raises `BusUnavailable` if nobody knows."""
+    """Return whether no policy was ever pushed; a bucket may also be empty later. Raises `BusUnavailable` if unknown."""
     if policy.bucket is None:
         raise ConfigurationError("policy.bundle is not a bucket: set nats://policies")
     state = await stream_state(connection.jetstream, PolicyStore(connection, policy.bucket).objects.stream)

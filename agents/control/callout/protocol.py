@@ -1,11 +1,12 @@
 """Requests of a NATS server to the auth callout, verified and typed, and the answers: a user JWT or a refusal.
 
-The server signs its request with the nkey that is its ID. That key is new at every start of a server, so what ties a request
-to one of our servers is the way it came: on a connection to a server with the expected SPIFFE ID, on a subject that no client
+The server signs its request with the nkey that is its ID. That key is new at every start of a server. So the way of a request
+ties it to one of our servers: it comes on a connection to a server with the expected SPIFFE ID, on a subject that no client
 may publish to, sealed for our curve key. Operators of servers with fixed nkeys can list them.
 
-The user in the answer has no name: with one, nats-server drops every client at each reload of its configuration, because it
-looks for a user of this name there. Without one it asks again for each client and keeps those still allowed.
+The user in the answer has no name: with a name, nats-server drops every client at each reload of its configuration, because
+it looks for a user of this name there. Without a name it asks again for each client, and keeps the clients that are still
+allowed.
 """
 
 from __future__ import annotations
@@ -20,11 +21,9 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConnectRefused
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["AuthorizationRequest", "allowing", "refusing", "user_jwt", "verify_request"]
-
 AUDIENCE: Final = "nats-authorization-request"
 LONGEST: Final = 120 * SECOND
-"""How long a server may wait for an answer; a request valid for longer could be kept and sent again."""
+"""Longest validity of a request, in microseconds: a request that is valid for longer could be stored and sent again."""
 KIND: Final = "Client"
 CHAINS: Final = 8
 CERTIFICATES: Final = 8
@@ -53,18 +52,19 @@ class AuthorizationRequest:
 def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> AuthorizationRequest:
     """Return the request in `token`; `now` is in microseconds.
 
-    Verified are its form, its signature by the server that it names as its own issuer, its audience, that it is about a
-    client, and its expiry, at most two minutes ahead, with the clock tolerance of SPEC.md section 7. Raises `ConnectRefused`
-    with `bad_auth_request`, `unknown_server` if `servers` are given and do not include it, or `auth_request_expired`.
+    It verifies the form, the signature by the server that the request names as its issuer, the audience, that the request is
+    about a client, and the expiry, at most two minutes ahead, with the clock tolerance of SPEC.md section 7. Raises
+    `ConnectRefused` with `bad_auth_request`, `unknown_server` if `servers` are given and do not include it, or
+    `auth_request_expired`.
     """
     try:
         claims = decode_jwt(token, Prefix.SERVER)
     except NkeyError as error:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, str(error)) from error
-    asked = _object(claims, "nats")
-    server = _object(asked, "server_id")
+    request = _object(claims, "nats")
+    server = _object(request, "server_id")
     issuer = claims["iss"]
-    if claims.get("aud") != AUDIENCE or asked.get("type") != "authorization_request":
+    if claims.get("aud") != AUDIENCE or request.get("type") != "authorization_request":
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not an authorization request")
     if not isinstance(issuer, str) or server.get("id") != issuer:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not signed by the server that it names")
@@ -77,7 +77,7 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
         raise ConnectRefused(Code.AUTH_REQUEST_EXPIRED)
     if expires * SECOND > now + LONGEST + DEFAULT_LIMITS.clock_skew:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "valid for too long")
-    user = _text(asked, "user_nkey")
+    user = _text(request, "user_nkey")
     xkey = _text(server, "xkey")
     try:
         decode_public(user, Prefix.USER)
@@ -85,8 +85,8 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
             decode_public(xkey, Prefix.CURVE)
     except NkeyError as error:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its keys are not nkeys") from error
-    client = _object(asked, "client_info")
-    # A leaf node would bring all clients of a server in under one workload's name.
+    client = _object(request, "client_info")
+    # A leaf node would admit all clients of a server under the name of one workload.
     if _text(client, "kind") != KIND:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not about a client")
     return AuthorizationRequest(
@@ -95,40 +95,40 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
         server_xkey=xkey,
         user=user,
         expires=expires,
-        chains=_chains(asked.get("client_tls")),
+        chains=_chains(request.get("client_tls")),
     )
 
 
 def _chains(tls: Json) -> tuple[tuple[str, ...], ...]:
-    found = tls.get("verified_chains") if isinstance(tls, dict) else None
-    if found is None:
+    chains = tls.get("verified_chains") if isinstance(tls, dict) else None
+    if chains is None:
         return ()
-    if not isinstance(found, list) or len(found) > CHAINS:
+    if not isinstance(chains, list) or len(chains) > CHAINS:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its certificate chains are not a list, or too many")
-    return tuple(_chain(chain) for chain in found)
+    return tuple(_chain(chain) for chain in chains)
 
 
 def _chain(chain: Json) -> tuple[str, ...]:
     if not isinstance(chain, list) or not 1 <= len(chain) <= CERTIFICATES:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "a certificate chain is empty or too long")
-    texts = tuple(one for one in chain if isinstance(one, str))
+    texts = tuple(certificate for certificate in chain if isinstance(certificate, str))
     if len(texts) != len(chain):
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "a certificate is not a text")
     return texts
 
 
 def _object(inside: dict[str, Json], name: str) -> dict[str, Json]:
-    found = inside.get(name, {})
-    if not isinstance(found, dict):
+    member = inside.get(name, {})
+    if not isinstance(member, dict):
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{name} is not an object")
-    return found
+    return member
 
 
 def _text(inside: dict[str, Json], name: str) -> str:
-    found = inside.get(name, "")
-    if not isinstance(found, str):
+    member = inside.get(name, "")
+    if not isinstance(member, str):
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{name} is not a text")
-    return found[: DEFAULT_LIMITS.text_bytes]
+    return member[: DEFAULT_LIMITS.text_bytes]
 
 
 def user_jwt(grants: Grants, *, user: str, issuer: SigningKey, not_after: int, now: int) -> str:
@@ -153,7 +153,7 @@ def allowing(request: AuthorizationRequest, token: str, *, issuer: SigningKey, n
 
 
 def refusing(request: AuthorizationRequest, code: Code, *, issuer: SigningKey, now: int) -> bytes:
-    """Return the answer that refuses the connection of `request`; the server logs the code, its client is not told."""
+    """Return the answer that refuses the connection of `request`; the server logs the code, and does not tell its client."""
     return _answer(request, {"error": str(code)}, issuer, now)
 
 

@@ -1,8 +1,8 @@
-"""The responder: answers NATS' authorization requests, each once, and refuses whatever it cannot be sure of.
+"""The responder: answers NATS' authorization requests, each once, and refuses a connection that it cannot verify.
 
-Several run in one queue group, in one process or many; each has its own connection, logged in by an nkey over mutual TLS, in
-an account that holds nothing else. A request that cannot be opened or verified is not answered: the server refuses by itself
-once its time has run out. Every other refusal is answered, with its code for the server's log.
+Several responders run in one queue group, in one process or many. Each has its own connection, which logs in by an nkey over
+mutual TLS, in an account of its own. A request that cannot be opened or verified is not answered: the server refuses it after
+its own timeout. Every other refusal is answered, with its code for the server's log.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.policies.decision.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
 
-__all__ = ["QUEUE", "SUBJECT", "Callout", "ConnectEngine", "RefusedConnection", "SeenRequests"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 QUEUE: Final = "sealbus-callout"
@@ -40,19 +38,19 @@ ANSWER_WITHIN: Final = 1.5
 """Seconds from a request's arrival; the server waits 2 s unless its `authorization.timeout` says otherwise."""
 CONCURRENCY: Final = 64
 PENDING: Final = 4_096
-"""Most waiting requests: as many as one responder answers in a few seconds. More would exceed the server's timeout."""
+"""Most waiting requests: one responder answers them in a few seconds. More would exceed the server's timeout."""
 
 _XKEY_HEADER: Final = "Nats-Server-Xkey"
 
 MOST: Final = 65_536
-"""Most remembered requests: they stay fresh for seconds, in which one responder answers a few thousand."""
+"""Most remembered requests: a request stays fresh for seconds, in which one responder answers a few thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedConnection:
     """One refusal. `subject` is the verified SPIFFE ID of the refused workload, empty if it was not verified.
 
-    `reasons` are the policy's. `server` is the server's nkey, empty if no request was verified.
+    `reasons` come from the policy. `server` is the server's nkey, empty if no request was verified.
     """
 
     code: Code
@@ -63,34 +61,42 @@ class RefusedConnection:
 
 
 class ConnectEngine(Protocol):
-    """What the callout needs of a `PolicyEngine`."""
+    """The part of a `PolicyEngine` that the callout needs."""
 
     async def connect(self, document: bytes) -> ConnectAnswer:
         """Return the decision on one connection to NATS (`connect_document`); failures are answers."""
 
 
-class Callout:
-    """One responder; `run` serves until it is cancelled. Connection, identity and engine are already entered and outlive it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectRules:
+    """The rules of a deployment for connections to NATS.
 
     `accounts` are those in which the policy may place a connection; `servers`, if not empty, the nkeys of the only servers
-    that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID. `previous` are
-    the keys that `keys` replace: a server that still asks under them is answered under them. `on_refused` is called for each
-    refusal; it must not block or raise.
+    that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID.
+    """
+
+    names: Names
+    accounts: Collection[str]
+    own: Sequence[OwnSubject] = ()
+    servers: Collection[str] = ()
+    longest: float = 0.0
+
+
+class Callout:
+    """One responder. Connection, identity and engine are already entered and outlive it.
+
+    `keys` are the current keys and then the keys that they replace: a server is answered under the keys that it uses.
+    `on_refused` is called for each refusal; it must not block or raise.
     """
 
     def __init__(
         self,
+        rules: ConnectRules,
         *,
         connection: Connection,
         identity: Identity,
         engine: ConnectEngine,
-        keys: CalloutKeys,
-        previous: CalloutKeys | None = None,
-        names: Names,
-        accounts: Collection[str],
-        own: Sequence[OwnSubject] = (),
-        servers: Collection[str] = (),
-        longest: float = 0.0,
+        keys: Sequence[CalloutKeys],
         counters: Counters | None = None,
         on_refused: Callable[[RefusedConnection], None] = lambda _: None,
         clock: Clock = wall_clock,
@@ -98,23 +104,23 @@ class Callout:
         self._connection = connection
         self._identity = identity
         self._engine = engine
-        self._keys = (keys, previous) if previous is not None else (keys,)
-        self._names = names
-        self._accounts = frozenset(accounts)
-        self._own = own_facts(own)
-        self._servers = frozenset(servers)
-        self._longest = int(longest * SECOND)
+        self._keys = tuple(keys)
+        self._names = rules.names
+        self._accounts = frozenset(rules.accounts)
+        self._own = own_facts(rules.own)
+        self._servers = frozenset(rules.servers)
+        self._longest = int(rules.longest * SECOND)
         self._counters = counters or Counters()
         self._on_refused = on_refused
         self._clock = clock
         self._seen = SeenRequests()
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         self._answering: Responder | None = None
         self._counters.describe({"sealbus_callout_total": "Connections to NATS that were asked about, by result."})
 
     @property
     def problem(self) -> str:
-        """The reason why connections cannot be answered now, one line; empty if they can."""
+        """Why connections cannot be answered now, one line; empty if they can."""
         if self._answering is None:
             return "the auth callout is not running"
         if self._answering.refused:
@@ -140,24 +146,24 @@ class Callout:
             finally:
                 self._answering = None
 
-    async def answer(self, asked: Asked) -> bytes | None:
-        """Return the sealed answer to a request, or None if it is not a request of one of our servers."""
-        sender = header_value(asked.header_block, _XKEY_HEADER)
-        if asyncio.get_running_loop().time() > asked.arrived + ANSWER_WITHIN:
-            # The server has given up by now. Spending no more time on this answers new attempts sooner.
+    async def answer(self, asking: Asked) -> bytes | None:
+        """Return the sealed answer to a request; None if it is no request of our servers, or too old."""
+        sender = header_value(asking.header_block, _XKEY_HEADER)
+        if asyncio.get_running_loop().time() > asking.arrived + ANSWER_WITHIN:
+            # The server's timeout is over: dropping this request answers new attempts sooner.
             self._refused(ConnectRefused(Code.OVERLOADED, "waited too long"), None, None)
             return None
         try:
-            request, keys = self._request(asked.payload, sender)
+            request, keys = self._request(asking.payload, sender)
         except ConnectRefused as error:
             self._refused(error, None, None)
             return None
         now = self._clock()
         peer: VerifiedPeer | None = None
         try:
-            self._seen.take(request.user, expires=request.expires, now=now)
+            self._seen.take_request(request.user, expires=request.expires, now=now)
             peer = verify_peer(request.chains, self._identity.x509().bundles, now=now)
-            answer = await self._allowed(request, peer, keys.issuer, asked.arrived)
+            answer = await self._allowed(request, peer, keys.issuer, asking.arrived)
         except SealbusError as error:
             self._refused(error, request, peer)
             answer = refusing(request, Code(error.code), issuer=keys.issuer, now=now)
@@ -166,10 +172,10 @@ class Callout:
         return keys.xkey.seal(answer, sender)
 
     def _request(self, payload: bytes, sender: str) -> tuple[AuthorizationRequest, CalloutKeys]:
-        """Return the request, and the keys of which its server has the public ones."""
+        """Return the request, and the keys whose public part its server has."""
         token, keys = self._opened(payload, sender)
         request = verify_request(token, now=self._clock(), servers=self._servers)
-        # The header is not signed, the request is: the answer must be readable by the server alone.
+        # The header is not signed, but the request is. Only the server may be able to read the answer.
         if request.server_xkey != sender:
             raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not sealed by its server's key")
         return request, keys
@@ -223,7 +229,7 @@ class Callout:
             server=request.server if request is not None else "",
         )
         self._counters.add("sealbus_callout_total", 1, outcome=str(error.code))
-        self._said.warning(
+        self._operator_log.warning(
             "connection refused: %s, %s%s",
             refused.subject or "unknown workload",
             refused.code,
@@ -231,7 +237,7 @@ class Callout:
             fields={
                 "event": "connection refused",
                 "code": str(refused.code),
-                "reasons": [shown(one) for one in refused.reasons],
+                "reasons": [shown(reason) for reason in refused.reasons],
                 "sender": refused.subject,
                 "note": shown(refused.detail),
             },
@@ -248,17 +254,17 @@ class _Denied(ConnectRefused):
 
 
 class SeenRequests:
-    """The requests seen so far, by the nkey that the server makes for each. Each responder remembers its own.
+    """The requests of one responder so far, by the nkey that the server makes for each.
 
-    A copy answered by another responder gives a user JWT for a key that nobody has, sealed for the server: copies are refused
-    because no honest server makes them.
+    If another responder answers a copy, that is harmless: its user JWT is sealed for the server, and for a key that only the
+    server has. Copies are refused because no honest server makes them.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._expiries: dict[str, int] = {}
 
-    def take(self, user: str, *, expires: int, now: int) -> None:
+    def take_request(self, user: str, *, expires: int, now: int) -> None:
         """Remember a request until it is no longer fresh; `expires` is in seconds, `now` in microseconds.
 
         Raises `ConnectRefused`: `replayed` if it was taken before, `overloaded` if no more can be remembered.

@@ -1,7 +1,7 @@
 """The auth callout as a role of the control process: opens a responder from the settings and publishes its refusals.
 
-Refusals are published over an ordinary connection, which the callout itself must admit: it can be made only once the callout
-answers, so nothing may wait for it before that. Until then refusals are kept, up to a bound.
+Refusals are published over an ordinary connection, which the callout itself must admit. So this connection exists only once
+the callout answers, and the start must not wait for it. Until then refusals are kept, up to a bound.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from typing import Final
 from sealbus.agents.control.callout.key_files import load_folder, load_keys
 from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
 from sealbus.agents.control.callout.policy import NOT_KNOWN, StartingEngine, first_bundle, follow_bucket
-from sealbus.agents.control.callout.responder import SUBJECT, Callout, ConnectEngine, RefusedConnection
+from sealbus.agents.control.callout.responder import SUBJECT, Callout, ConnectEngine, ConnectRules, RefusedConnection
 from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.bus.nats.connection.options import ConnectionOptions, NkeyLogin
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, Identity
 from sealbus.bus.telemetry import Counters
@@ -35,25 +34,13 @@ from sealbus.envelopes.errors import ConfigurationError, ConnectRefused, Sealbus
 from sealbus.envelopes.message.subjects import refused_subject
 from sealbus.policies.bundle.in_force import InForce
 
-__all__ = [
-    "INBOX",
-    "KEPT_REFUSALS",
-    "CalloutRole",
-    "Ordinary",
-    "RefusedConnections",
-    "Use",
-    "into_refusals",
-    "open_callout",
-    "open_callout_role",
-]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 INBOX: Final = "_INBOX.callout."
 """Inbox prefix of responders in their account."""
 
 Use = Callable[[Connection], Awaitable[None]]
-"""A use of a connection, run until it is cancelled; if one raises, all start again."""
+"""A task on a connection, run until it is cancelled; if one task raises, all start again."""
 
 KEPT_REFUSALS: Final = 256
 """Refusals kept while there is no connection to publish them on; beyond this the oldest are dropped and counted."""
@@ -71,7 +58,7 @@ class CalloutRole:
 
     @property
     def problem(self) -> str:
-        """The reason why connections cannot be answered now; empty if they can."""
+        """Why connections cannot be answered now; empty if they can."""
         return self._callout.problem or ("" if self._known.is_set() else NOT_KNOWN)
 
     async def run(self) -> None:
@@ -83,7 +70,7 @@ class CalloutRole:
 
 @asynccontextmanager
 async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncGenerator[CalloutRole, None]:
-    """Open identity, policy engine and the responder's connection. Raises `SealbusError` if something is missing."""
+    """Open identity, policy engine and the responder's connection. Raises `SealbusError` if one of them is missing."""
     policy, in_force, known = settings.policy, InForce(), asyncio.Event()
     first = await asyncio.to_thread(first_bundle, policy, settings.control.callout.bootstrap)
     async with open_identity(CONTROL, settings, counters=counters) as identity:
@@ -129,10 +116,10 @@ async def open_callout(
     connect fails.
     """
     table = settings.control.callout
-    keys = load_keys(
-        issuer=_said("issuer", table.issuer), xkey=_said("xkey", table.xkey), user=_said("nkey", table.nkey)
+    current = load_keys(
+        issuer=_named("issuer", table.issuer), xkey=_named("xkey", table.xkey), user=_named("nkey", table.nkey)
     )
-    previous = load_folder(table.previous) if table.previous is not None else None
+    keys = (current, load_folder(table.previous)) if table.previous is not None else (current,)
     for server in table.servers:
         try:
             decode_public(server, Prefix.SERVER)
@@ -144,30 +131,31 @@ async def open_callout(
         identity=identity,
         server_ids=frozenset(settings.nats_ids),
         inbox_prefix=INBOX,
-        name="callout",
+        options=ConnectionOptions(name="callout", login=NkeyLogin(public=current.user.public, sign=current.user.sign)),
         counters=counters,
-        login=NkeyLogin(public=keys.user.public, sign=keys.user.sign),
     ) as connection:
         yield Callout(
+            ConnectRules(
+                names=settings.names,
+                accounts=table.accounts,
+                own=settings.own_subjects,
+                servers=table.servers,
+                longest=table.longest or 0.0,
+            ),
             connection=connection,
             identity=identity,
             engine=engine,
             keys=keys,
-            previous=previous,
-            names=settings.names,
-            accounts=table.accounts,
-            own=settings.own_subjects,
-            servers=table.servers,
-            longest=table.longest or 0.0,
             counters=counters,
             on_refused=on_refused,
         )
 
 
 def into_refusals(refusals: Refusals) -> Callable[[RefusedConnection], None]:
-    """Return the function that counts refused connections in the refusals stream, under the subject that NATS asks on.
+    """Return a function that counts refused connections in the refusals stream, under the subject of NATS' requests.
 
-    The sample holds what was verified of the first one; the request itself may hold passwords that a client sent.
+    The sample holds the verified facts of the first refusal. It does not hold the request, in which a client may have sent
+    passwords.
     """
 
     def note(refused: RefusedConnection) -> None:
@@ -188,14 +176,14 @@ def into_refusals(refusals: Refusals) -> Callable[[RefusedConnection], None]:
     return note
 
 
-def _said(name: str, path: Path | None) -> Path:
+def _named(name: str, path: Path | None) -> Path:
     if path is None:
         raise ConfigurationError(f"control.callout.{name} is not set: `sealbus control keygen` makes the keys")
     return path
 
 
 class Ordinary:
-    """A connection made by `connect` for `uses`, which are started again after a failure, while `run` runs."""
+    """A connection made by `connect` for `uses`; after a failure, both start again."""
 
     def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]], uses: Sequence[Use]) -> None:
         self._connect = connect
@@ -211,7 +199,7 @@ class Ordinary:
                     attempt = 1
                     await self._do(connection)
             except* SealbusError as group:
-                _log.warning("the control process has no ordinary connection: %s", _first(group))
+                _logger.warning("the control process has no ordinary connection: %s", _first(group))
             await asyncio.sleep(_BACKOFF.interval(attempt, random.random()))  # noqa: S311  not a secret
 
     async def _do(self, connection: Connection) -> None:
@@ -237,7 +225,7 @@ class RefusedConnections:
     def __init__(self, *, subject: str, counters: Counters) -> None:
         self._subject = subject
         self._counters = counters
-        self._kept: deque[RefusedConnection] = deque()
+        self._waiting: deque[RefusedConnection] = deque()
         self._note: Callable[[RefusedConnection], None] | None = None
 
     def note(self, refused: RefusedConnection) -> None:
@@ -245,18 +233,18 @@ class RefusedConnections:
         if self._note is not None:
             self._note(refused)
             return
-        if len(self._kept) == KEPT_REFUSALS:
-            self._kept.popleft()
+        if len(self._waiting) == KEPT_REFUSALS:
+            self._waiting.popleft()
             self._counters.add("sealbus_refusals_lost_total", 1)
-        self._kept.append(refused)
+        self._waiting.append(refused)
 
     async def publish(self, connection: Connection) -> None:
         """Publish the kept refusals and new ones, until cancelled."""
         refusals = Refusals(transport=NatsTransport(connection), subject=self._subject, counters=self._counters)
         self._note = into_refusals(refusals)
         try:
-            while self._kept:
-                self._note(self._kept.popleft())
+            while self._waiting:
+                self._note(self._waiting.popleft())
             await refusals.run()
         finally:
             self._note = None

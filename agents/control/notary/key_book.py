@@ -1,9 +1,9 @@
 """The key book that a notary writes beside its log, for values that outlive their keys (`bus/streams/key_book`).
 
-It is written when the history of trust has changed, and hourly, because readers take none that is over three hours old. A new
-log knows nothing from before its first bundles: until it is 32 days old, that is copied from the book before. The book also
-names the streams that were restored from a backup, as the log does. What fails is retried and shown; the log neither waits
-for it nor ends with it.
+It is written when the history of trust has changed, and hourly, because readers refuse a book that is over three hours old. A
+new log knows nothing from before its first bundles: until it is 32 days old, that time is copied from the former book. The
+book also names the streams that were restored from a backup, as the log does. A failed write is retried and shown; the log
+neither waits for it nor ends with it.
 """
 
 from __future__ import annotations
@@ -40,22 +40,20 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["KeyBookWriter", "all_restored", "continued", "fitting", "former_book"]
-
 EVERY: Final = 3_600.0
-"""Seconds after which a book is written that says nothing new."""
+"""Seconds after which a book is written although nothing has changed."""
 
 _AGAIN: Final = Backoff(initial_interval=1.0, maximum_interval=60.0)
 _REST_BYTES: Final = 8_192
 """Room for the other keys of the payload, which name the notary and its subject (at most 2,048 bytes each)."""
 _ITEM_BYTES: Final = 5
-"""The most that the codec adds to each record."""
+"""Most bytes that the codec adds to each record."""
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 class KeyBookWriter:
-    """One notary's key book. `run` it while the notary holds the lease; `changed` tells it of new bundles."""
+    """The writer of one notary's key book, which runs while the notary holds the lease."""
 
     def __init__(self, *, identity: Identity, transport: Transport, names: Names, clock: Clock) -> None:
         self._identity = identity
@@ -70,15 +68,15 @@ class KeyBookWriter:
 
     @property
     def problem(self) -> str:
-        """The reason why the last book was not written, in a few words; empty if it was."""
+        """Why the last book was not written, in a few words; empty if it was."""
         return self._problem
 
     def changed(self) -> None:
-        """Request a new book: the history has changed."""
+        """Write a new book soon, because the history has changed."""
         self._changed.set()
 
     async def run(self, history: TrustHistory, restored: Sequence[RestoredStream] = ()) -> None:
-        """Write what `history` knows, and the streams that were `restored`, oldest first, until cancelled.
+        """Write the bundles of `history` and the `restored` streams, oldest first, until cancelled.
 
         Failures are retried after a second, and then less often.
         """
@@ -99,7 +97,7 @@ class KeyBookWriter:
             except SealbusError as error:
                 failures += 1
                 if self._problem != (problem := f"the key book is not written: {error.detail}"):
-                    _log.warning("%s", problem)
+                    _logger.warning("%s", problem)
                 self._problem = problem
                 await asyncio.sleep(_AGAIN.interval(failures))
                 continue
@@ -108,7 +106,7 @@ class KeyBookWriter:
                 async with asyncio.timeout(EVERY):
                     await self._changed.wait()
             except TimeoutError:
-                _log.debug("nothing has changed: the key book is written again")
+                _logger.debug("the key book is written again, although nothing has changed")
 
     async def _write(
         self, held: Held, places: Sequence[HeldSubject], history: TrustHistory, restored: Sequence[RestoredStream]
@@ -117,48 +115,50 @@ class KeyBookWriter:
             raise StateUnavailable("no bundle is known yet")
         sealer = self._identity.sealer()
         if not self._counts_now(sealer):
-            raise StateUnavailable("the key of its SVID is not in the bundle, or no longer")
+            raise StateUnavailable("the key of the notary's SVID is not in the bundle, or no longer")
         before, last = await self._last(places)
         former = former_book(before)
         needed = continued(history, former).since(max(0, self._clock() - KEPT))
-        # What was stored before a stream that is no longer kept is needed by nobody.
-        known = all_restored(restored, former, began=min(one.current for one in history.since(0)))
-        recent = [one.line for one in known if one.created >= self._clock() - KEPT][-MOST_RESTORED:]
+        # A stream that was restored longer ago than values are kept holds nothing that readers still need.
+        known = all_restored(restored, former, began=min(record.current for record in history.since(0)))
+        recent = [stream.line for stream in known if stream.created >= self._clock() - KEPT][-MOST_RESTORED:]
         named: dict[str, Value] = {RESTORED: list(recent)} if recent else {}
         records = fitting(needed, reserved=sum(len(line) + _ITEM_BYTES for line in recent))
         if (dropped := len(needed) - len(records)) > self._dropped:
-            _log.warning("%s: too large, the %d oldest of %d bundles are left out", self._subject, dropped, len(needed))
+            _logger.warning(
+                "%s: too large, the %d oldest of %d bundles are left out", self._subject, dropped, len(needed)
+            )
         self._dropped = dropped
         written = await held.write(
             self._subject,
-            {RECORDS: [one.encode() for one in records], **named},
+            {RECORDS: [record.encode() for record in records], **named},
             KEY_BOOK_TYPE,
             sealer,
             before=before,
             last=last,
         )
         if written is None:
-            raise StateUnavailable("something else was stored there meanwhile")
+            raise StateUnavailable("another value was stored there meanwhile")
 
     def _counts_now(self, sealer: Sealer) -> bool:
-        """Return whether readers would take what `sealer` signs: bundles may change before the SVID does."""
+        """Return whether readers would accept a signature of `sealer`: bundles may change before the SVID does."""
         own, trust = self._identity.spiffe_id, Trust(bundles=self._identity.bundles())
         parts = signed(b"", KEY_BOOK_TYPE, sealer)
         return is_own(parts, KEY_BOOK_TYPE, own=own, at=self._clock(), trust=trust, caches=self._caches)
 
     async def _last(self, places: Sequence[HeldSubject]) -> tuple[HeldValue | None, int]:
-        """Return the book before, of any notary under this identity, and the last sequence of its subject."""
+        """Return the former book, by any notary under this identity, and the last sequence of its subject."""
         recent = max(0, self._clock() - YOUNG)
         young, whole = places
         before, last = await young.standing(since=recent)
         if before is None:
-            # After hours without a notary, or at the first start: its number goes on even so.
+            # After hours without a notary, or at the first start: the numbers continue from an old book too.
             before, last = await whole.standing()
         return before, last
 
 
 class _Known:
-    """What this notary knows of the past itself, to recognise its own books of last week."""
+    """The trust that this notary remembers, to recognise its own books of last week."""
 
     def __init__(self, history: TrustHistory) -> None:
         self._history = history
@@ -169,7 +169,7 @@ class _Known:
 
 
 def former_book(before: HeldValue | None) -> BookContents:
-    """Return what the book `before` says: nothing if there is none, or it breaks a rule."""
+    """Return the contents of the book `before`; no contents if there is none, or it breaks a rule."""
     try:
         return read_book(before) if before is not None else BookContents(TrustHistory())
     except StateUnavailable:
@@ -177,45 +177,49 @@ def former_book(before: HeldValue | None) -> BookContents:
 
 
 def continued(history: TrustHistory, former: BookContents) -> TrustHistory:
-    """Return `history` with what the book before says of the times before its first bundle of each trust domain."""
+    """Return `history` with the bundles of the former book that precede its first bundle of each trust domain."""
     records = history.since(0)
     first: dict[TrustDomain, int] = {}
-    for one in records:
-        first.setdefault(one.trust_domain, one.current)
-    earlier = [one for one in former.history.since(0) if one.current < first.get(one.trust_domain, one.current + 1)]
+    for record in records:
+        first.setdefault(record.trust_domain, record.current)
+    earlier = [
+        record
+        for record in former.history.since(0)
+        if record.current < first.get(record.trust_domain, record.current + 1)
+    ]
     return TrustHistory([*earlier, *records])
 
 
 def all_restored(restored: Sequence[RestoredStream], former: BookContents, *, began: int) -> list[RestoredStream]:
-    """Return the streams that the log names as `restored`, behind those of before it `began` in the book before.
+    """Return the streams that the log names as `restored`, after those of the former book from before the log `began`.
 
-    The log of the next period names none of them.
+    The log of a period does not name the streams that were restored in an earlier one.
     """
-    return [*(one for one in former.restored if one.created < began), *restored]
+    return [*(stream for stream in former.restored if stream.created < began), *restored]
 
 
 def fitting(records: Sequence[BundleRecord], *, reserved: int = 0) -> list[BundleRecord]:
-    """Return as many of `records`, without certificates and the newest first to be kept, as a book holds, in their order.
+    """Return the newest of `records`, as many as a book holds, without certificates and in their order.
 
-    `reserved` bytes are for something else. Trust domains share the room: one with many or large bundles leaves out its own
-    old ones, not another's.
+    `reserved` bytes are left for other contents. Trust domains share the room: a domain with many or large bundles loses its
+    own old bundles, not those of others.
     """
     waiting: dict[str, deque[BundleRecord]] = {}
     for record in reversed(records):
         plain = BundleRecord(trust_domain=record.trust_domain, current=record.current, jwt=record.jwt)
         waiting.setdefault(record.trust_domain.name, deque()).append(plain)
-    taken = dict.fromkeys(waiting, 0)
-    room, kept = PAYLOAD_BYTES - _REST_BYTES - reserved, list[BundleRecord]()
-    while waiting and len(kept) < PAYLOAD_ITEMS:
-        domain = min(waiting, key=lambda one: (taken[one], one))
+    sizes = dict.fromkeys(waiting, 0)
+    room, fitted = PAYLOAD_BYTES - _REST_BYTES - reserved, list[BundleRecord]()
+    while waiting and len(fitted) < PAYLOAD_ITEMS:
+        domain = min(waiting, key=lambda name: (sizes[name], name))
         record = waiting[domain].popleft()
         size = len(record.encode()) + _ITEM_BYTES
         if size > room:
-            # Nothing older of this trust domain either: a gap would give its times to the wrong bundle.
+            # Older bundles of this trust domain are left out too: a gap would give its times to the wrong bundle.
             del waiting[domain]
             continue
-        room, taken[domain] = room - size, taken[domain] + size
-        kept.append(record)
+        room, sizes[domain] = room - size, sizes[domain] + size
+        fitted.append(record)
         if not waiting[domain]:
             del waiting[domain]
-    return sorted(kept, key=lambda one: (one.current, one.trust_domain.name))
+    return sorted(fitted, key=lambda record: (record.current, record.trust_domain.name))

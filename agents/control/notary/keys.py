@@ -1,8 +1,8 @@
-"""Files of the keys that sign checkpoints, and checkpoints of other logs, held where their notary cannot reach them.
+"""Key files that sign checkpoints, and checkpoints of other logs, held where the notaries of those logs cannot reach them.
 
 A key file holds one private key, readable by its owner alone. Held checkpoints make a rewritten log evident::
 
-    <folder>/<first 32 hex digits of H(origin)>/<size, 16 digits>      the note as it came
+    <folder>/<first 32 hex digits of H(origin)>/<size, 16 digits>      the note, unchanged
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from sealbus.envelopes.errors import ConfigurationError, LogError, StateUnavaila
 from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_checkpoint, verify_extension
 from sealbus.envelopes.log.note import KEY_BYTES, NoteSigner, NoteVerifier
 from sealbus.envelopes.log.tiles import ReadTile, TiledTree
-
-__all__ = ["CheckpointHolder", "load_signers", "make_key_file"]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BYTES = 1_024
@@ -53,13 +51,11 @@ def make_key_file(path: Path, origin: str) -> NoteSigner:
 
 
 def load_signers(paths: Sequence[Path], origin: str) -> tuple[NoteSigner, ...]:
-    """Return the keys in `paths`, all of the log `origin`: one, or two while one replaces the other.
+    """Return the keys in `paths`, all of the log `origin`: one key, or two while a new key replaces the old.
 
-    A key belongs to the log that it is named after, and to logs whose origins continue that name after a slash: one key may
-    serve the logs of several periods.
-
-    Raises `ConfigurationError` if there is none, for a file that cannot be read or that others can read, and for anything
-    that is not such a key.
+    A key belongs to the log that it is named after, and to logs whose origins continue that name after a slash. So one key
+    may serve the logs of several periods. Raises `ConfigurationError` without a path, for a file that cannot be read or that
+    others can read, and for a file that is no such key.
     """
     if not paths:
         raise ConfigurationError("control.notary.keys is not set: make a key with `sealbus notary keygen`")
@@ -90,7 +86,7 @@ def _load(path: Path) -> NoteSigner:
 
 
 class CheckpointHolder:
-    """The held checkpoints of one other log, each of which must extend the one before. Calls block.
+    """The held checkpoints of one other log, each of which must extend the former. Calls block.
 
     `verifiers` are the keys of that log, known from another source. Raises `StateUnavailable` if the folder cannot be used.
     """
@@ -101,9 +97,9 @@ class CheckpointHolder:
         self._verifiers = tuple(verifiers)
 
     def latest(self) -> SignedCheckpoint | None:
-        """Return the largest checkpoint that is held, `None` before the first. Raises `LogError` if the file is not one."""
+        """Return the largest held checkpoint, `None` before the first. Raises `LogError` for a file that is no checkpoint."""
         try:
-            names = sorted(one.name for one in self._folder.iterdir() if len(one.name) == _SIZE_DIGITS)
+            names = sorted(file.name for file in self._folder.iterdir() if len(file.name) == _SIZE_DIGITS)
             note = (self._folder / names[-1]).read_bytes() if names else None
         except FileNotFoundError:
             return None
@@ -112,33 +108,33 @@ class CheckpointHolder:
         return self._open(note) if note is not None else None
 
     def hold(self, note: bytes, path: Sequence[bytes] = ()) -> SignedCheckpoint:
-        """Keep `note` and return its checkpoint; `path` proves that it extends the one that is held last.
+        """Keep `note` and return its checkpoint; `path` proves that it extends the latest held checkpoint.
 
-        The same size again is kept once. Raises the `LogError`s of `open_checkpoint` and `verify_extension`;
+        A checkpoint of the same size is kept once. Raises the `LogError`s of `open_checkpoint` and `verify_extension`;
         `inconsistent_log` proves that the other log was rewritten: keep both notes.
         """
-        found, held = self._open(note), self.latest()
+        signed, held = self._open(note), self.latest()
         if held is not None:
-            verify_extension(held.checkpoint, found.checkpoint, path)
-            if held.checkpoint.size == found.checkpoint.size:
+            verify_extension(held.checkpoint, signed.checkpoint, path)
+            if held.checkpoint.size == signed.checkpoint.size:
                 return held
         try:
             under_way = self._folder / "under-way"
             under_way.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_durably(self._folder, {f"{found.checkpoint.size:0{_SIZE_DIGITS}d}": note}, under_way)
+            write_durably(self._folder, {f"{signed.checkpoint.size:0{_SIZE_DIGITS}d}": note}, under_way)
         except OSError as error:
             raise StateUnavailable(f"{self._folder} cannot be written: {error.strerror}") from error
-        return found
+        return signed
 
     def hold_from(self, note: bytes, read: ReadTile) -> SignedCheckpoint:
         """Keep `note` as `hold` does, with a proof made from that log's own tiles, which `read` returns.
 
         Tiles that are wrong or missing raise `LogError` (`bad_tile`, `bad_proof`), and the note is not kept.
         """
-        found, held = self._open(note), self.latest()
+        signed, held = self._open(note), self.latest()
         path: Sequence[bytes] = ()
-        if held is not None and 0 < held.checkpoint.size < found.checkpoint.size:
-            path = TiledTree(found.checkpoint.size, read).consistency(held.checkpoint.size)
+        if held is not None and 0 < held.checkpoint.size < signed.checkpoint.size:
+            path = TiledTree(signed.checkpoint.size, read).consistency(held.checkpoint.size)
         return self.hold(note, path)
 
     def _open(self, note: bytes) -> SignedCheckpoint:

@@ -1,15 +1,15 @@
-"""The right to write the log: a lease in the stream STATE, taken by compare-and-set, with a number that only grows.
+"""The right to write the log: a lease in the stream STATE, acquired by compare-and-set, with a number that only grows.
 
 ::
 
     state.<own token>.notary-<first 16 bytes of H(origin)>       [payload, signature, key, token]   (signed_value.py)
 
-The payload names the holder, its number and what it is about to sign: size and root. A successor makes no
-checkpoint before its own tree has reached that size, and none at all if it has another root there. So two notaries can
-never sign two histories, whatever is paused, delayed or lost between a comparison and a write.
+The payload names the holder, its number, and the size and root of the checkpoint that it is about to sign. A successor signs
+no checkpoint before its own tree has reached that size, and none at all if its tree has another root there. So two notaries
+never sign two histories, even if a process is paused or a message is lost between a comparison and a write.
 
-A holder that does not renew loses the lease after a time measured by its successor's own clock. A holder
-that used the same store is known to be gone: the store is locked.
+A holder that does not renew loses the lease after a time measured by its successor's own clock. If the successor uses the
+same store, it need not wait: the store is locked, so the former holder is gone.
 """
 
 from __future__ import annotations
@@ -30,24 +30,22 @@ from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_byte
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 
-__all__ = ["LEASE_TYPE", "Lease", "LeaseLost", "Leased", "lease_subject"]
-
 LEASE_TYPE: Final = "application/vnd.sealbus.lease.v1"
-"""The type of the signature; a signature of another type does not count."""
+"""The type of the signature; signatures of other types do not count."""
 
 _ID_BYTES: Final = 16
 _BYTES: Final = 16_384
 _POLL: Final = 0.25
-"""Seconds between two looks at a lease that another process holds."""
+"""Seconds between two reads of a lease that another process holds."""
 
 
 class LeaseLost(StateUnavailable):
-    """Another notary has taken the lease, or may have: nothing more may be signed under it."""
+    """Another notary has, or may have, acquired the lease: nothing more may be signed under it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leased:
-    """The stored value: the holder's `number`, process and store, and what it is about to sign, at its own time `at`."""
+    """The stored value: the holder's `number`, process and store, the checkpoint that it will sign, and its own time `at`."""
 
     number: int
     by: bytes
@@ -103,7 +101,7 @@ def lease_subject(token: str, origin: str) -> str:
 
 
 class Lease:
-    """One process' part in the lease. Every wait for the broker is bounded; failures raise `BusUnavailable`."""
+    """The lease as one process sees it. Every wait for the broker is bounded; failures raise `BusUnavailable`."""
 
     def __init__(
         self,
@@ -115,7 +113,7 @@ class Lease:
         clock: Clock,
         waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """Set up the lease; `seconds` is how long to wait for a silent holder, `waiting` is called at each wait for one."""
+        """Set up the lease; `seconds` is how long to wait for a silent holder, during which `waiting` is called."""
         self._keyed = keyed
         self._subject = subject
         self._identity = identity
@@ -126,34 +124,34 @@ class Lease:
         self._caches = Caches()
         self._last = 0
         self._place = b""
-        self._said = (0, sha256().digest())
+        self._announced = (0, sha256().digest())
         self._renewed = 0.0
         self.number = 0
         """The number under which this process holds the lease; 0 while it does not."""
 
     async def acquire(self, place: bytes, *, above: int) -> Leased | None:
-        """Wait until the lease is ours, and return what its last holder was about to sign; `None` if there was none.
+        """Acquire the lease, and return the value of its last holder; `None` if there was none.
 
-        `place` is our store's, which is locked; our number will be over `above`, the highest that the store knows.
+        `place` names our store, which is locked; our number will be over `above`, the highest that the store knows.
         """
         self.number, self._place = 0, place
         seen, since = -1, 0.0
         while True:
             now = asyncio.get_running_loop().time()
-            found = await self._keyed.get(self._subject)
-            sequence, stored = (found.sequence, found.payload) if found is not None else (0, b"")
+            value = await self._keyed.get(self._subject)
+            sequence, stored = (value.sequence, value.payload) if value is not None else (0, b"")
             leased = self._read(stored)
             if sequence != seen:
                 seen, since = sequence, now
-            # A value that we cannot read was planted there: the previous holder may still believe that it holds the lease.
-            free = found is None or (leased is not None and leased.place == place) or now - since >= self._seconds
+            # An unreadable value was planted: the previous holder may still believe that it holds the lease.
+            free = value is None or (leased is not None and leased.place == place) or now - since >= self._seconds
             if free and await self._take(max(above, leased.number if leased is not None else 0) + 1, leased, sequence):
                 return leased
             self._waiting()
             await asyncio.sleep(min(_POLL, self._seconds / 4))
 
     async def renew(self, size: int, root: bytes) -> None:
-        """Announce that `size` and `root` are signed next, or were signed last. Raises `LeaseLost`."""
+        """Announce the checkpoint of `size` and `root` before it is signed, and again afterwards. Raises `LeaseLost`."""
         if not self.number:
             raise LeaseLost("the lease is not held")
         started = asyncio.get_running_loop().time()
@@ -161,22 +159,22 @@ class Lease:
         written = await self._keyed.replace(self._subject, payload, last=self._last)
         if written is None:
             self.number = 0
-            raise LeaseLost("another notary has taken the lease")
-        self._last, self._renewed, self._said = written, started, (size, root)
+            raise LeaseLost("another notary has acquired the lease")
+        self._last, self._renewed, self._announced = written, started, (size, root)
 
     async def keep(self) -> None:
         """Renew with the last announcement. Raises `LeaseLost`."""
-        await self.renew(*self._said)
+        await self.renew(*self._announced)
 
     @property
     def due(self) -> float:
-        """When the lease must be renewed, by the event loop's clock."""
+        """The time at which the lease must be renewed, by the event loop's clock."""
         return self._renewed + self._seconds / 3
 
     async def _take(self, number: int, before: Leased | None, last: int) -> bool:
-        said = (before.size, before.root) if before is not None else (0, sha256().digest())
+        announced = (before.size, before.root) if before is not None else (0, sha256().digest())
         started = asyncio.get_running_loop().time()
-        payload = self._signed(number, *said)
+        payload = self._signed(number, *announced)
         written = (
             await self._keyed.replace(self._subject, payload, last=last)
             if last
@@ -184,7 +182,7 @@ class Lease:
         )
         if written is None:
             return False
-        self.number, self._last, self._renewed, self._said = number, written, started, said
+        self.number, self._last, self._renewed, self._announced = number, written, started, announced
         return True
 
     def _signed(self, number: int, size: int, root: bytes) -> bytes:
@@ -195,7 +193,7 @@ class Lease:
         """Return a value written by this identity, by any of its processes; `None` for anything else."""
         try:
             array = decode(stored, text_bytes=_BYTES, step=0) if 0 < len(stored) <= _BYTES else None
-            parts = [one for one in array if isinstance(one, bytes)] if isinstance(array, list) else []
+            parts = [part for part in array if isinstance(part, bytes)] if isinstance(array, list) else []
             if len(parts) != PARTS:
                 return None
             leased = Leased.parse(parts[0])

@@ -2,107 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.bus.ports import Clock, Identity
+from sealbus.bus.clocks import wall_clock
+from sealbus.bus.ports import Clock, Identity, Transport
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.stream_names import AUDIT
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
+from sealbus.envelopes.message.subjects import audit_subject
 from sealbus.envelopes.records.batch import AuditBatch
 from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
-
-__all__ = ["RecordPublisher", "new_bundles"]
 
 _LIFE: Final = 3_600 * SECOND
 _NONE: Final = b'{"keys":[]}'
-"""The bundle of a trust domain that no longer has one: none of its messages opens from then on."""
+"""The bundle that is recorded for a trust domain without a bundle: none of its messages opens from then on."""
 _REMEMBERED: Final = 256
 _CERTIFICATES: Final = 32
-"""The contents of an X.509 bundle in a `bundle` record (SPEC.md section 8)."""
+"""Most certificates of an X.509 bundle in a `bundle` record (SPEC.md section 8)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotarySite:
+    """The place where a notary runs: its identity, its connection, and the clock and counters of its process.
+
+    Identity, transport and outbox are already entered and outlive the notary.
+    """
+
+    identity: Identity
+    transport: Transport
+    outbox: Outbox
+    names: Names
+    clock: Clock = wall_clock
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def token(self) -> str:
+        """The token of the notary's SPIFFE ID in subjects."""
+        return self.names.token(self.identity.spiffe_id)
+
+    @property
+    def subject(self) -> str:
+        """The subject of the notary's own records."""
+        return audit_subject(self.token)
 
 
 def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int) -> list[BundleRecord]:
     """Return a record for each trust domain whose bundles differ from its last in `history`, or are gone.
 
-    They are current from `now` on, and later than `judged`, the latest stored time judged without them, so that readers of
-    the log find for each message the bundles that it was judged with.
+    The new bundles are current from `now` on, and later than `judged`, the latest stored time that was judged without them.
+    So readers of the log find, for each message, the bundles that it was judged with.
     """
-    found, bundles = [], identity.bundles()
-    for domain in sorted({*bundles, *history.trust_domains}, key=lambda one: one.name):
+    records, bundles = [], identity.bundles()
+    for domain in sorted({*bundles, *history.trust_domains}, key=lambda name: name.name):
         last = history.last(domain)
         jwks, certificates = (
             (bundles[domain].jwks, _certificates(identity, domain)) if domain in bundles else (_NONE, ())
         )
         if last is None or (last.jwt, last.x509) != (jwks, certificates):
-            # Nor before the one that it replaces, even if a clock was set back.
+            # Also later than the bundle that it replaces, even if a clock was set back.
             current = max(now, judged + 1, last.current + 1 if last is not None else 0)
-            found.append(BundleRecord(trust_domain=domain, current=current, jwt=jwks, x509=certificates))
-    return found
+            records.append(BundleRecord(trust_domain=domain, current=current, jwt=jwks, x509=certificates))
+    return records
 
 
 class RecordPublisher:
-    """The publisher of the notary's own records; each call returns once the stream has acknowledged them."""
+    """The publisher of the notary's own records; each call returns once the stream has acknowledged them.
 
-    def __init__(
-        self,
-        *,
-        outbox: Outbox,
-        subject: str,
-        identity: Identity,
-        clock: Clock,
-        stream: str = AUDIT,
-        within: float = 10.0,
-    ) -> None:
-        self._outbox = outbox
-        self._subject = subject
-        self._identity = identity
-        self._clock = clock
+    `within` is how many seconds to wait for the acknowledgement. `stream` is the stream that the log is of.
+    """
+
+    def __init__(self, site: NotarySite, *, stream: str = AUDIT, within: float = 10.0) -> None:
+        self._site = site
         self._stream = stream
         self._within = within
         self.sent: dict[int, int] = {}
         """When each of the last few records was sent, by its sequence in the stream, for comparison when it is read back."""
 
-    async def checkpoint(self, note: bytes) -> None:
-        """Publish a checkpoint. Raises as `Outbox.publish` does."""
-        await self._publish([CheckpointRecord(note=note)])
-
-    async def bundles(self, history: TrustHistory, judged: int) -> bool:
+    async def publish_new_bundles(self, history: TrustHistory, judged: int) -> bool:
         """Record the new bundles, adding each to `history` once it is stored; return whether there were any."""
-        records = new_bundles(self._identity, history, self._clock(), judged)
+        records = new_bundles(self._site.identity, history, self._site.clock(), judged)
         for record in records:
-            # Each alone: two of the largest exceed a message.
-            await self._publish([record])
+            # Each in its own message, because two of the largest exceed a message.
+            await self.publish_record(record)
             history.add(record)
         return bool(records)
 
-    async def policy(self, record: PolicyRecord) -> None:
-        """Record a policy bundle that is kept already. Raises as `Outbox.publish` does."""
-        await self._publish([record])
-
-    async def _publish(self, records: Sequence[CheckpointRecord | BundleRecord | PolicyRecord]) -> None:
+    async def publish_record(self, record: CheckpointRecord | BundleRecord | PolicyRecord) -> None:
+        """Publish `record` in a message of its own. Raises as `Outbox.publish` does."""
         batch = AuditBatch()
-        for record in records:
-            batch.add(record.encode())
+        batch.add(record.encode())
         closed = batch.close()
-        message = OutgoingMessage(
-            Draft(
-                kind=Kind.RECORD,
-                to=self._subject,
-                body=closed.body,
-                dig=closed.dig,
-                typ=AUDIT_MEDIA_TYPE,
-            ),
-            life=_LIFE,
-        )
-        posted = await self._outbox.publish(message, within=self._within)
+        draft = Draft(kind=Kind.RECORD, to=self._site.subject, body=closed.body, dig=closed.dig, typ=AUDIT_MEDIA_TYPE)
+        posted = await self._site.outbox.publish(OutgoingMessage(draft, life=_LIFE), within=self._within)
         if posted.ack is not None and posted.ack.stream == self._stream:
             # A closed period's last checkpoint is published in the next period's stream, and not read back from there.
             self.sent[posted.ack.sequence] = posted.sealed.header.iat
@@ -112,7 +113,7 @@ class RecordPublisher:
 
 def _certificates(identity: Identity, domain: TrustDomain) -> tuple[bytes, ...]:
     try:
-        found = identity.x509().bundles.get(domain, ())
+        certificates = identity.x509().bundles.get(domain, ())
     except IdentityUnavailable:
         return ()
-    return tuple(found)[:_CERTIFICATES]
+    return tuple(certificates)[:_CERTIFICATES]

@@ -1,9 +1,9 @@
-"""A stream that was restored from a backup: what the operator says of it, and how the log goes on over it.
+"""A stream that was restored from a backup: the operator's note about it, and how the log continues over it.
 
-A restored stream was created anew, so a notary refuses it as another one. `say_restored` puts a note into the log's folder,
-signed by the log's key, which names the operator, both times of creation and the last sequence. A notary whose notes lead
-from its log's stream to this one adds each as an entry once the log has come to that sequence. What was logged after it stays
-in the log, and is missing from then on.
+A restored stream was created anew, so a notary refuses it as another stream. `record_restoration` puts a note into the log's
+folder, signed by the log's key. The note names the operator, both times of creation and the last sequence. If the notes lead
+from the log's stream to the present one, the notary adds each as an entry once the log has reached its sequence. Messages
+that were logged after that sequence stay in the log, and are missing from then on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore, write_durably
-from sealbus.agents.control.notary.log.ledger import entry_rows, stored_checkpoint
-from sealbus.agents.control.notary.log.store import LogStore
+from sealbus.agents.control.notary.log.ledger import entry_rows, last_place, stored_checkpoint
 from sealbus.bus.nats.api import StreamState
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.log.entries import Entry, EntryKind
@@ -32,8 +31,6 @@ from sealbus.envelopes.log.tiles import TILE_WIDTH
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Restorations", "StoredRestoration", "say_restored"]
-
 
 @dataclass(frozen=True, slots=True)
 class StoredRestoration:
@@ -50,78 +47,87 @@ class StoredRestoration:
 
 @dataclass(frozen=True, slots=True)
 class Restorations:
-    """The restorations of a log's stream. `logged` are the number of the entry and the last sequence of those in the log."""
+    """The restorations of a log's stream. `logged` has, for each that the log holds, its entry number and last sequence."""
 
     created: int
     """When the log's first stream was created."""
     logged: tuple[tuple[int, int], ...] = ()
     pending: tuple[StoredRestoration, ...] = ()
     streams: tuple[RestoredStream, ...] = ()
-    """Other streams that were restored with it, oldest first; also of what is pending."""
+    """Other streams that were restored with it, oldest first; also those of pending restorations."""
 
     @classmethod
     def read(
-        cls, store: LogStore, *, size: int, created: int, origin: str, verifiers: Sequence[NoteVerifier]
+        cls, store: FolderStore, *, size: int, created: int, origin: str, verifiers: Sequence[NoteVerifier]
     ) -> Restorations:
-        """Return what the folder says that leads to the stream that was created at `created`.
+        """Return the restorations in the folder, which must lead to the stream that was created at `created`.
 
-        Those that the log of `size` entries holds must be the ones in the folder; the others must be signed by `verifiers`.
-        Raises `LogError`: `log_mismatch` if they do not follow one another, and as `open_restoration` does.
+        The log of `size` entries must hold the same restorations; those after its end must be signed by `verifiers`. Raises
+        `LogError`: `log_mismatch` if they do not follow one another or differ from the log's, and as `open_restoration` does.
         """
         stored = _stored(store)
         at = created
-        for one in reversed(stored):
-            if one.restoration.created != at:
-                raise LogError(Code.LOG_MISMATCH, "what was said to be restored is not this stream")
-            at = one.restoration.before
+        for former in reversed(stored):
+            if former.restoration.created != at:
+                raise LogError(Code.LOG_MISMATCH, "the restorations in the folder do not lead to this stream")
+            at = former.restoration.before
         logged = _logged(store, size) if stored or _was_restored(store, size) else []
-        for (_, place, entry), one in zip(logged, stored, strict=False):
-            if one.entry.hash != entry or one.restoration.last != place.sequence:
-                raise LogError(Code.LOG_MISMATCH, "the folder holds another restoration than the log")
+        for (_, place, entry), known in zip(logged, stored, strict=False):
+            if known.entry.hash != entry or known.restoration.last != place.sequence:
+                raise LogError(Code.LOG_MISMATCH, "the folder and the log hold different restorations")
         if len(logged) > len(stored):
             raise LogError(Code.LOG_MISMATCH, "a restoration that the log holds is not in the folder")
         pending = stored[len(logged) :]
-        for one in pending:
-            open_restoration(one.note, origin=origin, verifiers=verifiers)
+        for waiting in pending:
+            open_restoration(waiting.note, origin=origin, verifiers=verifiers)
         places = tuple((number, place.sequence) for number, place, _ in logged)
-        return cls(at, places, tuple(pending), tuple(some for one in stored for some in one.restoration.streams))
+        streams = tuple(stream for known in stored for stream in known.restoration.streams)
+        return cls(at, places, tuple(pending), streams)
 
     def is_gone(self, number: int, size: int, sequence: int) -> bool:
-        """Return whether entry `number`, of a log of `size`, is of a message that a restored stream does not hold."""
-        later = (*self.logged, *((size, one.restoration.last) for one in self.pending))
+        """Return whether the message of entry `number`, in a log of `size` entries, is missing from the restored stream."""
+        later = (*self.logged, *((size, waiting.restoration.last) for waiting in self.pending))
         return any(number < at and last < sequence for at, last in later)
 
 
-def _stored(store: LogStore) -> list[StoredRestoration]:
-    found = []
+def _stored(store: FolderStore) -> list[StoredRestoration]:
+    stored = []
     for path in store.names(FOLDER):
         note = store.get(path) or b""
-        one = parse_restoration(parse_note(note).text)
-        if restoration_path(one.time) != path:
+        restoration = parse_restoration(parse_note(note).text)
+        if restoration_path(restoration.time) != path:
             raise LogError(Code.LOG_MISMATCH, f"{path} is not the restoration of its name")
-        found.append(StoredRestoration(one, note))
-    return found
+        stored.append(StoredRestoration(restoration, note))
+    return stored
 
 
-def _was_restored(store: LogStore, size: int) -> bool:
-    """Return whether the last tile shows a restoration, without which no note would be looked for."""
+def _was_restored(store: FolderStore, size: int) -> bool:
+    """Return whether the last tile has a restoration: then its note must be in the folder."""
     if not size:
         return False
     places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
     return any(place.kind is EntryKind.RESTORED for place in places)
 
 
-def _logged(store: LogStore, size: int) -> list[tuple[int, Place, bytes]]:
-    found = []
+def _logged(store: FolderStore, size: int) -> list[tuple[int, Place, bytes]]:
+    logged = []
     for index in range(-(-size // TILE_WIDTH)):
         places, entries = entry_rows(store, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
         for row, (place, entry) in enumerate(zip(places, entries, strict=True)):
             if place.kind is EntryKind.RESTORED:
-                found.append((index * TILE_WIDTH + row, place, entry))
-    return found
+                logged.append((index * TILE_WIDTH + row, place, entry))
+    return logged
 
 
-def say_restored(
+@dataclass(frozen=True, slots=True)
+class RestoredBackup:
+    """The signed backup that a stream was restored from: the hash of its manifest, and its other streams."""
+
+    manifest: str
+    streams: tuple[RestoredStream, ...]
+
+
+def record_restoration(
     store: FolderStore,
     stream: StreamState,
     *,
@@ -130,14 +136,13 @@ def say_restored(
     last: int,
     by: SpiffeId,
     now: int,
-    manifest: str = "",
-    streams: Sequence[RestoredStream] = (),
+    backup: RestoredBackup | None = None,
 ) -> Restoration:
-    """Write the note that `stream` was restored up to the sequence `last` by the operator `by`, and return what it says.
+    """Write a note that the operator `by` restored `stream` up to the sequence `last`; return its content.
 
-    `streams` are the other streams of the same backup, and `manifest` is the hash of its signed manifest. Raises
-    `ConfigurationError` if there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError` for a
-    log that is not in order; `StateUnavailable` if a notary runs on this folder.
+    `backup` is the backup if its manifest is signed and its other streams count as restored. Raises `ConfigurationError` if
+    there is no log, if nothing was restored, or if the stream does not hold `last`; `LogError` for a log that is not in
+    order; `StateUnavailable` if a notary runs on this folder.
     """
     verifiers = [signer.verifier for signer in signers]
     store.enter()
@@ -148,26 +153,24 @@ def say_restored(
         size, stored = signed.checkpoint.size, _stored(store)
         first, _ = entry_rows(store, 0, min(TILE_WIDTH, size))
         before = stored[-1].restoration.created if stored else first[0].time
-        rows, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
         if not 0 <= last <= stream.last:
             raise ConfigurationError(f"stream {stream.name} ends at {stream.last}: it does not hold {last}")
-        if before == stream.created and rows[-1].sequence <= last:
+        if before == stream.created and last_place(store, size).sequence <= last:
             raise ConfigurationError(
                 f"stream {stream.name} is the one that the log is of, and nothing of it is missing"
             )
-        time = max(now, stored[-1].restoration.time + 1 if stored else 0)
-        one = Restoration(
+        restoration = Restoration(
             origin=origin,
             before=before,
             created=stream.created,
             last=last,
             by=by,
-            time=time,
-            manifest=manifest,
-            streams=tuple(sorted(streams, key=lambda one: one.stream)),
+            time=max(now, stored[-1].restoration.time + 1 if stored else 0),
+            manifest=backup.manifest if backup is not None else "",
+            streams=tuple(sorted(backup.streams, key=lambda other: other.stream)) if backup is not None else (),
         )
-        note = sign_restoration(one, signers)
-        write_durably(store.folder, {restoration_path(time): note}, store.folder / "under-way")
-        return one
+        note = sign_restoration(restoration, signers)
+        write_durably(store.folder, {restoration_path(restoration.time): note}, store.folder / "under-way")
+        return restoration
     finally:
         store.leave()

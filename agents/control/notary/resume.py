@@ -1,20 +1,22 @@
-"""Resuming a log: its tiles, the stream and the published checkpoints are compared before anything is added."""
+"""Resuming a log: tiles, stream and published checkpoints are compared before an entry is added."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence, Set
+from collections.abc import AsyncGenerator, Iterator, MutableMapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
-from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, stored_checkpoint
+from sealbus.agents.control.notary.log.folder_store import TRUST, FolderStore
+from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, last_place, stored_checkpoint
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, placed
-from sealbus.agents.control.notary.log.store import TRUST, LogStore
-from sealbus.agents.control.notary.policy_archive import RECORDS, PolicyArchive, recall_policies, record_path
+from sealbus.agents.control.notary.policy_archive import RECORDS, StoredPolicies, record_path, stored_policies
+from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.restored_stream import Restorations, StoredRestoration
-from sealbus.bus.ports import Delivery, Identity, Transport
+from sealbus.agents.identity.threads import in_thread
+from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
@@ -34,33 +36,21 @@ from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.bundles import TrustBundles
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = [
-    "LogPlan",
-    "Taken",
-    "add_restorations",
-    "check_beginning",
-    "check_stream",
-    "own_checkpoint",
-    "remembered",
-    "take_up",
-    "trust_path",
-]
 
 _MESSAGES = frozenset({EntryKind.UNVERIFIED, EntryKind.VERIFIED, EntryKind.GAP})
-_Own: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
+_OwnRecord: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPlan:
-    """Which log of which stream: its origin, the keys that verify its checkpoints, and its first entries.
+    """The stream that a log is of, its origin, the keys that verify its checkpoints, and its first entries.
 
-    `previous` is the last checkpoint of the previous period's log, as a note; empty if there was none. `whole` makes the
-    notary compare the whole stream at each start, not only its last messages.
+    `previous` is the last checkpoint of the previous period's log, as a note; empty if there was none. With `whole` the
+    notary compares the whole stream at each start, and not only its last messages.
     """
 
     origin: str
@@ -77,85 +67,80 @@ class LogPlan:
         return entries
 
 
-@dataclass(slots=True, kw_only=True)
-class Taken:
-    """A log that may be continued. Before anything is signed it must reach `floor`, with exactly this root."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumedLog:
+    """A log that may be continued. Before a checkpoint is signed it must reach `floor`, with exactly this root."""
 
     ledger: Ledger
     last: Checkpoint | None
     floor: Checkpoint | None
     unpublished: bytes | None
     """The last checkpoint's note, if the stream does not hold it."""
-    pending: list[StoredRestoration] = field(default_factory=list)
-    """Restorations of the stream that the log has to come to."""
-    restored: bool = False
-    """Whether one was added to `ledger`."""
-    streams: tuple[RestoredStream, ...] = ()
-    """The other streams that were restored, of which processes learn once the log names all of them."""
+    verifier: MessageVerifier
+    """The verifier of the next messages, by the bundles in `history`."""
+    history: TrustHistory
+    """The bundles that the log and the notary's own records name."""
+    policies: StoredPolicies
+    """The policies that the folder holds."""
+    recorded: tuple[PolicyRecord, ...]
+    """The policies that the notary's own records name after the log's end."""
+    pending: tuple[StoredRestoration, ...]
+    """Restorations of the stream that the log has not reached."""
+    restored: bool
+    """Whether a restoration was added to `ledger`."""
+    streams: tuple[RestoredStream, ...]
+    """The other streams that were restored. Processes learn of them once the log holds every restoration."""
 
 
-async def take_up(
+async def resume_log(
     plan: LogPlan,
-    store: LogStore,
-    transport: Transport,
+    site: NotarySite,
+    store: FolderStore,
     *,
-    identity: Identity,
-    subject: str,
-    verifier: MessageVerifier,
-    history: TrustHistory,
-    policies: PolicyArchive,
+    sent: MutableMapping[int, int],
     announced: Checkpoint | None,
-    fence: int = 0,
-) -> Taken:
-    """Return the log in `store`, checked; a new one if there is none.
+    fence: int,
+) -> ResumedLog:
+    """Return the log in `store`, checked against the stream; a new log if there is none.
 
-    `announced` is what another notary was about to sign, `subject` is that of our own records. `history` and `policies` are
-    added to. Our own records are also opened with the current bundles: an empty store knows no others. If a restoration is
-    still to be logged, all of the stream is compared, and what the store holds of bundles and policies that a restored stream
-    does not hold is forgotten under `fence`, so that it is recorded again. Raises `LogError` if tiles or stream do not match
-    the last checkpoint, or it is not one of ours; `BusUnavailable`.
+    `announced` is the checkpoint that another notary was about to sign, `sent` as in `MessageVerifier`. The notary's own
+    records are also opened with the current bundles, because an empty store knows no others. If a restoration is still to
+    be logged, the whole stream is compared. Bundles and policies that the store holds and a restored stream does not are
+    then removed under `fence`, so that they are recorded again. Raises `LogError` if tiles or stream do not match the last
+    checkpoint, or if this log's keys did not sign it; `BusUnavailable`, `StateUnavailable`.
     """
-    created = await transport.created(plan.stream)
+    created = await site.transport.created(plan.stream)
     signed = await asyncio.to_thread(stored_checkpoint, store, plan.origin, plan.verifiers)
-    size = signed.checkpoint.size if signed is not None else 0
+    last, note = (signed.checkpoint, signed.note) if signed is not None else (None, None)
+    size = last.size if last is not None else 0
     restorations = await asyncio.to_thread(
         lambda: Restorations.read(store, size=size, created=created, origin=plan.origin, verifiers=plan.verifiers)
     )
-    pending = list(restorations.pending)
-    beginning = plan.beginning(restorations.created)
-    start: int | None = None
-    if signed is None:
-        ledger, last, note = Ledger(), None, None
-        for entry in beginning:
+    pending, history = restorations.pending, TrustHistory()
+    if last is None:
+        ledger = Ledger()
+        for entry in plan.beginning(restorations.created):
             ledger.append(entry)
     else:
-        last, note = signed.checkpoint, signed.note
-        if last.size == 0:
-            raise LogError(Code.LOG_MISMATCH, "an empty checkpoint, which this notary never makes")
-        ledger = await asyncio.to_thread(Ledger.resume, store, last)
-        await asyncio.to_thread(check_beginning, store, last.size, beginning)
-        first = 0 if plan.whole or pending else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
-        await check_stream(transport, plan.stream, store, last.size, first=first, restorations=restorations)
-        if any(ledger.next > one.restoration.last + 1 for one in pending):
-            start = 1
+        ledger = await _checked_ledger(plan, site.transport, store, last, restorations)
         for known in await asyncio.to_thread(remembered, store):
             history.add(known)
-    if start is None:
-        await recall_policies(store, policies)
+    # The log holds messages that the restored stream lacks. The stream is then read from its start, to learn which
+    # of the notary's own records it still holds.
+    behind = last is not None and any(ledger.next > waiting.restoration.last + 1 for waiting in pending)
+    profile, own = ArchiveProfile(names=site.names), site.identity.spiffe_id
+    verifier = MessageVerifier(profile=profile, own=own, history=history, sent=sent)
     floor, unpublished = announced, note
-    held: list[_Own] = []
-    async with aclosing(transport.read(plan.stream, [subject], start=start or ledger.next)) as batches:
-        async for batch in batches:
-            found = await asyncio.to_thread(_own_records, verifier, batch, identity.spiffe_id, identity.bundles())
-            if start is not None:
-                held += [one for one in found if not isinstance(one, CheckpointRecord)]
-            for record in found:
-                if isinstance(record, BundleRecord):
-                    history.add(record)
-                    continue
-                if isinstance(record, PolicyRecord):
-                    policies.recorded(record)
-                    continue
+    bundles, recorded = list[BundleRecord](), list[PolicyRecord]()
+    records = _own_records(site, plan.stream, verifier, start=1 if behind else ledger.next)
+    async with aclosing(records):
+        async for record in records:
+            if isinstance(record, BundleRecord):
+                history.add(record)
+                bundles.append(record)
+            elif isinstance(record, PolicyRecord):
+                recorded.append(record)
+            else:
                 if record.note == note:
                     unpublished = None
                 published = own_checkpoint(record, plan)
@@ -164,48 +149,60 @@ async def take_up(
     if floor is not None and last is not None and floor.size <= last.size:
         await asyncio.to_thread(_check_floor, store, last, floor)
         floor = None
-    if start is not None:
-        history.retain([one for one in held if isinstance(one, BundleRecord)])
-        kept = {trust_path(one) if isinstance(one, BundleRecord) else record_path(one) for one in held if _is_kept(one)}
+    if behind:
+        history.retain(bundles)
+        kept = {*map(trust_path, bundles), *map(record_path, recorded)}
         await asyncio.to_thread(lambda: _forget_others(store, fence, kept))
-        await recall_policies(store, policies)
-    taken = Taken(
+    remaining = add_restorations(ledger, pending) if floor is None else pending
+    return ResumedLog(
         ledger=ledger,
         last=last,
         floor=floor,
         unpublished=unpublished,
-        pending=pending,
+        verifier=verifier,
+        history=history,
+        policies=await in_thread(lambda: stored_policies(store)),
+        recorded=tuple(recorded),
+        pending=remaining,
+        restored=len(remaining) < len(pending),
         streams=restorations.streams,
     )
-    taken.restored = bool(add_restorations(taken.ledger, taken.pending)) if floor is None else False
-    return taken
 
 
-def add_restorations(ledger: Ledger, pending: list[StoredRestoration]) -> int:
-    """Move those of `pending` that the log has come to into `ledger`; return how many."""
-    count = 0
-    while pending and ledger.settled and ledger.next > pending[0].restoration.last:
-        ledger.append(pending.pop(0).entry)
-        count += 1
-    return count
+async def _checked_ledger(
+    plan: LogPlan, transport: Transport, store: FolderStore, last: Checkpoint, restorations: Restorations
+) -> Ledger:
+    """Return the ledger that continues after `last`, once tiles and stream match it."""
+    if last.size == 0:
+        raise LogError(Code.LOG_MISMATCH, "an empty checkpoint, which this notary never makes")
+    ledger = await asyncio.to_thread(Ledger.resume, store, last)
+    await asyncio.to_thread(check_beginning, store, last.size, plan.beginning(restorations.created))
+    first = 0 if plan.whole or restorations.pending else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
+    await check_stream(transport, plan.stream, store, last.size, first=first, restorations=restorations)
+    return ledger
 
 
-def _is_kept(record: _Own) -> TypeGuard[BundleRecord | PolicyRecord]:
-    return not isinstance(record, CheckpointRecord)
+def add_restorations(ledger: Ledger, pending: Sequence[StoredRestoration]) -> tuple[StoredRestoration, ...]:
+    """Add to `ledger` those of `pending` that it has reached; return the others."""
+    added = 0
+    while added < len(pending) and ledger.settled and ledger.next > pending[added].restoration.last:
+        ledger.append(pending[added].entry)
+        added += 1
+    return tuple(pending[added:])
 
 
-def _forget_others(store: LogStore, fence: int, kept: Set[str]) -> None:
-    """Remove the records that the store holds and the stream does not."""
+def _forget_others(store: FolderStore, fence: int, kept: Set[str]) -> None:
+    """Remove the bundle and policy records that the store holds and the stream lacks."""
     store.forget(fence, [path for folder in (TRUST, RECORDS) for path in store.names(folder) if path not in kept])
 
 
-def _check_floor(store: LogStore, last: Checkpoint, other: Checkpoint) -> None:
+def _check_floor(store: FolderStore, last: Checkpoint, other: Checkpoint) -> None:
     if TiledTree(last.size, tile_reader(store.get)).root(other.size) != other.root:
         raise LogError(Code.INCONSISTENT_LOG, "another notary has signed another history of this stream")
 
 
-def remembered(store: LogStore) -> list[BundleRecord]:
-    """Return the trust bundles in the log so far. Raises `LogError` (`log_mismatch`) for a file that does not hold one."""
+def remembered(store: FolderStore) -> list[BundleRecord]:
+    """Return the trust bundles in the log so far. Raises `LogError` (`log_mismatch`) for a file that holds no bundle."""
     records = []
     for path in store.names(TRUST):
         data = store.get(path) or b""
@@ -225,32 +222,44 @@ def trust_path(record: BundleRecord) -> str:
 
 
 def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None:
-    """Return the checkpoint in a record of ours; `None` for one of another log, such as the previous period's.
+    """Return the checkpoint in a record of this notary; `None` for a checkpoint of another log, as of the previous period.
 
-    Raises `LogError` for a checkpoint of this log that none of our keys signed.
+    Raises `LogError` for a checkpoint of this log that none of its keys signed.
     """
     try:
         return open_checkpoint(record.note, origin=plan.origin, verifiers=plan.verifiers).checkpoint
     except LogError as error:
-        # A key replaced long ago, another log, or not a checkpoint: irrelevant to this log now.
+        # A key that was replaced long ago, another log, or no checkpoint: irrelevant to this log.
         if error.code is Code.BAD_NOTE_SIGNATURE:
             raise
         return None
 
 
-def _own_records(verifier: MessageVerifier, batch: Sequence[Delivery], own: SpiffeId, now: TrustBundles) -> list[_Own]:
-    found: list[_Own] = []
+async def _own_records(
+    site: NotarySite, stream: str, verifier: MessageVerifier, *, start: int
+) -> AsyncGenerator[_OwnRecord, None]:
+    """Yield the notary's own records from the sequence `start` on, of messages that open."""
+    async with aclosing(site.transport.read(stream, [site.subject], start=start)) as batches:
+        async for batch in batches:
+            for record in await asyncio.to_thread(_opened_records, site, verifier, batch, site.identity.bundles()):
+                yield record
+
+
+def _opened_records(
+    site: NotarySite, verifier: MessageVerifier, batch: Sequence[Delivery], now: TrustBundles
+) -> list[_OwnRecord]:
+    records: list[_OwnRecord] = []
     for delivery in batch:
         try:
             audit = verifier.open(delivery, [now])
         except EnvelopeError:
             continue
-        if audit.header.iss == own:
-            found += [one for one in audit.body.records.values() if isinstance(one, _Own)]
-    return found
+        if audit.header.iss == site.identity.spiffe_id:
+            records += [record for record in audit.body.records.values() if isinstance(record, _OwnRecord)]
+    return records
 
 
-def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> None:
+def check_beginning(store: FolderStore, size: int, beginning: Sequence[Entry]) -> None:
     """Raise `LogError` (`log_mismatch`) unless a log of `size` entries begins with `beginning`."""
     _, entries = entry_rows(store, 0, min(size, TILE_WIDTH))
     if entries[: len(beginning)] != tuple(entry.hash for entry in beginning[:size]):
@@ -260,19 +269,19 @@ def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> N
 async def check_stream(
     transport: Transport,
     stream: str,
-    store: LogStore,
+    store: FolderStore,
     size: int,
     *,
     first: int,
     restorations: Restorations | None = None,
 ) -> None:
-    """Raise `LogError` (`log_mismatch`) unless the stream matches entries `first` to `size`, with nothing more in between.
+    """Raise `LogError` (`log_mismatch`) unless the stream holds the messages of entries `first` to `size`, and no others.
 
-    Messages that count as verified are not verified again: their headers are compared. Those that a restored stream does not
-    hold, by `restorations`, are left out.
+    Messages that the log holds as verified are not verified again: their headers are compared. Messages that a restored
+    stream lacks, by `restorations`, are left out.
     """
     known = restorations or Restorations(0)
-    last = min([_last(store, size), *(one.restoration.last for one in known.pending)])
+    last = min([last_place(store, size).sequence, *(waiting.restoration.last for waiting in known.pending)])
     expected = _expected(store, size, first, known)
     place, entry = next(expected, (None, b""))
     if place is None:
@@ -291,18 +300,13 @@ async def check_stream(
         raise LogError(Code.LOG_MISMATCH, f"the stream ends before sequence {place.sequence}, which the log holds")
 
 
-def _expected(store: LogStore, size: int, first: int, known: Restorations) -> Iterator[tuple[Place, bytes]]:
+def _expected(store: FolderStore, size: int, first: int, known: Restorations) -> Iterator[tuple[Place, bytes]]:
     for index in range(first // TILE_WIDTH, -(-size // TILE_WIDTH)):
         places, entries = entry_rows(store, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
         skipped = max(first - index * TILE_WIDTH, 0)
         for row, (place, entry) in enumerate(zip(places[skipped:], entries[skipped:], strict=True), skipped):
             if place.kind in _MESSAGES and not known.is_gone(index * TILE_WIDTH + row, size, place.sequence):
                 yield place, entry
-
-
-def _last(store: LogStore, size: int) -> int:
-    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
-    return places[-1].sequence
 
 
 async def _messages(transport: Transport, stream: str, first: int, last: int) -> AsyncGenerator[Delivery, None]:

@@ -11,6 +11,7 @@ from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, follow_policy
+from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.schema import NotaryTable
@@ -22,14 +23,12 @@ from sealbus.envelopes.errors import ConfigurationError, LogError
 from sealbus.envelopes.log.checkpoint import parse_checkpoint
 from sealbus.envelopes.log.note import parse_note
 
-__all__ = ["NAME", "notary_options", "open_notary"]
-
 NAME = "notary"
 """Name of the workload, if the settings give each a Workload API of its own."""
 
 
 def notary_options(table: NotaryTable) -> NotaryOptions:
-    """Return the options of the log in the settings. Raises `ConfigurationError` for what is missing or cannot be read."""
+    """Return the options of the log in the settings. Raises `ConfigurationError` for a missing or unreadable setting."""
     if table.origin is None:
         raise ConfigurationError(
             "control.notary.origin is not set: the name of the log, for instance log.example.org/audit"
@@ -50,7 +49,7 @@ def notary_options(table: NotaryTable) -> NotaryOptions:
 async def open_notary(
     settings: Settings, *, counters: Counters | None = None, name: str = NAME
 ) -> AsyncGenerator[Notary, None]:
-    """Open the notary that `control.notary` describes, ready to `run`; raise `ConfigurationError` for what is missing."""
+    """Open the notary that `control.notary` describes, ready to `run`; raise `ConfigurationError` for a missing setting."""
     table = settings.control.notary
     options = notary_options(table)
     if table.folder is None:
@@ -61,21 +60,15 @@ async def open_notary(
         Outbox(identity=identity, transport=(transport := NatsTransport(connection))) as outbox,
         _in_background(follow_policy(name, settings.policy, connection, policies, counters=counters)),
     ):
-        yield Notary(
-            options,
-            store=FolderStore(table.folder),
-            identity=identity,
-            transport=transport,
-            outbox=outbox,
-            names=settings.names,
-            policies=policies,
-            counters=counters,
+        site = NotarySite(
+            identity=identity, transport=transport, outbox=outbox, names=settings.names, counters=counters
         )
+        yield Notary(options, site, store=FolderStore(table.folder), policies=policies)
 
 
 @asynccontextmanager
 async def _in_background(work: Coroutine[None, None, None]) -> AsyncGenerator[None, None]:
-    """Run `work` while entered. Not in a task group, so that an error that ends the notary is not wrapped in a group."""
+    """Run `work` while entered. A task group would wrap the error that ends the notary in an exception group."""
     task = asyncio.create_task(work, name="policy-archive")
     try:
         yield

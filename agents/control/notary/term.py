@@ -1,4 +1,4 @@
-"""One term of a notary: from resuming the log until the lease or the broker is lost, or the term is cancelled."""
+"""One term of a notary: it follows the stream until the lease or the broker is lost, or the term is cancelled."""
 
 from __future__ import annotations
 
@@ -6,102 +6,92 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease
-from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier, placed
-from sealbus.agents.control.notary.log.store import LogStore
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, placed
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
-from sealbus.agents.control.notary.publisher import RecordPublisher
-from sealbus.agents.control.notary.resume import LogPlan, Taken, add_restorations, own_checkpoint, trust_path
+from sealbus.agents.control.notary.publisher import NotarySite, RecordPublisher
+from sealbus.agents.control.notary.resume import LogPlan, ResumedLog, add_restorations, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
-from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, LogError, SealbusError
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.log.tiles import TiledTree, tile_reader
-from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
-
-__all__ = ["ENTRIES", "SECONDS", "Term"]
 
 ENTRIES: Final = 1_000
 SECONDS: Final = 1.0
-"""A checkpoint is due after this many entries, or when the first that counts is this old (SPEC.md section 13)."""
+"""A checkpoint is due after this many entries, or when the first entry that counts is this old (SPEC.md section 13)."""
 
 _AT_ONCE: Final = 200
 _BYTES_AT_ONCE: Final = 2 * 1_048_576
-"""Most messages, and their bytes, verified in one go in a thread; the lease is renewed in between."""
+"""Most messages, and most bytes, verified by one call in a thread; the lease is renewed in between."""
 _TICK: Final = 1.0
-"""Seconds until a message with an unknown key is tried again, unless bundles change before."""
+"""Seconds until a message with an unknown key is verified again, unless bundles change before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotaryParts:
+    """The parts of one notary, which all its terms use."""
+
+    plan: LogPlan
+    signers: Sequence[NoteSigner]
+    site: NotarySite
+    store: FolderStore
+    lease: Lease
+    publisher: RecordPublisher
+    policies: PolicyArchive
+    key_book: KeyBookWriter
 
 
 class Term:
     """The following of the stream for one log, resumed under a lease. `changed` is set when trust bundles change."""
 
-    def __init__(
-        self,
-        *,
-        plan: LogPlan,
-        signers: Sequence[NoteSigner],
-        store: LogStore,
-        transport: Transport,
-        lease: Lease,
-        recording: RecordPublisher,
-        verifier: MessageVerifier,
-        history: TrustHistory,
-        policies: PolicyArchive,
-        key_book: KeyBookWriter,
-        taken: Taken,
-        changed: asyncio.Event,
-        clock: Clock,
-        counters: Counters,
-    ) -> None:
-        self._plan = plan
-        self._signers = signers
-        self._store = store
-        self._transport = transport
-        self._lease = lease
-        self._recording = recording
-        self._verifier = verifier
-        self._history = history
-        self._policies = policies
-        self._key_book = key_book
-        self._ledger = taken.ledger
-        self._last = taken.last
-        self._floor = taken.floor
-        self._reached = taken.floor.size if taken.floor is not None else 0
-        self._unpublished = taken.unpublished
+    def __init__(self, parts: NotaryParts, log: ResumedLog, changed: asyncio.Event) -> None:
+        self._plan = parts.plan
+        self._signers = parts.signers
+        self._site = parts.site
+        self._store = parts.store
+        self._lease = parts.lease
+        self._publisher = parts.publisher
+        self._policies = parts.policies
+        self._key_book = parts.key_book
+        self._log = log
+        self._ledger = log.ledger
+        self._last = log.last
+        self._floor = log.floor
+        self._unpublished = log.unpublished
+        self._restorations = log.pending
         self._changed = changed
-        self._clock = clock
-        self._counters = counters
         self._waiting: deque[Delivery] = deque()
         self._arrived: asyncio.Queue[Sequence[Delivery] | SealbusError] = asyncio.Queue(1)
         self._records: dict[str, bytes] = {}
+        """The notary's own records that the next checkpoint covers, by their path in the store."""
         self._pending = 0
         self._due: float | None = None
-        # A new log, or one whose stream was restored, already has its first entries to sign.
-        self._restorations = taken.pending
-        self._restored = taken.streams
         self._named = asyncio.Event()
         """Set once every restoration of the stream is under a stored checkpoint."""
-        if not taken.pending and not taken.restored:
+        if not log.pending and not log.restored:
             self._named.set()
-        if taken.last is None or taken.restored:
-            self._due = asyncio.get_running_loop().time() + SECONDS
+        if log.last is None or log.restored:
+            # A new log, and a log whose stream was restored, already have entries to sign.
+            self._make_due()
 
-    async def run(self) -> None:
-        """Follow until something ends the term, and raise that: `LeaseLost`, `BusUnavailable`, `LogError` and others."""
+    async def follow(self) -> None:
+        """Follow the stream until an error ends the term, such as `LeaseLost`, `BusUnavailable` or `LogError`; raise it."""
         failure: SealbusError | None = None
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(), name="notary-reading")
-            # Beside the log, whose lease does not wait for it.
+            # A task of its own: the lease is renewed even while a book takes long to write.
             writing = group.create_task(self._write_key_book(), name="notary-key-book")
             try:
-                await self._follow()
+                await self._work()
             except SealbusError as error:
                 # Raised after the group, which would wrap it in an exception group.
                 failure = error
@@ -112,35 +102,37 @@ class Term:
             raise failure
 
     async def _write_key_book(self) -> None:
-        # A book from before would say that nothing was restored, and what waits would be refused for good.
+        # An earlier book would not name the restored streams: agents would refuse the waiting messages for good.
         await self._named.wait()
-        await self._key_book.run(self._history, self._restored)
+        await self._key_book.run(self._log.history, self._log.streams)
 
     async def _read(self) -> None:
         try:
-            source = self._transport.read(self._plan.stream, [SUBJECTS[AUDIT]], start=self._ledger.next, follow=True)
+            source = self._site.transport.read(
+                self._plan.stream, [SUBJECTS[AUDIT]], start=self._ledger.next, follow=True
+            )
             async with aclosing(source) as batches:
                 async for batch in batches:
                     await self._arrived.put(batch)
         except SealbusError as error:
-            # `_follow` raises it.
+            # `_work` raises it.
             await self._arrived.put(error)
 
-    async def _follow(self) -> None:
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             if self._unpublished is not None:
-                await self._recording.checkpoint(self._unpublished)
+                await self._publisher.publish_record(CheckpointRecord(note=self._unpublished))
                 self._unpublished = None
-                self._counters.add("sealbus_notary_checkpoints_total")
+                self._site.counters.add("sealbus_notary_checkpoints_total")
             if self._changed.is_set():
                 self._changed.clear()
-                if await self._recording.bundles(self._history, self._ledger.latest):
+                if await self._publisher.publish_new_bundles(self._log.history, self._ledger.latest):
                     self._key_book.changed()
-            if self._policies.next() is not None:
-                archived = await archive_policies(self._store, self._lease.number, self._policies, self._recording)
-                self._counters.add("sealbus_notary_policies_total", archived)
-            self._restore()
+            if self._policies.next_offered() is not None:
+                archived = await archive_policies(self._store, self._lease.number, self._policies, self._publisher)
+                self._site.counters.add("sealbus_notary_policies_total", archived)
+            self._add_restorations()
             blocked = await self._judge()
             now = loop.time()
             due = self._due if self._may_sign() else None
@@ -153,7 +145,7 @@ class Term:
                 await self._rest(min(until, due) if due is not None else until, blocked=blocked)
 
     async def _rest(self, until: float, *, blocked: bool) -> None:
-        """Wait until `until` for messages or, if a present message has to wait, for other bundles."""
+        """Wait for messages, until `until` at most; if the next message is `blocked`, wait for other bundles."""
         try:
             async with asyncio.timeout_at(until):
                 if blocked:
@@ -167,89 +159,95 @@ class Term:
         self._waiting.extend(item)
 
     async def _judge(self) -> bool:
-        """Add waiting messages to the ledger, up to a full checkpoint; return whether the next one has to wait."""
+        """Add waiting messages to the ledger, up to a full checkpoint; return whether the next message has to wait."""
         if not self._waiting:
             return False
-        some, size = list[Delivery](), 0
+        batch, size = list[Delivery](), 0
         last = self._restorations[0].restoration.last if self._restorations else None
         for delivery in self._waiting:
             if last is not None and placed(delivery).sequence > last:
                 break
-            some.append(delivery)
+            batch.append(delivery)
             size += len(delivery.payload)
-            if len(some) == _AT_ONCE or size >= _BYTES_AT_ONCE:
+            if len(batch) == _AT_ONCE or size >= _BYTES_AT_ONCE:
                 break
-        if not some:
-            # The restoration comes first, and would have come if the log could come to its place.
+        if not batch:
+            # The restoration comes before these messages, but could not be added.
             if self._ledger.next <= (last or 0):
                 raise LogError(
                     Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}"
                 )
             raise LogError(Code.LOG_MISMATCH, "another notary has signed more than was restored")
-        following, now = self._ledger.next, self._clock()
-        found = await asyncio.to_thread(lambda: list(self._verifier.verify(some, following, now)))
-        for message in found:
+        following, now = self._ledger.next, self._site.clock()
+        messages = await asyncio.to_thread(lambda: list(self._log.verifier.verify(batch, following, now)))
+        for message in messages:
             self._waiting.popleft()
-            await self._take(message)
-        return len(found) < len(some)
+            await self._add_message(message)
+        return len(messages) < len(batch)
 
-    def _restore(self) -> None:
-        """Add the restorations that the log has come to."""
-        if self._floor is None and (added := add_restorations(self._ledger, self._restorations)):
-            self._pending += added
-            if self._due is None:
-                self._due = asyncio.get_running_loop().time() + SECONDS
+    def _add_restorations(self) -> None:
+        """Add the restorations that the log has reached."""
+        if self._floor is None and self._restorations:
+            before, self._restorations = self._restorations, add_restorations(self._ledger, self._restorations)
+            if added := len(before) - len(self._restorations):
+                self._pending += added
+                self._make_due()
 
-    async def _take(self, message: LoggedMessage) -> None:
+    def _make_due(self) -> None:
+        """Let a checkpoint be due in `SECONDS`, unless one is due before."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().time() + SECONDS
+
+    async def _add_message(self, message: LoggedMessage) -> None:
         for record in message.own:
             if isinstance(record, BundleRecord):
-                if self._history.add(record):
+                if self._log.history.add(record):
                     self._key_book.changed()
                 self._records[trust_path(record)] = record.encode()
             elif isinstance(record, PolicyRecord):
-                self._policies.recorded(record)
+                self._policies.note_recorded(record)
                 self._records[record_path(record)] = record.encode()
             elif isinstance(record, CheckpointRecord):
-                await self._compare(record)
-        self._policies.seen(message.revisions)
+                await self._check_checkpoint(record)
+        self._policies.note_revisions(message.revisions)
         for entry in message.entries:
             self._ledger.append(entry)
         self._pending += len(message.entries)
-        if message.counts and self._due is None:
-            self._due = asyncio.get_running_loop().time() + SECONDS
-        self._counters.add("sealbus_notary_entries_total", len(message.entries))
+        if message.counts:
+            self._make_due()
+        self._site.counters.add("sealbus_notary_entries_total", len(message.entries))
         floor = self._floor
         if floor is not None and self._ledger.size >= floor.size:
             if (self._ledger.size, self._ledger.root()) != (floor.size, floor.root):
                 raise LogError(Code.LOG_MISMATCH, "another notary has signed another history of this stream")
             self._floor = None
 
-    async def _compare(self, record: CheckpointRecord) -> None:
-        """Refuse one of our checkpoints in the stream that does not match this log."""
-        found = own_checkpoint(record, self._plan)
-        if found is None:
+    async def _check_checkpoint(self, record: CheckpointRecord) -> None:
+        """Raise `LogError` for a checkpoint in the stream that this notary signed and that does not match the log."""
+        published = own_checkpoint(record, self._plan)
+        if published is None:
             return
-        if found.size <= self._reached:
-            # Checkpoints before the floor, which is compared as it is reached, are part of it. One covers what precedes it
-            # in the stream: of more it is none of this log, and waiting for so many entries would sign nothing meanwhile.
-            if self._ledger.size < found.size:
+        if published.size <= (self._log.floor.size if self._log.floor is not None else 0):
+            # The floor covers this checkpoint, and is compared once the log reaches it. A checkpoint covers only messages
+            # before itself in the stream: a larger one is not of this log, and waiting for its size would sign nothing.
+            if self._ledger.size < published.size:
                 raise LogError(
                     Code.INCONSISTENT_LOG, "a published checkpoint is ahead of what precedes it in the stream"
                 )
             return
-        if self._last is None or found.size > self._last.size:
-            # If another notary took over while this one was paused, the checkpoint is theirs, and `keep` raises `LeaseLost`.
+        if self._last is None or published.size > self._last.size:
+            # If another notary took over while this one was paused, it signed the checkpoint, and `keep` raises `LeaseLost`.
             await self._lease.keep()
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is ahead of this log")
         tree = TiledTree(self._last.size, tile_reader(self._store.get))
-        if await asyncio.to_thread(tree.root, found.size) != found.root:
+        if await asyncio.to_thread(tree.root, published.size) != published.root:
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is not of this log")
 
     def _may_sign(self) -> bool:
         return self._floor is None and self._ledger.settled and self._unpublished is None
 
     async def _checkpoint(self) -> None:
-        """Announce, sign, store; the note is published in the next round of `_follow`."""
+        """Announce, sign and store a checkpoint; its note is published in the next round of `_work`."""
         ledger = self._ledger
         checkpoint = Checkpoint(self._plan.origin, ledger.size, ledger.root())
         await self._lease.renew(checkpoint.size, checkpoint.root)

@@ -1,1 +1,1 @@
-"""The demonstration: a small shop, and scenes that show what is allowed, denied, refused, changed and recorded."""
+"""The demonstration: a small shop, and scenes of allowed, denied, refused, changed and recorded messages."""

@@ -1,4 +1,4 @@
-"""Scenes with attackers: bytes captured, changed, redirected or put together by someone without the right to."""
+"""Scenes with attackers, who send captured, changed, redirected or forged bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.seal import seal
 from sealbus.envelopes.message.wire import Ancestor, Envelope, encode_envelope, parse_envelope
 
-__all__ = ["ATTACKERS"]
-
 UPDATES: Final = "task.inventory.update"
 
 
 async def _sent_again(stage: Stage) -> Outcome:
-    """Publish a captured task's bytes again, under their own id."""
+    """Publish a captured task's bytes again, under the same id."""
     task = await stage.stored(TASKS, UPDATES)
     message_id = task.header_block.split(b"Nats-Msg-Id: ")[1][:32].decode()
     ack = await _publish(stage, task, message_id)
@@ -49,7 +47,7 @@ async def _flipped_bit(stage: Stage) -> Outcome:
 
 
 async def _redirected(stage: Stage) -> Outcome:
-    """Ask for the answer to go to another client's inbox."""
+    """Request that the answer goes to another client's inbox."""
     node = stage.clients["shop-web"].node
     names = node.deployment.names
     message = (await _call(stage, node)).with_entries(rpl=f"{names.inbox_prefix(names.id_of(STRANGER))}r.0.1")
@@ -57,7 +55,7 @@ async def _redirected(stage: Stage) -> Outcome:
 
 
 async def _copied_context(stage: Stage) -> Outcome:
-    """Attach a context that the shop was given to one of the stranger's own messages."""
+    """Attach the shop's context to a message of the stranger."""
     statement = await stage.clients["shop-web"].user_context(stage.door.token("alice"))
     before = _count(stage, Code.BAD_CHAIN)
     await stage.clients[STRANGER].submit("inventory.update", Update(item_id="42", quantity=1), user=statement)
@@ -65,7 +63,7 @@ async def _copied_context(stage: Stage) -> Outcome:
 
 
 async def _event_as_parent(stage: Stage) -> Outcome:
-    """Claim an event, which anyone may read, as the message that a task was sent for."""
+    """Claim an event, which any agent may read, as the parent of a task."""
     event = parse_envelope((await stage.stored(EVENTS, "event.inventory.updated")).payload)
     node = stage.clients[STRANGER].node
     parent = Ancestor(header=event.header, proof=event.proof, credential=event.credential)
@@ -98,7 +96,7 @@ def _sealed(node: Node, message: OutgoingMessage) -> Envelope:
 
 
 async def _send(stage: Stage, node: Node, envelope: Envelope, code: Code) -> Outcome:
-    """Send on core NATS, which carries what a stream would deduplicate."""
+    """Send on core NATS, because a stream would deduplicate the message."""
     before = _count(stage, code)
     node.transport.send([Outgoing(subject="call.inventory.read", payload=encode_envelope(envelope))])
     return await _refused(stage, code, before)
@@ -126,37 +124,37 @@ def _expected(code: Code) -> Outcome:
     return Outcome(got=REFUSED, code=str(code))
 
 
-THIEF: Final = "who can write to NATS"
+THIEF: Final = "a program that can write to NATS"
 
 ATTACKERS: Final = (
     Scene(
         name="a captured task sent again",
-        who=THIEF, user="alice", what="the bytes of her last update, as they were",
+        actor=THIEF, user="alice", attempt="the bytes of her last update, as they were",
         expected=_expected(Code.REPLAYED), play=_sent_again,
     ),
     Scene(
         name="a captured task under another id",
-        who=THIEF, user="alice", what="the same bytes with a Nats-Msg-Id that the stream does not know",
+        actor=THIEF, user="alice", attempt="the same bytes with a Nats-Msg-Id that the stream does not know",
         expected=_expected(Code.MALFORMED), play=_sent_again_otherwise,
     ),
     Scene(
         name="one flipped bit",
-        who=THIEF, user="alice", what="inventory.read with one bit of its body changed",
+        actor=THIEF, user="alice", attempt="inventory.read with one bit of its body changed",
         expected=_expected(Code.BAD_DIGEST), play=_flipped_bit,
     ),
     Scene(
         name="a reply redirected",
-        who="shop-web", user="alice", what="inventory.read, the answer to go to the inbox of the stranger",
+        actor="shop-web", user="alice", attempt="inventory.read, the answer to go to the inbox of the stranger",
         expected=_expected(Code.WRONG_SUBJECT), play=_redirected,
     ),
     Scene(
         name="a copied context",
-        who=STRANGER, user="alice", what="inventory.update with a context that was given to shop-web",
+        actor=STRANGER, user="alice", attempt="inventory.update with a context that was given to shop-web",
         expected=_expected(Code.BAD_CHAIN), play=_copied_context,
     ),
     Scene(
         name="an event used as a parent",
-        who=STRANGER, what="inventory.update, said to follow from an event of inventory",
+        actor=STRANGER, attempt="inventory.update, claimed to follow from an event of inventory",
         expected=_expected(Code.BAD_CHAIN), play=_event_as_parent,
     ),
 )  # fmt: skip

@@ -1,7 +1,6 @@
 """The demo's backstage: the operator of the shop, who can change its policy and stop the policy engine.
 
-The scenes are the same in every setting: the development environment of one process, or a deployment of real components
-started elsewhere.
+The scenes are the same in each setting: the development environment in one process, or a deployment of real components.
 """
 
 from __future__ import annotations
@@ -18,16 +17,14 @@ from sealbus.agents.dev.users import approver_token
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.settings.settings import Settings
 
-__all__ = ["STRONG", "Backstage", "DevBackstage"]
-
 STRONG = "urn:example:silver"
-"""How a manager logs in who approves something, by the starter policy."""
+"""The `acr` that the starter policy requires of a manager who approves."""
 
 WITHIN = 15.0
 """Seconds that any step may take before the demonstration gives up."""
 
 _LOOK_EVERY = 0.02
-"""Seconds between two looks at the revision of an engine, which does not notify."""
+"""Seconds between two reads of the revision of an engine, which does not notify."""
 
 
 class Backstage(Protocol):
@@ -53,11 +50,11 @@ class Backstage(Protocol):
         ...
 
     async def approver(self, user: str, *, acr: str = STRONG) -> str:
-        """Return an access token of `user`, who has just logged in to approve something, by `acr`."""
+        """Return an access token of `user`, who has just logged in by `acr` to approve a task."""
         ...
 
     async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
-        """Change one data document of the policy, and return when every worker decides by it."""
+        """Change one data document of the policy, and return once every worker decides by it."""
         ...
 
     async def stop_policy(self) -> None:
@@ -99,13 +96,13 @@ class DevBackstage:
 
     async def stop_policy(self) -> None:
         """Stop OPA itself, or the embedded engine of each worker."""
-        for one in self._deciders():
-            await one.__aexit__(None, None, None)
+        for decider in self._deciders():
+            await decider.__aexit__(None, None, None)
 
     async def start_policy(self) -> None:
-        """Start what was stopped."""
-        for one in self._deciders():
-            await one.__aenter__()
+        """Start them again."""
+        for decider in self._deciders():
+            await decider.__aenter__()
 
     def _deciders(self) -> list[AbstractAsyncContextManager[object]]:
         opa = self.environment.opa

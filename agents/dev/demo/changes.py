@@ -15,8 +15,6 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.envelopes.errors import Code, Denied
 
-__all__ = ["CHANGES"]
-
 STOLEN: Final = "stolen-laptop"
 TRIES: Final = 4
 
@@ -49,9 +47,9 @@ async def _limit_raised(stage: Stage) -> Outcome:
 
 
 async def _session_revoked(stage: Stage) -> Outcome:
-    """Start the planner for a session, revoke the session before the planner's own message is decided, and see that denied.
+    """Start the planner for a session, and revoke the session before the planner's own message is decided: it is denied.
 
-    If the change takes longer than inventory may load an item, nothing was decided, and another session is tried.
+    If the change takes longer than inventory may load an item, no decision is made, and another session is tried.
     """
     for number in range(TRIES):
         outcome = await _revoked_meanwhile(stage, f"{STOLEN}-{number}")
@@ -61,9 +59,9 @@ async def _session_revoked(stage: Stage) -> Outcome:
 
 
 async def _revoked_meanwhile(stage: Stage, wanted: str) -> Outcome | None:
-    """Play the scene once; `None` if nothing was decided in time.
+    """Play the scene once; return `None` if no decision was made in time.
 
-    Inventory loads the item before it asks the policy; while its database is held, the planner's message waits there.
+    Inventory loads the item before the decision: while its database is locked, the planner's message waits there.
     """
     client, token = stage.clients["shop-web"], stage.door.token("alice", session=wanted)
     # A provider may name its sessions itself.
@@ -74,18 +72,18 @@ async def _revoked_meanwhile(stage: Stage, wanted: str) -> Outcome | None:
         revoked["sessions"] = {session: True}
 
     with stage.database_held():
-        asked = asyncio.ensure_future(
+        plan = asyncio.ensure_future(
             client.call("planner.plan", Plan(item_ids=["42"], quantity=12), returns=Proposal, user=user)
         )
         try:
-            began = await stage.decision(lambda one: _is(one, "planner.plan", session))
+            began = await stage.decision(lambda entry: _is(entry, "planner.plan", session))
             await stage.backstage.change_data("revoked", revoke)
         except BaseException:
-            asked.cancel()
+            plan.cancel()
             raise
-    # The planner's answer is for the revoked session as well: the shop's own policy refuses it.
+    # The planner's answer is also for the revoked session: the shop's own policy refuses it.
     try:
-        await asked
+        await plan
     except Denied:
         pass
     except (RemoteError, CallExpired):
@@ -93,9 +91,9 @@ async def _revoked_meanwhile(stage: Stage, wanted: str) -> Outcome | None:
     else:
         return Outcome(got="error", code="answered")
     try:
-        stopped = await stage.decision(lambda one: _is(one, "inventory.read", session))
+        stopped = await stage.decision(lambda entry: _is(entry, "inventory.read", session))
     except TimeoutError:
-        # Inventory gave up its item before, and the planner's failure was refused for the revoked session.
+        # Inventory's load timed out first, and the planner's failure was refused for the revoked session.
         return None
     if not decision_of(began).allow:
         return Outcome(got="error", code="began")
@@ -103,7 +101,7 @@ async def _revoked_meanwhile(stage: Stage, wanted: str) -> Outcome | None:
 
 
 async def _engine_stopped(stage: Stage) -> Outcome:
-    """Stop the policy engine and submit a task: it is deferred, and nothing is decided, recorded or handled."""
+    """Stop the policy engine and submit a task: it is deferred, and neither decided, recorded nor handled."""
     await stage.backstage.stop_policy()
     before = stage.refused.get(str(Code.POLICY_UNAVAILABLE), 0)
     answer = await stage.door.post(
@@ -111,7 +109,7 @@ async def _engine_stopped(stage: Stage) -> Outcome:
     )
     stage.waiting = answer.json()["id"]
     await stage.refusal(str(Code.POLICY_UNAVAILABLE), before)
-    decided = any(one.decided is not None and one.decided.id.hex() == stage.waiting for one in stage.entries)
+    decided = any(entry.decided is not None and entry.decided.id.hex() == stage.waiting for entry in stage.entries)
     return Outcome(got="error", code="decided") if decided else Outcome(got=REFUSED, code=str(Code.POLICY_UNAVAILABLE))
 
 
@@ -119,17 +117,17 @@ async def _engine_started(stage: Stage) -> Outcome:
     """Start the policy engine again: the waiting task is decided and handled."""
     await stage.backstage.start_policy()
     got = outcome_of(await stage.decision_on(stage.waiting))
-    state = await stage.door.last_state(stage.waiting, stage.door.token("alice"))
+    state = await stage.door.state(stage.waiting, stage.door.token("alice"))
     return got if state["state"] == "completed" else Outcome(got=str(state["state"]))
 
 
 async def _replayed(stage: Stage) -> Outcome:
     """Read the whole audit stream again for one user: every record verifies, and all the user's decisions are there."""
     decisions, findings = await stage.replay(stage.door.user_id("carol"))
-    found = [outcome_of(decision_of(one)) for one in decisions]
+    outcomes = [outcome_of(decision_of(decision)) for decision in decisions]
     if findings or stage.findings:
         return Outcome(got=REFUSED, code="findings")
-    return found[-1] if found else Outcome(got="error", code="no_records")
+    return outcomes[-1] if outcomes else Outcome(got="error", code="no_records")
 
 
 def _table(value: object) -> dict[str, object]:
@@ -149,32 +147,32 @@ def _is(entry: AuditEntry, action: str, session: str) -> bool:
 CHANGES: Final = (
     Scene(
         name="the region's business hours are moved",
-        who=SHOP, user="alice", what="inventory.update of item 42, whose region has just been closed by its data",
+        actor=SHOP, user="alice", attempt="inventory.update of item 42, whose region has just been closed by its data",
         expected=denied("outside_business_hours"), play=_hours_moved,
     ),
     Scene(
         name="the policy is changed",
-        who=SHOP, user="alice", what="inventory.update of item 42 to 500, where the limit is now 1000",
+        actor=SHOP, user="alice", attempt="inventory.update of item 42 to 500, where the limit is now 1000",
         expected=allowed(), play=_limit_raised,
     ),
     Scene(
         name="a session is revoked mid-chain",
-        who="planner", user="alice", what="inventory.read, for a session that was revoked since the planner began",
+        actor="planner", user="alice", attempt="inventory.read, for a session that was revoked since the planner began",
         expected=denied("revoked_session"), play=_session_revoked,
     ),
     Scene(
         name="the policy engine is stopped",
-        who=SHOP, user="alice", what="inventory.update of item 42, with nobody there to decide",
+        actor=SHOP, user="alice", attempt="inventory.update of item 42, without a policy engine",
         expected=Outcome(got=REFUSED, code=str(Code.POLICY_UNAVAILABLE)), play=_engine_stopped,
     ),
     Scene(
         name="the policy engine is started again",
-        who=SHOP, user="alice", what="the update that waited",
+        actor=SHOP, user="alice", attempt="the update that waited",
         expected=allowed(), play=_engine_started,
     ),
     Scene(
         name="the audit stream replayed for carol",
-        who="operator", user="carol", what="sealbus audit replay --user carol: her one decision, read back and verified",
+        actor="operator", user="carol", attempt="sealbus audit replay --user carol: her one decision, read back and verified",
         expected=denied("not_owner"), play=_replayed,
     ),
 )  # fmt: skip

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 from uuid import uuid4
 
 import httpx2
-
-__all__ = ["Door", "TokenSource", "session_of"]
 
 _SECONDS = 20.0
 _OK: Final = 200
@@ -19,11 +16,11 @@ _DOORS: Final = {
     "mcp": "/.well-known/oauth-protected-resource/mcp",
     "a2a": "/a2a/inventory/.well-known/agent-card.json",
 }
-"""What everybody may see of each door, if it is there."""
+"""A public document of each door, which is missing without the door."""
 
 
 class TokenSource(Protocol):
-    """Where people get access tokens: from the shop's own identity provider, or from another one."""
+    """A source of people's access tokens: the shop's own identity provider, or another one."""
 
     def __call__(self, user: str, *, session: str, audience: str, expires_in: int) -> str:
         """Return an access token as a login of `user` would issue it; empty texts leave the choice to the provider.
@@ -34,7 +31,7 @@ class TokenSource(Protocol):
 
 
 def session_of(token: str) -> str:
-    """Return what a JWT says of its session; it is the edge that verifies it."""
+    """Return the session in a JWT, which is not verified here: the edge verifies it."""
     claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
     return str(claims["sid"])
 
@@ -42,7 +39,7 @@ def session_of(token: str) -> str:
 class Door:
     """A client of the edge at `resource` over HTTP, with the tokens of `tokens`; enter with `async with`.
 
-    `domain` is that of the edge's row for their issuer, empty for our own.
+    `domain` is the domain of their issuer in the edge's settings, empty for our own issuer.
     """
 
     def __init__(self, resource: str, tokens: TokenSource, *, domain: str = "") -> None:
@@ -54,17 +51,15 @@ class Door:
         await self._http.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
 
     def token(self, user: str, *, session: str = "", audience: str = "", expires_in: int = 300) -> str:
         """Return an access token as a login of `user` would issue it."""
         return self._tokens(user, session=session, audience=audience, expires_in=expires_in)
 
     def user_id(self, user: str) -> str:
-        """Return the id of `user` inside: one of a partner has the domain in it."""
+        """Return the id of `user` in decisions: for a partner's user it has the domain."""
         return f"{user}@{self._domain}" if self._domain else user
 
     async def post(self, path: str, body: object, token: str = "") -> httpx2.Response:
@@ -101,7 +96,7 @@ class Door:
         return answer, response.headers["x-request-id"]
 
     async def message(self, skill: str, data: dict[str, Any], token: str) -> tuple[dict[str, Any], str]:
-        """Send an A2A message that asks for a skill; return the answer, and the id of the request."""
+        """Send an A2A message that requests a skill; return the answer, and the id of the request."""
         message = {
             "messageId": uuid4().hex,
             "role": "ROLE_USER",
@@ -119,12 +114,8 @@ class Door:
         headers = {"Authorization": f"Bearer {token}"}
         return await self._http.request("DELETE", f"/v1/tasks/{task}", json={"reason": reason}, headers=headers)
 
-    async def last_state(self, task: str, token: str) -> dict[str, object]:
-        """Follow a task's states and return the last."""
-        return await self.state(task, token)
-
     async def state(self, task: str, token: str, *, until: str = "") -> dict[str, object]:
-        """Follow a task's states and return the first that is `until`, or the last."""
+        """Follow a task's states and return the first that is `until`, or else the last."""
         url, headers = f"/v1/tasks/{task}/events", {"Authorization": f"Bearer {token}"}
         async with self._http.stream("GET", url, headers=headers) as response:
             async for line in response.aiter_lines():

@@ -1,4 +1,4 @@
-"""Scenes of a payment that somebody has to approve: it waits, everything is restarted, and a manager approves it."""
+"""Scenes of a payment that needs an approval: it waits, all processes are restarted, and a manager approves it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from sealbus.agents.dev.demo.people import SHOP
 from sealbus.agents.dev.demo.scene import ALLOW, Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.envelopes.errors import Code
-
-__all__ = ["NEXT_DAY", "PAYMENTS"]
 
 INVOICE: Final = "2041"
 AMOUNT: Final = 420_000
@@ -32,43 +30,47 @@ async def _waits(stage: Stage) -> Outcome:
 
 
 async def _herself(stage: Stage) -> Outcome:
-    """Alice approves what she asked for, with a login as fresh and strong as a manager's: she is not even shown it."""
+    """Alice tries to approve her own payment, with a login as fresh and strong as a manager's: it is not shown to her."""
     return Outcome(got=len(await _waiting(stage, "alice")))
 
 
 async def _old_login(stage: Stage) -> Outcome:
-    """Bob says it with a login that the policy finds too weak."""
-    one = await _shown(stage)
+    """Bob approves it with a login that the policy finds too weak."""
+    approval = await _shown(stage)
     token = await stage.backstage.approver("bob", acr="")
-    answer = await stage.door.post(f"/v1/approvals/{one['id']}", _verdict(one), token)
+    answer = await stage.door.post(f"/v1/approvals/{approval['id']}", _verdict(approval), token)
     return Outcome(got=answer.status_code, code=str(answer.json().get("code", "")))
 
 
 async def _approved(stage: Stage) -> Outcome:
-    """Bob, who manages the customer, approves it with a fresh login: it is paid, once, exactly as alice has sent it."""
-    one = await _shown(stage)
-    answer = await stage.door.post(f"/v1/approvals/{one['id']}", _verdict(one), await stage.backstage.approver("bob"))
+    """Bob, who manages the customer, approves it with a fresh login: it is paid once, exactly as alice sent it."""
+    approval = await _shown(stage)
+    answer = await stage.door.post(
+        f"/v1/approvals/{approval['id']}", _verdict(approval), await stage.backstage.approver("bob")
+    )
     if answer.status_code != 200:
         return Outcome(got=answer.status_code, code=str(answer.json().get("code", "")))
-    stage.approved = one
+    stage.approved = approval
     token = stage.door.token("alice")
-    state = await stage.door.last_state(str(one["task"]), token)
+    state = await stage.door.state(str(approval["task"]), token)
     if state["state"] != "completed":
         return Outcome(got=str(state["state"]), code=str(state.get("code", "")))
-    result = (await stage.door.get(f"/v1/tasks/{one['task']}/result", token)).json()
+    result = (await stage.door.get(f"/v1/tasks/{approval['task']}/result", token)).json()
     paid = (result["invoice_id"], result["amount"], result["approved_by"]) == (INVOICE, AMOUNT, ["bob"])
     return Outcome(got=ALLOW if paid else "error")
 
 
 async def _again(stage: Stage) -> Outcome:
-    """Bob approves once more what he approved: nothing waits for it any more."""
-    one = stage.approved
-    answer = await stage.door.post(f"/v1/approvals/{one['id']}", _verdict(one), await stage.backstage.approver("bob"))
+    """Bob approves the same payment again: it does not wait any more."""
+    approval = stage.approved
+    answer = await stage.door.post(
+        f"/v1/approvals/{approval['id']}", _verdict(approval), await stage.backstage.approver("bob")
+    )
     return Outcome(got=answer.status_code, code=str(answer.json().get("code", "")))
 
 
 async def _waiting(stage: Stage, user: str) -> list[dict[str, Any]]:
-    """Return what waits for a manager as `user` is shown it, once the notary has vouched for the keys of before."""
+    """Return the approvals for managers that `user` sees, once the notary has recorded the former keys."""
     token = await stage.backstage.approver(user)
     async with asyncio.timeout(2 * WITHIN):
         while True:
@@ -79,49 +81,49 @@ async def _waiting(stage: Stage, user: str) -> list[dict[str, Any]]:
 
 
 async def _shown(stage: Stage) -> dict[str, Any]:
-    """Return the payment as bob is shown it; it must be the only thing that waits."""
-    found = await _waiting(stage, "bob")
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} payments wait")
-    one = found[0]
-    if one["facts"] != {"amount": AMOUNT} or one["resource"]["id"] != INVOICE:
+    """Return the payment as bob sees it; no other may wait."""
+    waiting = await _waiting(stage, "bob")
+    if len(waiting) != 1:
+        raise LookupError(f"{len(waiting)} payments wait")
+    approval = waiting[0]
+    if approval["facts"] != {"amount": AMOUNT} or approval["resource"]["id"] != INVOICE:
         raise LookupError("another payment waits")
-    return dict(one)
+    return dict(approval)
 
 
-def _verdict(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {"decision": one["decision"], "verdict": "approve", "note": "as agreed"}
+def _verdict(approval: Mapping[str, Any]) -> dict[str, Any]:
+    return {"decision": approval["decision"], "verdict": "approve", "note": "as agreed"}
 
 
 PAYMENTS: Final = (
     Scene(
         name="a payment over the limit",
-        who=SHOP, user="alice", what="payments.pay of 4,200.00 for invoice 2041, where the limit is 1,000.00",
+        actor=SHOP, user="alice", attempt="payments.pay of 4,200.00 for invoice 2041, where the limit is 1,000.00",
         expected=Outcome(got="input-required", code=str(Code.APPROVAL_REQUIRED), reasons=("over_limit",)), play=_waits,
     ),
 )  # fmt: skip
-"""Before everything is restarted."""
+"""Before all processes are restarted."""
 
 NEXT_DAY: Final = (
     Scene(
         name="nobody approves their own request",
-        who=SHOP, user="alice", what="what waits in the queue of managers, as alice is shown it: nothing",
+        actor=SHOP, user="alice", attempt="a look at the queue of managers, which shows her nothing",
         expected=Outcome(got=0), play=_herself,
     ),
     Scene(
         name="a login that is not enough",
-        who=SHOP, user="bob", what="the approval of the payment, without the second factor that the policy asks for",
+        actor=SHOP, user="bob", attempt="the approval of the payment, without the second factor that the policy requires",
         expected=Outcome(got=401, code=str(Code.DENIED)), play=_old_login,
     ),
     Scene(
         name="a manager approves",
-        who=SHOP, user="bob", what="the approval of the payment, with a fresh login: it is paid, once",
+        actor=SHOP, user="bob", attempt="the approval of the payment, with a fresh login: it is paid, once",
         expected=Outcome(got=ALLOW), play=_approved,
     ),
     Scene(
         name="approved twice",
-        who=SHOP, user="bob", what="the same approval once more",
+        actor=SHOP, user="bob", attempt="the same approval once more",
         expected=Outcome(got=409, code=str(Code.APPROVAL_CLOSED)), play=_again,
     ),
 )  # fmt: skip
-"""After everything was restarted and every key was replaced."""
+"""After all processes were restarted and every key was replaced."""

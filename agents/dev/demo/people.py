@@ -12,8 +12,6 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.records.decision import DecisionRecord
 
-__all__ = ["PEOPLE", "SHOP", "allowed", "decision_of", "denied", "outcome_of", "task", "through_the_edge"]
-
 SHOP: Final = "the shop's web page, through the edge"
 
 _REASON: Final = "counted enough"
@@ -26,7 +24,7 @@ _STOPPED: Final = Counter(
         ("planner.stocktake", "canceled"): 1,
     }
 )
-"""What is recorded of it: of each action the failure, if it is one, and how often."""
+"""The outcomes recorded of the canceled plan: how often each action ended with which error, if any."""
 
 
 def allowed() -> Outcome:
@@ -40,7 +38,7 @@ def denied(*reasons: str) -> Outcome:
 
 
 def decision_of(entry: AuditEntry) -> DecisionRecord:
-    """Return the decision that an entry is."""
+    """Return the decision record of an entry."""
     if not isinstance(entry.record, DecisionRecord):
         raise TypeError("a decision")
     return entry.record
@@ -61,7 +59,7 @@ async def through_the_edge(stage: Stage, user: str, item: str, quantity: int, *,
         return Outcome(got=answer.status_code, code=answer.json().get("code", ""))
     task_id = answer.json()["id"]
     got = outcome_of(await stage.decision_on(task_id))
-    state = await stage.door.last_state(task_id, token)
+    state = await stage.door.state(task_id, token)
     if state["state"] != ("completed" if got.got == ALLOW else "rejected"):
         return Outcome(got=str(state["state"]), code=str(state.get("code", "")))
     return got
@@ -77,7 +75,7 @@ def task(user: str, *, item: str = "42", quantity: int = 3, session: str = "") -
 
 
 async def _without_the_right(stage: Stage) -> Outcome:
-    """Exchange alice's token for a context of `pricing`, as any backend may, and request an action that `pricing` may not."""
+    """Exchange alice's token for a context of `pricing`, as any backend may, and try an action that `pricing` may not use."""
     client = stage.clients["pricing"]
     user = await client.user_context(stage.door.token("alice"))
     handle = await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)
@@ -101,38 +99,38 @@ async def _three_hops(stage: Stage) -> Outcome:
     chain = [names.id_of(name).value for name in ("edge", "planner", "inventory")]
 
     def third(entry: object) -> bool:
-        place = next(place for place, one in enumerate(stage.entries) if one is entry)
+        place = next(place for place, known in enumerate(stage.entries) if known is entry)
         return place >= before and _context(stage.entries[place].input).get("chain") == chain
 
-    found = await stage.decision(third)
-    user = _context(found.input).get("user")
+    decided = await stage.decision(third)
+    user = _context(decided.input).get("user")
     alice = stage.door.user_id("alice")
-    if not isinstance(user, dict) or user.get("id") != alice or not isinstance(found.record, DecisionRecord):
+    if not isinstance(user, dict) or user.get("id") != alice or not isinstance(decided.record, DecisionRecord):
         return Outcome(got="error", code="user")
-    return outcome_of(found.record)
+    return outcome_of(decided.record)
 
 
 async def _canceled(stage: Stage) -> Outcome:
-    """Cancel a plan of three agents while its second item is looked at: all three stop, and the first item stays counted."""
+    """Cancel a plan of three agents while they handle its second item: all three stop, and the first item stays counted."""
     token = stage.door.token("alice")
     items = [{"item_id": "42", "seconds": 0}, {"item_id": "43", "seconds": 25}]
     answer = await stage.door.post("/v1/tasks/planner/stocktake", {"items": items}, token)
     if answer.status_code != 202:
         return Outcome(got=answer.status_code, code=answer.json().get("code", ""))
     task_id = answer.json()["id"]
-    plan = await stage.decision(lambda one: one.decided is not None and one.decided.id.hex() == task_id)
+    plan = await stage.decision(lambda entry: entry.decided is not None and entry.decided.id.hex() == task_id)
     if plan.decided is None or plan.txn is None:
         return Outcome(got="error", code="user")
     digest, txn = plan.decided.digest, plan.txn
-    await stage.decision(lambda one: one.txn == txn and _asks_about(one.input, "pricing.appraise", "43"))
-    said = await stage.door.cancel(task_id, _REASON, token)
-    if said.status_code != 202:
-        return Outcome(got=said.status_code, code=said.json().get("code", ""))
-    state, edge = await stage.door.last_state(task_id, token), stage.backstage.settings.names.id_of("edge").value
+    await stage.decision(lambda entry: entry.txn == txn and _asks_about(entry.input, "pricing.appraise", "43"))
+    canceled = await stage.door.cancel(task_id, _REASON, token)
+    if canceled.status_code != 202:
+        return Outcome(got=canceled.status_code, code=canceled.json().get("code", ""))
+    state, edge = await stage.door.state(task_id, token), stage.backstage.settings.names.id_of("edge").value
     if (state["state"], state.get("note"), state.get("by")) != (CANCELED, _REASON, edge):
         return Outcome(got=str(state["state"]), code=str(state.get("code", "")))
-    told = await stage.decision(lambda one: one.decided is not None and one.decided.re == digest)
-    if not _asks_about(told.input, "planner._cancel", digest.hex()) or outcome_of(decision_of(told)) != allowed():
+    cancel = await stage.decision(lambda entry: entry.decided is not None and entry.decided.re == digest)
+    if not _asks_about(cancel.input, "planner._cancel", digest.hex()) or outcome_of(decision_of(cancel)) != allowed():
         return Outcome(got="error", code="not_decided")
     if Counter(await stage.outcomes(txn, _STOPPED.total())) != _STOPPED:
         return Outcome(got="error", code="outcomes")
@@ -140,9 +138,13 @@ async def _canceled(stage: Stage) -> Outcome:
 
 
 def _asks_about(document: dict[str, object], action: str, resource: str) -> bool:
-    """Return whether the policy was asked about `action` on `resource`."""
-    asked, about = document.get("action"), document.get("resource")
-    return isinstance(asked, dict) and isinstance(about, dict) and (asked["name"], about["id"]) == (action, resource)
+    """Return whether the decision was on `action` of `resource`."""
+    requested, about = document.get("action"), document.get("resource")
+    return (
+        isinstance(requested, dict)
+        and isinstance(about, dict)
+        and (requested["name"], about["id"]) == (action, resource)
+    )
 
 
 def _context(document: dict[str, object]) -> dict[str, object]:
@@ -166,58 +168,58 @@ def _turned_away(code: Code) -> Outcome:
 PEOPLE: Final = (
     Scene(
         name="the owner updates her item",
-        who=SHOP, user="alice", what="inventory.update of item 42, which is hers",
+        actor=SHOP, user="alice", attempt="inventory.update of item 42, which is hers",
         expected=allowed(), play=task("alice"),
     ),
     Scene(
         name="another user",
-        who=SHOP, user="carol", what="inventory.update of item 42, which is alice's",
+        actor=SHOP, user="carol", attempt="inventory.update of item 42, which is alice's",
         expected=denied("not_owner"), play=task("carol"),
     ),
     Scene(
         name="a managed customer's item",
-        who=SHOP, user="bob", what="inventory.update of item 42, of a customer that he manages",
+        actor=SHOP, user="bob", attempt="inventory.update of item 42, of a customer that he manages",
         expected=allowed(), play=task("bob"),
     ),
     Scene(
         name="over the limit",
-        who=SHOP, user="alice", what="inventory.update of item 42 to 500, where the limit is 100",
+        actor=SHOP, user="alice", attempt="inventory.update of item 42 to 500, where the limit is 100",
         expected=denied("over_limit"), play=task("alice", quantity=500),
     ),
     Scene(
         name="three hops",
-        who=SHOP, user="alice", what="planner.plan, which asks inventory.read, which asks pricing.quote",
+        actor=SHOP, user="alice", attempt="planner.plan, which asks inventory.read, which asks pricing.quote",
         expected=allowed(), play=_three_hops,
     ),
     Scene(
         name="a plan is canceled",
-        who=SHOP, user="alice", what="planner.stocktake, which waits for inventory.stocktake, which waits for pricing",
+        actor=SHOP, user="alice", attempt="planner.stocktake, which waits for inventory.stocktake, which waits for pricing",
         expected=Outcome(got=CANCELED, code=str(Code.CANCELED)), play=_canceled,
     ),
     Scene(
         name="an agent without the right",
-        who="pricing", user="alice", what="inventory.update of item 42, with a context of its own for her",
+        actor="pricing", user="alice", attempt="inventory.update of item 42, with a context of its own for her",
         expected=denied("action_not_granted"), play=_without_the_right,
     ),
     Scene(
         name="an agent that the policy does not know",
-        who=STRANGER, what="inventory.update of item 42",
+        actor=STRANGER, attempt="inventory.update of item 42",
         expected=denied("action_not_granted", "not_owner", "unknown_agent", "unknown_chain_agent", "user_required"),
         play=_stranger,
     ),
     Scene(
         name="no token",
-        who=SHOP, what="inventory.read of item 42",
+        actor=SHOP, attempt="inventory.read of item 42",
         expected=_turned_away(Code.NO_TOKEN), play=_at_the_door(token=False),
     ),
     Scene(
         name="a token for somebody else",
-        who=SHOP, user="alice", what="inventory.read of item 42, with a token whose audience is another service",
+        actor=SHOP, user="alice", attempt="inventory.read of item 42, with a token whose audience is another service",
         expected=_turned_away(Code.TOKEN_AUDIENCE), play=_at_the_door(audience="https://other.example.org"),
     ),
     Scene(
         name="an expired token",
-        who=SHOP, user="alice", what="inventory.read of item 42, a second too late",
+        actor=SHOP, user="alice", attempt="inventory.read of item 42, a second too late",
         expected=_turned_away(Code.TOKEN_EXPIRED), play=_at_the_door(expires_in=-1),
     ),
 )  # fmt: skip

@@ -36,7 +36,7 @@ class SceneResult:
 async def play(scenes: Sequence[Scene], stage: Stage) -> AsyncGenerator[SceneResult, None]:
     """Play the scenes in order and yield each result; a scene that breaks is a result and does not end the play.
 
-    Those for which the edge lacks the door are left out.
+    Scenes whose door the edge lacks are left out.
     """
     doors = {door for door in {scene.door for scene in scenes} if await stage.door.speaks(door)}
     for scene in scenes:

@@ -1,4 +1,4 @@
-"""Scenes: who does what for whom, and the expected outcome."""
+"""Scenes: an actor, its attempt, its user, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from sealbus.agents.dev.demo.stage import Stage
-
-__all__ = ["ALLOW", "CANCELED", "DENY", "REFUSED", "Outcome", "Play", "Scene"]
 
 ALLOW = "allow"
 DENY = "deny"
@@ -31,15 +29,15 @@ Play: TypeAlias = "Callable[[Stage], Awaitable[Outcome]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One scene. `who` acts, for the user `user` if there is one; `expected` is the outcome that it must have.
+    """One scene: `actor` makes the `attempt`, for `user` if one is named, and must have the outcome `expected`.
 
-    It can be played only before an edge that speaks the protocol `door`, if one is named.
+    If `door` names a protocol, the edge must speak it, or the scene is left out.
     """
 
     name: str
-    who: str
+    actor: str
     user: str = ""
-    what: str
+    attempt: str
     expected: Outcome
     play: Play
     door: str = ""

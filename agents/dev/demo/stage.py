@@ -1,6 +1,6 @@
 """The stage of the scenes: a running shop with its example agents as workers, and the audit stream read as it grows.
 
-It can leave its log as an export, with the root file to verify it with.
+It can export its log, with the root file to verify the export.
 """
 
 from __future__ import annotations
@@ -46,13 +46,11 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
-__all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "stage_before"]
-
 STRANGER = "stranger"
 """An agent with a good identity that the policy does not know."""
 
 ROOT_FILE: Final = "root.json"
-"""Stored next to the export, not inside it: nothing inside an export can introduce trust."""
+"""Stored next to the export, because a file inside the export cannot introduce trust."""
 
 _LOOK_EVERY: Final = 0.05
 
@@ -71,14 +69,14 @@ class Stage:
         self.waiting = ""
         """The task that waits for the policy engine."""
         self.approved: Mapping[str, Any] = {}
-        """What a manager has approved, as it was shown."""
+        """The approval that a manager has given, as it was shown."""
         self._changed = asyncio.Condition()
 
-    async def decision(self, found: Callable[[AuditEntry], bool]) -> AuditEntry:
+    async def decision(self, wanted: Callable[[AuditEntry], bool]) -> AuditEntry:
         """Wait for the first recorded decision that `found` accepts."""
 
         def look() -> list[AuditEntry]:
-            return [entry for entry in self.entries if isinstance(entry.record, DecisionRecord) and found(entry)]
+            return [entry for entry in self.entries if isinstance(entry.record, DecisionRecord) and wanted(entry)]
 
         async with asyncio.timeout(WITHIN), self._changed:
             return (await self._changed.wait_for(look))[0]
@@ -87,18 +85,22 @@ class Stage:
         """Wait until the notary has recorded that `jwks` is current."""
         async with asyncio.timeout(WITHIN), self._changed:
             await self._changed.wait_for(
-                lambda: any(isinstance(one.record, BundleRecord) and one.record.jwt == jwks for one in self.entries)
+                lambda: any(
+                    isinstance(entry.record, BundleRecord) and entry.record.jwt == jwks for entry in self.entries
+                )
             )
 
     async def decision_on(self, message_id: str) -> DecisionRecord:
         """Wait for the recorded decision on one message."""
-        entry = await self.decision(lambda one: one.decided is not None and one.decided.id.hex() == message_id)
+        entry = await self.decision(
+            lambda candidate: candidate.decided is not None and candidate.decided.id.hex() == message_id
+        )
         if not isinstance(entry.record, DecisionRecord):
             raise TypeError("a decision")
         return entry.record
 
     async def outcomes(self, txn: bytes, count: int) -> list[tuple[str, str | None]]:
-        """Wait for `count` outcomes of what one user request caused; return the action of each, and its code if it failed."""
+        """Wait for `count` outcomes of one user request; return the action of each, and its code if it failed."""
 
         def look() -> list[tuple[str, str | None]]:
             return [
@@ -116,17 +118,17 @@ class Stage:
             await self._changed.wait_for(lambda: self.refused.get(code, 0) > before)
 
     async def stored(self, stream: str, subject: str) -> Delivery:
-        """Return the newest message of `subject` in `stream`, as the operator of NATS sees it."""
-        found: Delivery | None = None
+        """Return the newest message of `subject` in `stream`, which the operator of NATS can read."""
+        newest: Delivery | None = None
         async for batch in self.operator.read(stream, [subject]):
-            found = batch[-1]
-        if found is None:
+            newest = batch[-1]
+        if newest is None:
             raise LookupError(f"nothing is stored under {subject}")
-        return found
+        return newest
 
     @contextmanager
     def database_held(self) -> Iterator[None]:
-        """Keep the agents from reading their database, so that loading a resource waits until this ends."""
+        """Lock the agents' database, so that loading a resource waits until this ends."""
         connection = sqlite3.connect(self.backstage.database, isolation_level=None)
         try:
             connection.execute("BEGIN EXCLUSIVE")
@@ -136,7 +138,7 @@ class Stage:
             connection.close()
 
     async def replay(self, user: str) -> tuple[list[AuditEntry], list[Finding]]:
-        """Read the audit stream again from its beginning: the decisions for `user`, and what does not verify."""
+        """Read the audit stream again from its beginning; return the decisions for `user`, and the findings."""
         decisions: list[AuditEntry] = []
         findings: list[Finding] = []
         async with open_audit_trail("operator", self.backstage.settings) as trail:
@@ -162,8 +164,8 @@ class Stage:
         async for batch in self.operator.read(REFUSALS, [SUBJECTS[REFUSALS]], follow=True):
             async with self._changed:
                 for delivery in batch:
-                    said = json.loads(delivery.payload)
-                    self.refused[said["code"]] = self.refused.get(said["code"], 0) + said["count"]
+                    refusal = json.loads(delivery.payload)
+                    self.refused[refusal["code"]] = self.refused.get(refusal["code"], 0) + refusal["count"]
                 self._changed.notify_all()
 
 
@@ -179,12 +181,12 @@ async def open_stage(
     again: bool = False,
     rotate: bool = False,
 ) -> AsyncGenerator[Stage, None]:
-    """Start everything in `folder`, with a copy of the starter policy that scenes may change.
+    """Start the shop in `folder`, with a copy of the starter policy that scenes may change.
 
-    A notary keeps a log meanwhile, which is exported into the folder `evidence`, if there is one, at the end. The edge also
-    takes tokens of `issuers`. `ports` are those of the edge and of the identity provider, by default any free ones. With
-    `rotate` every key of the trust domain is replaced at the end. `again` starts anew what ran in `folder` before, where the
-    keys that were replaced count no more.
+    A notary keeps a log, which is exported into the folder `evidence`, if one is given, at the end. The edge also accepts
+    tokens of `issuers`. `ports` are those of the edge and of the identity provider, by default free ports. With `rotate`
+    every key of the trust domain is replaced at the end. `again` restarts a shop that ran in `folder` before; its replaced
+    keys no longer count.
     """
     if again:
         await asyncio.to_thread(_forget_keys, folder)
@@ -216,7 +218,7 @@ async def open_stage(
             stack.push_async_callback(_finish, stop, running)
             await worker.ready.wait()
             backstage.workers[module.agent.name] = node
-        stage = await stack.enter_async_context(stage_before(backstage, anew=again))
+        stage = await stack.enter_async_context(stage_before(backstage, from_now=again))
         yield stage
         if rotate:
             await _rotate(stage, environment.authority)
@@ -225,7 +227,7 @@ async def open_stage(
 
 
 def _declared(folder: Path) -> Declared:
-    """Return what the shop declares: tools and skills, where the packages for their protocols are there."""
+    """Return the declarations of the shop: tools and skills, if the packages for their protocols are installed."""
     schema = folder / "inventory.json"
     schema.write_text(AgentSchema.of(inventory.agent).text(), encoding="utf-8")
     doors: dict[str, tuple[tuple[str, ...], list[str]]] = {
@@ -233,14 +235,14 @@ def _declared(folder: Path) -> Declared:
         "a2a": (("edge", "a2a", "agents"), [inventory.agent.name]),
     }
     there = {name for name in doors if find_spec(name) is not None}
-    # The settings file, from whose folder a relative path counts, is in another one.
-    kept: dict[tuple[str, ...], object] = {("edge", "schemas"): [str(schema.absolute())]}
-    kept |= {key: value for name, (key, value) in doors.items() if name in there}
-    return Declared(kept=MappingProxyType(kept), mcp="mcp" in there)
+    # Absolute, because a relative path counts from the settings file's folder, which is another.
+    settings: dict[tuple[str, ...], object] = {("edge", "schemas"): [str(schema.absolute())]}
+    settings |= {key: value for name, (key, value) in doors.items() if name in there}
+    return Declared(kept=MappingProxyType(settings), mcp="mcp" in there)
 
 
 async def _rotate(stage: Stage, authority: DevelopmentAuthority) -> None:
-    """Replace every key, and wait until the notary has recorded that: the old ones vouch for the new ones there."""
+    """Replace every key, and wait until the notary has recorded it: the old keys vouch for the new keys there."""
     authority.prepare_x509()
     authority.prepare_jwt()
     await stage.bundle(authority.jwt_bundle())
@@ -249,17 +251,17 @@ async def _rotate(stage: Stage, authority: DevelopmentAuthority) -> None:
 
 
 def _forget_keys(folder: Path) -> None:
-    """Take out of the bundles what was replaced."""
+    """Remove the replaced keys from the bundles."""
     authority = DevelopmentAuthority.open(folder / "authority.json", Declared().names().trust_domain)
     authority.prune_x509()
     authority.prune_jwt()
 
 
 @asynccontextmanager
-async def stage_before(backstage: Backstage, *, anew: bool = False) -> AsyncGenerator[Stage, None]:
+async def stage_before(backstage: Backstage, *, from_now: bool = False) -> AsyncGenerator[Stage, None]:
     """Open the stage of a running shop: the door, the clients of the scenes, and the operator who reads the audit stream.
 
-    `anew` reads only what is recorded from now on: the keys of what stands before are gone, and only the log proves it.
+    With `from_now` it reads only new records: the keys of earlier records are gone, and only the log proves those.
     """
     settings = backstage.settings
     async with AsyncExitStack() as stack:
@@ -267,7 +269,7 @@ async def stage_before(backstage: Backstage, *, anew: bool = False) -> AsyncGene
         stage = Stage(backstage, NatsTransport(connection))
         await stack.enter_async_context(stage.door)
         group = await stack.enter_async_context(Background())
-        after = (await existing_stream(connection.jetstream, AUDIT)).last if anew else 0
+        after = (await existing_stream(connection.jetstream, AUDIT)).last if from_now else 0
         trail = await stack.enter_async_context(open_audit_trail("operator", settings, after=after))
         for follower in (stage.follow(trail), stage.follow_refusals()):
             stack.callback(group.create_task(follower).cancel)
@@ -278,7 +280,7 @@ async def stage_before(backstage: Backstage, *, anew: bool = False) -> AsyncGene
 
 @contextmanager
 def _database(path: Path) -> Iterator[None]:
-    """Make the example agents share one file, as the environment would."""
+    """Make the example agents share one file by the environment variable."""
     before = os.environ.get(DATABASE_VARIABLE)
     os.environ[DATABASE_VARIABLE] = str(path)
     try:
@@ -307,7 +309,7 @@ async def leave_evidence(stage: Stage, log: DevLog, folder: Path) -> int:
 
     Waits until the log holds every decision made in the scenes.
     """
-    # There is no checkpoint for the notary's own records of checkpoints alone.
+    # Records of checkpoints alone cause no further checkpoint.
     made = [entry.sequence for entry in stage.entries if not isinstance(entry.record, CheckpointRecord)]
     last = max(made, default=0)
     root = await asyncio.to_thread(make_root, stage.backstage.settings, keys=[log.verifier])

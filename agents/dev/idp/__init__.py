@@ -7,7 +7,7 @@
         idp.token("alice")           # an access token as a login would give it
 
 It serves discovery, JWKS, the authorization code flow with PKCE and a page of demo users, the device flow, and one grant
-for scripts that needs a secret from the state folder. It binds to loopback only, and its issuer says what it is.
+for scripts that needs a secret from the state folder. It binds to loopback only, and its issuer says "development-only".
 """
 
 from __future__ import annotations

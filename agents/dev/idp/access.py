@@ -16,8 +16,6 @@ from urllib.parse import quote, urlencode, urlsplit
 from sealbus.agents.dev.idp.registry import SCRIPTS
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["ScriptAccess", "fetch_token", "read_access", "write_access"]
-
 _SECONDS: Final = 5.0
 _MOST_BYTES: Final = 65_536
 
@@ -31,7 +29,7 @@ class ScriptAccess:
 
 
 def write_access(path: Path, access: ScriptAccess) -> None:
-    """Put `access` at `path`, mode 0600 from the start."""
+    """Write `access` to `path`, which has mode 0600 from the start."""
     from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 
     document = {"issuer": access.issuer, "secret": access.secret}
@@ -39,7 +37,7 @@ def write_access(path: Path, access: ScriptAccess) -> None:
 
 
 def read_access(path: Path) -> ScriptAccess:
-    """Read what `write_access` wrote; raise `ConfigurationError` if it is missing, readable by others, or something else."""
+    """Read the file of `write_access`; raise `ConfigurationError` if it is missing, readable by others, or malformed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -58,8 +56,8 @@ def read_access(path: Path) -> ScriptAccess:
     return access
 
 
-def fetch_token(access: ScriptAccess, asked: Mapping[str, str]) -> dict[str, object]:
-    """Ask the IdP for a token with the parameters `asked`; return its answer, or raise `ConfigurationError` with its reason.
+def fetch_token(access: ScriptAccess, parameters: Mapping[str, str]) -> dict[str, object]:
+    """Request a token with `parameters`; return the IdP's answer, or raise `ConfigurationError` with its reason.
 
     Blocks for a few seconds at most. No proxy is used: the secret must not leave this machine.
     """
@@ -71,7 +69,7 @@ def fetch_token(access: ScriptAccess, asked: Mapping[str, str]) -> dict[str, obj
     }
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_SECONDS)
     try:
-        body = urlencode({"grant_type": SCRIPTS, **{name: value for name, value in asked.items() if value}})
+        body = urlencode({"grant_type": SCRIPTS, **{name: value for name, value in parameters.items() if value}})
         connection.request("POST", f"{parts.path}/token", body, headers)
         response = connection.getresponse()
         answer = json.loads(response.read(_MOST_BYTES))

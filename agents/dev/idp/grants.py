@@ -27,8 +27,6 @@ from sealbus.agents.dev.idp.registry import DEVICE_CODE, SCRIPTS, DemoUser, DevC
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["CodeGrant", "DeviceAuthorization", "DeviceGrant", "S256Only", "ScriptGrant", "register_grants"]
-
 _TEXT: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _SECONDS: Final = re.compile(r"-?[0-9]{1,5}")
 _AGE: Final = re.compile(r"[0-9]{1,9}")
@@ -38,7 +36,7 @@ SLOWER: Final = 5
 
 
 class S256Only(CodeChallenge):  # type: ignore[misc]  # authlib is not typed
-    """PKCE by S256 for every client: without a challenge, or with `plain`, there is no page and no code (RFC 9700)."""
+    """PKCE by S256 for every client: a request without a challenge, or with `plain`, is refused (RFC 9700)."""
 
     SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
     CODE_CHALLENGE_METHODS = {"S256": compare_s256_code_challenge}  # noqa: RUF012  authlib's attribute
@@ -63,7 +61,7 @@ class CodeGrant(Issuing, AuthorizationCodeGrant):  # type: ignore[misc]  # authl
         return secrets.token_urlsafe(32)
 
     def save_authorization_code(self, code: str, request: Any) -> None:
-        """Keep what the code stands for."""
+        """Store the login behind the code."""
         data = request.payload.data
         self.server.codes.put(
             code,
@@ -76,12 +74,12 @@ class CodeGrant(Issuing, AuthorizationCodeGrant):  # type: ignore[misc]  # authl
         )
 
     def query_authorization_code(self, code: str, client: DevClient) -> IssuedCode | None:
-        """Return the code and forget it: it can be used once, even if the attempt fails."""
+        """Return the code and forget it: it can be used once, even if that fails."""
         issued = self.server.codes.take(code)
         return issued if issued is not None and issued.login.client_id == client.client_id else None
 
     def delete_authorization_code(self, authorization_code: IssuedCode) -> None:
-        """Do nothing: the code is gone since it was looked up."""
+        """Do nothing: the lookup has removed the code."""
 
     def authenticate_user(self, authorization_code: IssuedCode) -> Login:
         """Return the login behind the code."""
@@ -127,16 +125,16 @@ class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib
 
 
 def _logged_in(user: DemoUser, data: Mapping[str, str]) -> DemoUser:
-    """Return `user` as having logged in as the request says, or else as declared."""
-    said: dict[str, Any] = {}
+    """Return `user` with the login that the request states, or else the declared login."""
+    stated: dict[str, Any] = {}
     if data.get("acr"):
-        said["acr"] = data["acr"]
+        stated["acr"] = data["acr"]
     if data.get("amr"):
-        said["amr"] = tuple(data["amr"].split())
+        stated["amr"] = tuple(data["amr"].split())
     if age := data.get("login_age"):
-        said["login_age"] = int(age) if _AGE.fullmatch(age) else -1
+        stated["login_age"] = int(age) if _AGE.fullmatch(age) else -1
     try:
-        return replace(user, **said)
+        return replace(user, **stated)
     except ConfigurationError as error:
         raise InvalidRequestError("acr, amr or login_age is malformed") from error
 
@@ -149,7 +147,7 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  #
     server: OAuthServer
 
     def create_endpoint_response(self, request: Any) -> Any:
-        """Answer the device, and remember which resource it asked for."""
+        """Answer the device, and store the requested resource."""
         audience = checked_resource(request.payload.data)
         status, data, headers = super().create_endpoint_response(request)
         device = self.server.devices.get(data["device_code"])
@@ -173,7 +171,7 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  #
         return f"{self.server.issuer}/device"
 
     def save_device_credential(self, client_id: str, scope: str | None, data: dict[str, Any]) -> None:
-        """Keep what the codes stand for."""
+        """Store the login behind the codes."""
         self.server.devices.put(
             data["device_code"],
             DeviceLogin(
@@ -188,18 +186,18 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  #
 
 
 class DeviceGrant(Issuing, DeviceCodeGrant):  # type: ignore[misc]  # authlib is not typed
-    """The device flow (RFC 8628); a code is forgotten once its final answer was given."""
+    """The device flow (RFC 8628); a code is removed once its final answer was given."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
     _device: DeviceLogin | None = None
 
-    def query_device_credential(self, device_code: str) -> _Asking | None:
-        """Return the device that asks."""
+    def query_device_credential(self, device_code: str) -> _PollingDevice | None:
+        """Return the device that polls."""
         self._device = self.server.devices.get(device_code)
-        return _Asking(self.server, device_code, self._device) if self._device is not None else None
+        return _PollingDevice(self.server, device_code, self._device) if self._device is not None else None
 
-    def validate_device_credential(self, credential: _Asking) -> Login:
-        """Return the user's login for the device; raise the error that it gets otherwise (RFC 8628 section 3.5)."""
+    def validate_device_credential(self, credential: _PollingDevice) -> Login:
+        """Return the user's login for the device; raise the device's error otherwise (RFC 8628 section 3.5)."""
         if credential.device.decided:
             self.server.devices.take(credential.code)
         return cast("Login", super().validate_device_credential(credential))
@@ -209,17 +207,17 @@ class DeviceGrant(Issuing, DeviceCodeGrant):  # type: ignore[misc]  # authlib is
         device = self._device
         return (device.login, not device.denied) if device is not None and device.decided else None
 
-    def should_slow_down(self, credential: _Asking) -> bool:
+    def should_slow_down(self, credential: _PollingDevice) -> bool:
         """Return whether the device polled too early, and make its interval longer if so."""
         device, now = credential.device, self.server.clock()
-        early = device.asked is not None and now - device.asked < device.interval * SECOND
-        device.asked = now
+        early = device.polled is not None and now - device.polled < device.interval * SECOND
+        device.polled = now
         if early:
             device.interval += SLOWER
         return early
 
 
-class _Asking:
+class _PollingDevice:
     """A device and its code, as authlib's `DeviceCredentialMixin`."""
 
     def __init__(self, server: OAuthServer, code: str, device: DeviceLogin) -> None:

@@ -1,4 +1,4 @@
-"""A login: who logged in, for which client, until when; and the pages to log in on (pure).
+"""A login: its user, its client, its lifetime; and the pages to log in on (pure).
 
 Pages are plain HTML, every value escaped, no script.
 """
@@ -14,17 +14,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sealbus.agents.dev.idp.registry import DemoUser
-
-__all__ = [
-    "DeviceLogin",
-    "IssuedCode",
-    "Login",
-    "code_page",
-    "content_security_policy",
-    "message_page",
-    "users_page",
-    "valid_resource",
-]
 
 LONGEST_RESOURCE: Final = 256
 
@@ -67,7 +56,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedCode:
-    """What an authorization code stands for; implements authlib's `AuthorizationCodeMixin`."""
+    """The login behind an authorization code; implements authlib's `AuthorizationCodeMixin`."""
 
     login: Login
     redirect_uri: str
@@ -85,7 +74,7 @@ class IssuedCode:
 
 @dataclass(slots=True, kw_only=True)
 class DeviceLogin:
-    """A device that waits for its user (RFC 8628). `login` is the user's login, `denied` that the user refused."""
+    """A device that waits for its user (RFC 8628). `login` is the user's login; `denied` is set if the user refused."""
 
     client_id: str
     user_code: str
@@ -94,9 +83,9 @@ class DeviceLogin:
     expires: int
     """In microseconds since the Unix epoch."""
     interval: int
-    """Seconds required between two polls; grows by 5 with each early one."""
-    asked: int | None = None
-    """When the device polled last, in microseconds."""
+    """Seconds required between two polls; grows by 5 with each early poll."""
+    polled: int | None = None
+    """The time of the last poll, in microseconds."""
     login: Login | None = None
     denied: bool = False
 
@@ -107,9 +96,9 @@ class DeviceLogin:
 
 
 def content_security_policy(*forms_lead_to: str) -> str:
-    """Return the policy of a page: nothing is loaded or run, no frame may show it, and its form leads only to these origins.
+    """Return the policy of a page: it loads and runs nothing, no frame may show it, its form leads only to these origins.
 
-    Browsers also check a redirect after the form against `form-action`, hence the client's own origin.
+    Browsers also check a redirect after the form against `form-action`, so the client's own origin is needed.
     """
     targets = " ".join(("'self'", *forms_lead_to))
     return (

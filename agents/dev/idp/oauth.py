@@ -1,8 +1,8 @@
 """The authorization server: authlib's flows over our stores, in memory, for one process.
 
 authlib decides the order of checks, which errors go to the client and which to the page, client authentication, PKCE and the
-states of the device flow. Decided here: that PKCE is required and S256, that codes are good once, which resource a token is
-for and what it contains. All of it is synchronous, so nothing can happen between the check and the use of a code.
+states of the device flow. This module requires PKCE by S256, lets each code be used once, and decides the resource and the
+contents of a token. All of it is synchronous, so no other request comes between the check and the use of a code.
 """
 
 from __future__ import annotations
@@ -30,22 +30,20 @@ from sealbus.agents.dev.idp.signing import Expiring, TokenSigner
 from sealbus.bus.ports import Clock
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["AuthorizationRefused", "Issuing", "OAuthServer", "Reply", "checked_resource"]
-
 TOKEN_SECONDS: Final = 900
-"""Life of an access token: as long as a chain may start with the context that the edge makes from it."""
+"""Seconds that an access token lives: as long as a chain may start with the context that the edge makes from it."""
 CODE_SECONDS: Final = 60
-"""Life of an authorization code; RFC 6749 section 4.1.2 allows ten minutes at most."""
+"""Seconds that an authorization code lives; RFC 6749 section 4.1.2 allows ten minutes at most."""
 LOGIN_SECONDS: Final = 600
-"""How long the page of users may stay open, and a device may wait."""
+"""Seconds that the page of users may stay open, and that a device may wait."""
 MOST: Final = 1_000
+"""Most entries of each store."""
 DEVICE_AUTHORIZATION: Final = "device_authorization"
 """authlib's name of the endpoint of RFC 8628 section 3.1."""
-"""Most entries of each store."""
 
 
 class TokenReply(dict[str, object]):
-    """A token response with an empty text: authlib logs it at DEBUG."""
+    """A token response whose text hides the tokens, because authlib logs it at DEBUG."""
 
     def __repr__(self) -> str:
         return "<token response>"
@@ -61,7 +59,7 @@ class Reply:
 
 
 class AuthorizationRefused(Exception):
-    """An authorization request that gets an error: by a redirect, or on a page if the client cannot be trusted."""
+    """The error of an authorization request, for a redirect, or for a page if the client is not trusted."""
 
     def __init__(self, error: str, location: str | None) -> None:
         super().__init__(error)
@@ -86,7 +84,7 @@ class _Request(OAuth2Request):  # type: ignore[misc]  # authlib is not typed
 
 
 class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not typed
-    """The OAuth server of `issuer`; `audience` is what tokens are for unless a request names another resource."""
+    """The OAuth server of `issuer`; `audience` is the resource of tokens unless a request names another."""
 
     def __init__(
         self,
@@ -107,7 +105,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         self.clock = clock
         self.codes: Expiring[IssuedCode] = Expiring(seconds=CODE_SECONDS, most=MOST, clock=clock)
         self.pending: Expiring[dict[str, str]] = Expiring(seconds=LOGIN_SECONDS, most=MOST, clock=clock)
-        # Kept twice as long as they are valid, so that a device is told that its code has expired.
+        # Stored twice as long as codes are valid, so that a device learns that its code has expired.
         self.devices: Expiring[DeviceLogin] = Expiring(seconds=2 * LOGIN_SECONDS, most=MOST, clock=clock)
 
     def begin(self, parameters: Mapping[str, str]) -> tuple[str, str, str]:
@@ -123,9 +121,9 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         return key, parameters["client_id"], cast("str", grant.redirect_uri)
 
     def finish(self, key: str, user: str | None) -> str | None:
-        """Return where the browser goes after the user's choice (`None`: refused); `None` if the key or user is not valid.
+        """Return the URL for the browser after the user's choice, None if `key` or `user` is not valid.
 
-        The key is good once. Raises `AuthorizationRefused` if the answer is an error.
+        `user` None is a refusal. A key can be used once. Raises `AuthorizationRefused` if the answer is an error.
         """
         parameters = self.pending.take(key)
         if parameters is None or (user is not None and user not in self.users):
@@ -178,7 +176,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         nonce: str = "",
         max_age: int | None = None,
     ) -> Login:
-        """Return a login of `user`, as old as `user.login_age` says; one that would be older than `max_age` happens now."""
+        """Return a login of `user`, of the age `user.login_age`, or made now if that is over `max_age`."""
         age = user.login_age if max_age is None or user.login_age <= max_age else 0
         return Login(
             user=user,
@@ -210,7 +208,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         return self.clients.get(client_id)
 
     def save_token(self, token: object, request: object) -> None:
-        """Keep nothing: tokens are self-contained."""
+        """Store nothing: tokens are self-contained."""
 
     def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
         """Send no signal."""
@@ -221,7 +219,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
             raise OAuth2Error(error="invalid_scope")
 
     def create_oauth2_request(self, request: object) -> object:
-        """Return the request, which is authlib's already."""
+        """Return the request unchanged: it is authlib's type already."""
         return request
 
     def handle_response(self, status: int, body: object, headers: Iterable[tuple[str, str]]) -> Reply:
@@ -251,11 +249,11 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
 
 
 def _max_age(parameters: Mapping[str, str]) -> int | None:
-    """Return how old a login may be at most (OpenID Connect Core section 3.1.2.1); `None` if the request does not say."""
+    """Return the greatest age of a login in seconds (OpenID Connect Core section 3.1.2.1); `None` if it is not limited."""
     if "login" in parameters.get("prompt", "").split():
         return 0
-    said = parameters.get("max_age", "")
-    return int(said) if re.fullmatch("[0-9]{1,9}", said) else None
+    max_age = parameters.get("max_age", "")
+    return int(max_age) if re.fullmatch("[0-9]{1,9}", max_age) else None
 
 
 def checked_resource(data: dict[str, str]) -> str:
@@ -267,7 +265,7 @@ def checked_resource(data: dict[str, str]) -> str:
 
 
 class Issuing(BaseGrant):  # type: ignore[misc]  # authlib is not typed
-    """A base of grants that makes the token response of a login; `request.user` is one."""
+    """A base of grants that makes the token response of the login `request.user`."""
 
     IDENTITY = False
     server: OAuthServer
@@ -282,7 +280,7 @@ class Issuing(BaseGrant):  # type: ignore[misc]  # authlib is not typed
     ) -> TokenReply:
         """Return the token response of the login `user`; raise authlib's error if the request names another resource."""
         assert user is not None  # noqa: S101  authlib has called `authenticate_user`
-        asked = checked_resource(self.request.payload.data)
-        if asked and asked != user.audience:
+        resource = checked_resource(self.request.payload.data)
+        if resource and resource != user.audience:
             raise OAuth2Error("resource differs from the one first requested", error="invalid_target")
         return self.server.issue(user, identity=self.IDENTITY)

@@ -1,4 +1,4 @@
-"""The registry of the development IdP: OAuth clients in the form that the OAuth library needs, and demo users (pure).
+"""The registry of the development IdP: OAuth clients as the OAuth library needs them, and demo users (pure).
 
 The users are those that the starter policy knows, and those added in `[dev.users]` of sealbus.toml.
 """
@@ -16,24 +16,10 @@ from urllib.parse import urlsplit
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.user_context import ClaimValue
 
-__all__ = [
-    "CODE",
-    "DEMO_CLIENTS",
-    "DEMO_USERS",
-    "DEVICE_CODE",
-    "RESERVED_CLAIMS",
-    "SCRIPTS",
-    "DemoUser",
-    "DevClient",
-    "merged_users",
-    "script_client",
-    "valid_scope",
-]
-
 CODE: Final = "authorization_code"
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 SCRIPTS: Final = "urn:x-sealbus:development-only:user"
-"""The grant of `sealbus token`: the holder of the state folder's secret names a user. No other server has it."""
+"""The grant of `sealbus token`: the holder of the state folder's secret names a user. No other server has this grant."""
 
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,64}(?: [\x21\x23-\x5b\x5d-\x7e]{1,64}){0,31}")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
@@ -41,16 +27,16 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _CLAIM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _METHOD: Final = re.compile(r"[\x21-\x7e]{1,256}")
-"""One value of `acr` or `amr`; several stand in one text, separated by spaces."""
+"""One value of `acr` or `amr`; a text holds several, separated by spaces."""
 
 RESERVED_CLAIMS: Final = frozenset(
     {"iss", "exp", "nbf", "aud", "sub", "client_id", "iat", "jti", "scope", "sid", "auth_time", "nonce", "acr", "amr"}
     | {"cnf", "act", "may_act", "azp", "login_age"}
 )
-"""Claims that every token sets itself, and how a user has logged in; no user can be declared with them as claims."""
+"""Claims that no user can be declared with: those that every token sets, and the facts of a login."""
 
 MOST_USERS: Final = 200
-"""Most users, as they share one page."""
+"""Most users: all are on one page."""
 MOST_CLAIMS: Final = 32
 LONGEST_CLAIM: Final = 256
 """Most characters of a text."""
@@ -85,12 +71,14 @@ class DevClient:
         return
 
     def get_allowed_scope(self, scope: str | None) -> str | None:
-        """Return the requested scope, nothing if it is malformed; what a scope allows is up to the policy."""
+        """Return the requested scope, None if it is malformed; the policy decides what a scope allows."""
         return scope or "" if valid_scope(scope or "") else None
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         """Return whether an answer may go to `redirect_uri` (RFC 9700 section 2.1, RFC 8252 section 7.3)."""
-        return any(redirect_uri == one or _same_but_port(redirect_uri, one) for one in self.redirect_uris)
+        return any(
+            redirect_uri == registered or _same_but_port(redirect_uri, registered) for registered in self.redirect_uris
+        )
 
     def check_client_secret(self, secret: str) -> bool:
         """Return whether `secret` is the client's; always false for a client without one."""
@@ -109,18 +97,18 @@ class DevClient:
         return grant_type in self.grants
 
 
-def _same_but_port(asked: str, registered: str) -> bool:
-    """Compare with any port if the registered URI has a loopback address: native apps get a port at run time."""
+def _same_but_port(requested: str, registered: str) -> bool:
+    """Return whether the URIs differ only by a loopback port: native apps get a port at run time."""
     try:
-        one, other = urlsplit(asked), urlsplit(registered)
-        port = one.port
+        parts, other = urlsplit(requested), urlsplit(registered)
+        port = parts.port
     except ValueError:
         return False
     if other.scheme != "http" or other.hostname not in _LOOPBACK or other.port is not None or not port:
         return False
     host = f"[{other.hostname}]" if ":" in (other.hostname or "") else other.hostname
-    # Rebuilt and compared as text, so that nothing hides in what a parser forgives: user names, case, "#".
-    return asked == f"http://{host}:{port}{other.path}{f'?{other.query}' if other.query else ''}"
+    # Rebuilt and compared as text, because a parser accepts more: user names, case, "#".
+    return requested == f"http://{host}:{port}{other.path}{f'?{other.query}' if other.query else ''}"
 
 
 DEMO_CLIENTS: Final = (
@@ -146,8 +134,8 @@ def script_client(secret: str) -> DevClient:
 class DemoUser:
     """A person who can log in without a password: the identifier is the token's `sub`, the claims are copied into it.
 
-    `acr` and `amr` say how they log in, and `login_age` how many seconds ago they did, as in a session that goes on. The page
-    of users shows the claim `name`. Raises `ConfigurationError` for what no token may hold.
+    `acr` and `amr` are the methods of the login, and `login_age` its age in seconds, as in a running session. The page of
+    users shows the claim `name`. Raises `ConfigurationError` for a value that no token may hold.
     """
 
     identifier: str
@@ -184,8 +172,8 @@ class DemoUser:
     @property
     def name(self) -> str:
         """The name that people see."""
-        said = self.claims.get("name")
-        return said if isinstance(said, str) else self.identifier
+        name = self.claims.get("name")
+        return name if isinstance(name, str) else self.identifier
 
 
 DEMO_USERS: Final = (
@@ -195,18 +183,18 @@ DEMO_USERS: Final = (
     DemoUser(identifier="dave", claims={"name": "Dave Davis", "department": "guests", "region": "us"}),
     DemoUser(identifier="olga", claims={"name": "Olga Orlova", "department": "operations", "region": "eu"}),
 )
-"""alice, bob, carol and olga, who may use the console, are users in the starter policy's data, dave is not."""
+"""alice, bob, carol and olga are users in the starter policy's data, dave is not. olga may use the console."""
 
 
 def merged_users(more: Mapping[str, Mapping[str, object]]) -> tuple[DemoUser, ...]:
     """Return the demo users and `more`, each an identifier with claims; the same identifier replaces a demo user.
 
-    `acr`, `amr` and `login_age` stand among the claims, and are none. Raises `ConfigurationError` for a claim other than a
-    text, a whole number, true or false, or a list of texts.
+    `acr`, `amr` and `login_age` are given among the claims. Raises `ConfigurationError` for a claim other than a text, a
+    whole number, true or false, or a list of texts.
     """
     users = {user.identifier: user for user in DEMO_USERS}
-    for identifier, said in more.items():
-        claims = {name: _claim(identifier, name, value) for name, value in said.items()}
+    for identifier, stated in more.items():
+        claims = {name: _claim(identifier, name, value) for name, value in stated.items()}
         acr, amr, age = claims.pop("acr", ""), claims.pop("amr", ()), claims.pop("login_age", 0)
         if type(acr) is not str or type(amr) is not tuple or type(age) is not int:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Checks of requests before they are handled: the right host, few and plain parameters, each once."""
+"""Checks of requests before they are handled: the host, and few and plain parameters without repetition."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["LoopbackHostOnly", "MalformedRequest", "form_of", "parameters"]
-
 MOST_FIELDS: Final = 24
-MOST_BYTES: Final = 8_192
 """Most parameters of a query or a form."""
+MOST_BYTES: Final = 8_192
+"""Most bytes of a query or a form."""
 BODY_SECONDS: Final = 10.0
 
 _NAME: Final = re.compile(r"[a-z_]{1,40}")
-# The characters that an OAuth error may repeat (RFC 6749 section 4.1.2.1), which is all that our parameters need.
+# The characters that an OAuth error may repeat (RFC 6749 section 4.1.2.1); our parameters need no others.
 _VALUE: Final = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{0,2048}")
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
 class MalformedRequest(Exception):
-    """Parameters that no honest client sends; the text names the rule that they break, never their values."""
+    """Parameters that no honest client sends; the text names the broken rule, and never a value."""
 
 
 class LoopbackHostOnly:
-    """Middleware that answers only to loopback's own names, not to a name of another site that resolves to this server.
+    """Middleware that answers only to names of loopback, and not to another site's name that resolves to this server.
 
-    Without it, DNS rebinding would make our pages and answers readable to any web site (the browser sees one origin).
+    Without it, any web site could read our pages and answers by DNS rebinding, because the browser sees one origin.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
@@ -60,14 +59,14 @@ def parameters(text: str) -> dict[str, str]:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
     except ValueError as error:
         raise MalformedRequest("not a query") from error
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for name, value in pairs:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise MalformedRequest("a parameter has characters that are not allowed")
-        if name in found:
+        if name in fields:
             raise MalformedRequest("a parameter is repeated")
-        found[name] = value
-    return {name: value for name, value in found.items() if value}
+        fields[name] = value
+    return {name: value for name, value in fields.items() if value}
 
 
 async def form_of(request: Request) -> dict[str, str]:

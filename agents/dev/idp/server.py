@@ -8,7 +8,6 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -32,8 +31,6 @@ from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["ISSUER_PATH", "DevelopmentIdp", "application", "metadata"]
-
 READY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 _LIMITS: Final = ConnectionLimits(connections=64, head_bytes=16_384)
@@ -41,12 +38,12 @@ _LIMITS: Final = ConnectionLimits(connections=64, head_bytes=16_384)
 _FAMILIES: Final = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
 
 ISSUER_PATH: Final = "/development-only"
-"""Path of the issuer: readers of a token see that it is for development."""
+"""Path of the issuer: it shows in each token that the token is for development."""
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    # Not `no-referrer`: with it browsers send `Origin: null` for our own forms.
+    # With `no-referrer`, browsers would send `Origin: null` for our own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -59,9 +56,9 @@ _PUBLIC: Final = {**_HEADERS, "Cache-Control": "public, max-age=300"}
 class DevelopmentIdp:
     """An identity provider that serves logins of `users` to `clients`; tokens are for `audience` by default.
 
-    `host` must be 127.0.0.1 or ::1, or the constructor raises `ConfigurationError`: everyone who reaches this server can log
-    in as anyone. `port` 0 is any free one. `access` is a file for `sealbus token`, written when it runs and removed at the
-    end. The signing key is made at each start and lives in memory only.
+    `host` must be 127.0.0.1 or ::1, or the constructor raises `ConfigurationError`: every client of this server can log in as
+    any user. `port` 0 is any free port. `access` is a file for `sealbus token`, which exists while the server runs. The
+    signing key is made at each start and is only in memory.
     """
 
     def __init__(
@@ -98,7 +95,7 @@ class DevelopmentIdp:
 
     @property
     def issuer(self) -> str:
-        """The issuer of its tokens, once entered; its path says that it is for development only."""
+        """The issuer of its tokens, once entered."""
         return f"{self.origin}{ISSUER_PATH}"
 
     @property
@@ -158,9 +155,7 @@ class DevelopmentIdp:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
     async def _serve(self, server: _IdpServer, listening: socket.socket) -> None:
@@ -175,7 +170,7 @@ class DevelopmentIdp:
             raise ConfigurationError(f"the development IdP was not ready in {READY_SECONDS:g} s")
 
     def _bind(self) -> socket.socket:
-        # With the protocol named, or asyncio would leave Nagle's algorithm on.
+        # The protocol is named, because otherwise asyncio leaves Nagle's algorithm on.
         listening = socket.socket(_FAMILIES[self._host], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -216,7 +211,7 @@ class DevelopmentIdp:
             async with asyncio.timeout(STOP_SECONDS):
                 await serving
         except TimeoutError:
-            # The wait was cancelled, and the task with it.
+            # The timeout has cancelled the wait, and the task with it.
             pass
 
 
@@ -248,7 +243,7 @@ class _IdpServer(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        # uvicorn's own loop checks ten times a second whether to stop, and sets the Date header in between.
+        # Replaces uvicorn's own loop, which checks ten times a second whether to stop.
         await self.stopping.wait()
 
     @contextlib.contextmanager
@@ -323,7 +318,7 @@ def _oauth(answer: Callable[[Mapping[str, str], str], Reply]) -> Callable[[Reque
 
 
 class _Pages:
-    """The pages for a browser; each form leads back here with a value that only our own page held."""
+    """The pages for a browser; each form comes back with a value that only our own page has."""
 
     def __init__(self, server: OAuthServer, origins: frozenset[str]) -> None:
         self._server = server
@@ -332,8 +327,8 @@ class _Pages:
     async def authorize(self, request: Request) -> Response:
         """Show the users, or send the client its error."""
         try:
-            asked = parameters(request.url.query)
-            key, client, redirect_uri = self._server.begin(asked)
+            query = parameters(request.url.query)
+            key, client, redirect_uri = self._server.begin(query)
         except MalformedRequest as error:
             return _html(message_page("This request cannot be answered", str(error)), 400)
         except AuthorizationRefused as error:
@@ -350,8 +345,8 @@ class _Pages:
     async def choose(self, request: Request) -> Response:
         """Send the browser back to the client with a code, or with the user's refusal."""
         try:
-            said = await self._own_form(request)
-            location = self._server.finish(said.get("request", ""), None if "deny" in said else said.get("user", ""))
+            form = await self._own_form(request)
+            location = self._server.finish(form.get("request", ""), None if "deny" in form else form.get("user", ""))
         except MalformedRequest as error:
             return _html(message_page("This request cannot be answered", str(error)), 400)
         except AuthorizationRefused as error:
@@ -362,7 +357,7 @@ class _Pages:
         return RedirectResponse(location, 303, headers=_HEADERS)
 
     async def device(self, request: Request) -> Response:
-        """Ask for the code of a device, and with a good one for the user."""
+        """Show the page for a device's code or, with a valid code, the page of users."""
         action = f"{ISSUER_PATH}/device"
         try:
             code = parameters(request.url.query).get("user_code", "")
@@ -381,16 +376,16 @@ class _Pages:
         return _html(page)
 
     async def decide(self, request: Request) -> Response:
-        """Give a device its user, or the user's refusal."""
+        """Store the user's login or refusal for a device."""
         try:
-            said = await self._own_form(request)
+            form = await self._own_form(request)
         except MalformedRequest as error:
             return _html(message_page("This request cannot be answered", str(error)), 400)
-        waiting = self._server.waiting_device(said.get("user_code", ""))
-        user = self._server.users.get(said.get("user", ""))
-        if waiting is None or (user is None and "deny" not in said):
+        waiting = self._server.waiting_device(form.get("user_code", ""))
+        user = self._server.users.get(form.get("user", ""))
+        if waiting is None or (user is None and "deny" not in form):
             return _html(code_page(action=f"{ISSUER_PATH}/device", wrong=True), 400)
-        if user is None or "deny" in said:
+        if user is None or "deny" in form:
             waiting.denied = True
             return _html(message_page("Refused", "Your device was refused. You may close this page."))
         waiting.login = self._server.login(
@@ -399,7 +394,7 @@ class _Pages:
         return _html(message_page("Done", "Your device is logged in. You may close this page."))
 
     async def _own_form(self, request: Request) -> dict[str, str]:
-        """Read a form that our own page sent; browsers reveal by `Origin` if it was another site's."""
+        """Read a form of our own page; browsers show by `Origin` if another site sent it."""
         if request.headers.get("origin", next(iter(self._origins))) not in self._origins:
             raise MalformedRequest("it comes from another site")
         return await form_of(request)

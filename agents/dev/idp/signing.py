@@ -1,4 +1,4 @@
-"""The tokens of the development IdP, their signing key, made by each process, and a store of short-lived values."""
+"""The tokens of the development IdP, their signing key, and a store of short-lived values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from joserfc.jwk import ECKey
 from sealbus.agents.dev.idp.login import Login
 from sealbus.bus.ports import Clock
 from sealbus.envelopes.limits import SECOND
-
-__all__ = ["ALGORITHM", "Expiring", "TokenSigner"]
 
 ALGORITHM: Final = "ES256"
 ID_TOKEN_SECONDS: Final = 300
@@ -39,7 +37,7 @@ class TokenSigner:
         expires = now + login.expires_in
         issued = min(now, expires - 1)
         claims: dict[str, object] = {
-            # The user's claims come first, so that none can replace the following ones.
+            # The user's claims come first, so that they cannot replace the following claims.
             **login.user.claims,
             "iss": self.issuer,
             "aud": login.audience,
@@ -57,7 +55,7 @@ class TokenSigner:
         return self._signed("at+jwt", claims)
 
     def id_token(self, login: Login) -> str:
-        """Return an ID token (OpenID Connect Core section 2) that holds who logged in and no other claims of the user."""
+        """Return an ID token (OpenID Connect Core section 2) that names the user and holds no other claims of the user."""
         now = self._clock() // SECOND
         claims: dict[str, object] = {
             "iss": self.issuer,
@@ -79,13 +77,13 @@ class TokenSigner:
 
 
 def _methods(login: Login) -> dict[str, object]:
-    """Return how the user has logged in, as far as that is said (RFC 9068 section 2.2.1)."""
-    said = {"acr": login.user.acr, "amr": list(login.user.amr)}
-    return {name: value for name, value in said.items() if value}
+    """Return the claims of the login's methods that are set (RFC 9068 section 2.2.1)."""
+    methods = {"acr": login.user.acr, "amr": list(login.user.amr)}
+    return {name: value for name, value in methods.items() if value}
 
 
 class Expiring(Generic[T]):
-    """A store of values by unguessable keys for `seconds`; beyond `most` the oldest goes, to bound the memory.
+    """A store of values by unguessable keys for `seconds`; beyond `most` values the oldest is removed, to bound the memory.
 
     All values of a store live equally long, so they expire in the order in which they came.
     """
@@ -94,40 +92,40 @@ class Expiring(Generic[T]):
         self._life = seconds * SECOND
         self._most = most
         self._clock = clock
-        self._kept: dict[str, tuple[int, T]] = {}
+        self._values: dict[str, tuple[int, T]] = {}
 
     def __len__(self) -> int:
         self._drop()
-        return len(self._kept)
+        return len(self._values)
 
     def put(self, key: str, value: T) -> None:
-        """Keep `value`; the key must be new."""
+        """Store `value`; the key must be new."""
         self._drop()
-        if len(self._kept) >= self._most:
-            del self._kept[next(iter(self._kept))]
-        self._kept[key] = (self._clock() + self._life, value)
+        if len(self._values) >= self._most:
+            del self._values[next(iter(self._values))]
+        self._values[key] = (self._clock() + self._life, value)
 
     def get(self, key: str) -> T | None:
         """Return the value of `key` if it has not expired."""
         self._drop()
-        found = self._kept.get(key)
-        return found[1] if found is not None else None
+        entry = self._values.get(key)
+        return entry[1] if entry is not None else None
 
     def take(self, key: str) -> T | None:
-        """Return the value of `key` and forget it: single-use values are taken, never only read."""
+        """Return the value of `key` and remove it, as single-use values require."""
         self._drop()
-        found = self._kept.pop(key, None)
-        return found[1] if found is not None else None
+        entry = self._values.pop(key, None)
+        return entry[1] if entry is not None else None
 
     def values(self) -> Iterator[T]:
-        """Return what has not expired."""
+        """Return the values that have not expired."""
         self._drop()
-        return iter([value for _, value in self._kept.values()])
+        return iter([value for _, value in self._values.values()])
 
     def _drop(self) -> None:
         now = self._clock()
-        while self._kept:
-            key = next(iter(self._kept))
-            if self._kept[key][0] > now:
+        while self._values:
+            key = next(iter(self._values))
+            if self._values[key][0] > now:
                 return
-            del self._kept[key]
+            del self._values[key]

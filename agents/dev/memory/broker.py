@@ -1,7 +1,7 @@
-"""A broker in memory that keeps the promises that the gate relies on: the `Transport` port for tests without a server.
+"""A broker in memory with the properties that the gate relies on: the `Transport` port for tests without a server.
 
 Streams deduplicate by `Nats-Msg-Id` in a window, keep acknowledged messages, discard new ones when full, number what they
-store, and compare a subject's last sequence if a message asks for it. Durable consumers redeliver what was not acknowledged.
+store, and compare a subject's last sequence if a message requires it. Durable consumers redeliver unacknowledged messages.
 Core subjects fan out, once per queue group. Delivered bytes and header blocks are those of a real server. Nothing here
 verifies a payload.
 """
@@ -20,8 +20,6 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.subjects import matches
-
-__all__ = ["MemoryBroker", "MemoryPull", "MemoryTransport", "header_block"]
 
 
 def header_block(outgoing: Outgoing) -> bytes:
@@ -127,9 +125,9 @@ class MemoryBroker:
         return None
 
     def deliver(self, delivery: Delivery, reply: str = "") -> None:
-        """Hand a core message to every subscription that wants it, once to each queue group.
+        """Hand a core message to every matching subscription, once to each queue group.
 
-        Where there is none, that is said on `reply`, as a NATS server does.
+        Without a subscription, `reply` gets status 503, as from a NATS server.
         """
         groups: dict[tuple[str, str], list[_Subscription]] = {}
         for subscription in self.subscriptions:
@@ -138,7 +136,7 @@ class MemoryBroker:
                     groups.setdefault((subscription.pattern, subscription.queue), []).append(subscription)
                 else:
                     subscription.push(delivery)
-        if reply and not any(matches(one.pattern, delivery.subject) for one in self.subscriptions):
+        if reply and not any(matches(subscription.pattern, delivery.subject) for subscription in self.subscriptions):
             self.deliver(Delivery(subject=reply, payload=b"", header_block=b"NATS/1.0 503\r\n\r\n"))
         for members in groups.values():
             self._turn += 1
@@ -242,7 +240,7 @@ class MemoryTransport:
         try:
             place = max(start, 1) - 1
             while True:
-                found = [
+                batch = [
                     delivery._replace(payload=b"") if headers_only else delivery
                     for delivery in source.stored[place:]
                     if any(matches(pattern, delivery.subject) for pattern in subjects)
@@ -250,8 +248,8 @@ class MemoryTransport:
                     and delivery.arrival.stored >= since
                 ]
                 place = len(source.stored)
-                if found:
-                    yield found
+                if batch:
+                    yield batch
                 if not follow:
                     return
                 if current is not None:
@@ -264,13 +262,16 @@ class MemoryTransport:
     async def values(
         self, stream: str, pattern: str, *, since: int = 0
     ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
-        """Read once what `stream` holds."""
+        """Read the values in `stream` once."""
         async with aclosing(self.read(stream, [pattern], since=since)) as batches:
             async for batch in batches:
                 yield [
-                    (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
-                    for one in batch
-                    if one.arrival is not None
+                    (
+                        delivery.subject,
+                        StoredValue(delivery.arrival.sequence, delivery.payload, delivery.arrival.stored),
+                    )
+                    for delivery in batch
+                    if delivery.arrival is not None
                 ]
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
@@ -278,20 +279,20 @@ class MemoryTransport:
         source = self._broker.streams[stream]
         if source.failing is not None:
             raise BusUnavailable(f"{subject}: not read") from source.failing
-        found = source.last.get(subject)
-        if found is None or found.arrival is None:
+        newest = source.last.get(subject)
+        if newest is None or newest.arrival is None:
             return None
-        return StoredValue(found.arrival.sequence, found.payload, found.arrival.stored)
+        return StoredValue(newest.arrival.sequence, newest.payload, newest.arrival.stored)
 
     async def audit_stream(self) -> tuple[str, int]:
-        """Return the stream that takes records now, and when it was declared."""
+        """Return the stream that takes records now, and its creation time."""
         stream = self._broker.stream_of("audit.any")
         if stream is None:
             raise ConfigurationError("no stream stores audit.>")
         return stream.name, stream.created
 
     async def created(self, stream: str) -> int:
-        """Return when the stream was added."""
+        """Return the time at which the stream was added."""
         if stream not in self._broker.streams:
             raise ConfigurationError(f"stream {stream} does not exist")
         return self._broker.streams[stream].created
@@ -313,15 +314,15 @@ class MemoryPull:
         self._again: deque[Delivery] = deque()
         self._open: dict[int, Delivery] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        """Redeliveries that wait for their time, by sequence."""
+        """Delayed redeliveries, by sequence."""
         self._arrived = asyncio.Event()
         stream.arrived.append(self._arrived)
         self.settled = asyncio.Event()
-        """Set whenever a delivery was settled."""
+        """Set after each settled delivery."""
 
     @property
     def idle(self) -> bool:
-        """Return whether everything stored so far was settled for good."""
+        """Return whether all stored messages were settled for good."""
         return not self._open and not self._again and not self._timers and self._next >= len(self._stream.stored)
 
     async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
@@ -372,12 +373,12 @@ class MemoryPull:
         self._arrived.set()
 
     def lapse(self) -> None:
-        """Deliver again what is not settled, like a server that has waited for its acknowledgement long enough."""
+        """Redeliver unsettled messages now, like a server whose `ack_wait` is over."""
         for delivery in list(self._open.values()):
             self.retry(delivery, 0.0)
 
     def term(self, delivery: Delivery) -> None:
-        """End the delivery for good, also one that waits to be delivered again."""
+        """End the delivery for good, even if its redelivery is delayed."""
         if (timer := self._timers.pop(_sequence(delivery), None)) is not None:
             timer.cancel()
         self.ack([delivery])
@@ -386,7 +387,7 @@ class MemoryPull:
         """Do nothing: in memory no time limit causes a redelivery."""
 
     async def load(self) -> ConsumerLoad:
-        """Return what is put off; the bound is told, and not kept."""
+        """Return the number of redeliveries that wait; the bound `most` is reported, and not enforced."""
         return ConsumerLoad(unsettled=len(self._again) + len(self._timers), most=self.most)
 
 

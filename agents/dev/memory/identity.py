@@ -16,10 +16,8 @@ from sealbus.envelopes.trust.keys import SigningKey
 from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["MemoryIdentity"]
-
 JWT_LIFE = 3_600
-"""Seconds that a credential lives; renewed at half its life."""
+"""Seconds that a credential lives; it is renewed at half its life."""
 
 
 class MemoryIdentity:

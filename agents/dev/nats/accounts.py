@@ -1,13 +1,13 @@
 """The two accounts of a deployment at NATS: one has the streams, the other has the agents, edges and consoles (pure).
 
-nats-server does not check whether a client may publish to the reply subject of its request. In one account a server's answer
-is therefore stored wherever a stream listens. Between two accounts an answer goes back to the account of the request, which
-has no streams: it is never stored. A request crosses as a *service import*::
+nats-server does not check whether a client may publish to the reply subject of its request. Within one account, a client
+could thus have the server's answer stored by any stream. Between two accounts an answer goes back to the account of the
+request, which has no streams: it is never stored. A request crosses as a *service import*::
 
     APP_AGENTS  --task.>, state.>, $JS.API..., $JS.ACK.>-->  APP   the streams; operator, control, backup
                 <--------------- answers ------------------        to the reply subject, in APP_AGENTS
 
-Only what is imported crosses. What agents say to each other on core NATS (calls, replies) stays in their account.
+Only imported subjects cross. Messages between agents on core NATS (calls, replies) stay in their account.
 """
 
 from __future__ import annotations
@@ -19,30 +19,17 @@ from sealbus.bus.stream_names import CONTROL, SUBJECTS
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
 
-__all__ = [
-    "AGENTS",
-    "API",
-    "POLICIES",
-    "PULLS",
-    "STREAMS",
-    "SYSTEM",
-    "accounts",
-    "exports",
-    "imports",
-    "stored_subjects",
-]
-
 STREAMS: Final = "APP"
-"""The account that has the streams. It has the name that the only account had before, so that no stream moves."""
+"""The account that has the streams. It keeps the name of the former only account, so that no stream moves."""
 AGENTS: Final = "APP_AGENTS"
-"""The account of everybody else."""
+"""The account of all other workloads."""
 SYSTEM: Final = "SYS"
 
 POLICIES: Final = "policies"
 """The bucket that policies are pushed to."""
 
 PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT.>"
-"""Requests with many answers: each message of a pull is one."""
+"""Requests with many answers: each message of a pull is an answer."""
 API: Final = (
     # The server grants every account that does not import this the whole API, which then answers "no JetStream".
     "$JS.API.INFO",
@@ -58,23 +45,23 @@ API: Final = (
     PULLS,
     "$JS.ACK.>",
 )
-"""What of JetStream crosses. Nothing here makes, changes, empties, copies or deletes a stream."""
+"""The part of JetStream that crosses. It cannot make, change, empty, copy or delete a stream."""
 
 _ANSWER: Final = "30s"
-"""How long the server knows where an answer goes; the longest that one is waited for is 30 s (`READER_SECONDS`)."""
+"""How long the server can route an answer; a reader waits 30 s at most (`READER_SECONDS`)."""
 _PULL_ANSWER: Final = "6s"
-"""How long after the last answer the server knows where the next goes: a heartbeat comes every 2 s, and after 5 s without
-one the client has asked anew. The server holds 1.7 kB for each request until then (measured with 88,000)."""
+"""How long after an answer the server can route the next answer: a heartbeat comes every 2 s, and after 5 s without one the
+client sends a new request. The server holds 1.7 kB for each request until then (measured with 88,000)."""
 
 
 def stored_subjects(own: Iterable[OwnSubject] = ()) -> tuple[str, ...]:
     """Return every subject that a stream listens to, those of the deployment's own tasks and events included."""
-    declared = sorted(one.subject for one in own if one.kind in (Kind.TASK, Kind.EVENT))
+    declared = sorted(subject.subject for subject in own if subject.kind in (Kind.TASK, Kind.EVENT))
     return (*SUBJECTS.values(), CONTROL, f"$O.{POLICIES}.>", *declared)
 
 
 def exports(agents: str = AGENTS) -> list[object]:
-    """Return what the account with the streams exports to the account `agents`; what crosses is for its imports to say."""
+    """Return the exports of the account with the streams to the account `agents`, whose imports select what crosses."""
     return [
         {"service": PULLS, "response_type": "stream", "response_threshold": _PULL_ANSWER, "accounts": [agents]},
         {"service": ">", "response_threshold": _ANSWER, "accounts": [agents]},
@@ -82,9 +69,9 @@ def exports(agents: str = AGENTS) -> list[object]:
 
 
 def imports(own: Iterable[OwnSubject] = (), *, streams: str = STREAMS) -> list[object]:
-    """Return what the account of the agents imports from the account `streams`.
+    """Return the imports of the agents' account from the account `streams`.
 
-    No two of these subjects overlap, or what is sent would arrive twice.
+    No two of these subjects overlap, because a message under both would arrive twice.
     """
     return [{"service": {"account": streams, "subject": subject}} for subject in (*API, *stored_subjects(own))]
 
@@ -92,7 +79,7 @@ def imports(own: Iterable[OwnSubject] = (), *, streams: str = STREAMS) -> list[o
 def accounts(
     *, with_streams: Sequence[object] = (), others: Sequence[object] = (), own: Iterable[OwnSubject] = ()
 ) -> dict[str, object]:
-    """Return the accounts of a configuration with these users, and with no others."""
+    """Return the accounts of a configuration with these users only."""
     return {
         STREAMS: {"jetstream": "enabled", "users": list(with_streams), "exports": exports()},
         AGENTS: {"users": list(others), "imports": imports(own)},

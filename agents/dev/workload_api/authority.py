@@ -22,20 +22,18 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["CA_TTL", "DevelopmentAuthority"]
-
 CA_TTL = 365 * 86_400
-"""Seconds that a development CA lives: longer than any development state folder should."""
+"""Seconds that a development CA lives: longer than a development state folder is used."""
 
 _LEAST_CA_LIFE = 86_400
-"""Seconds: a stored CA with less time left is replaced when it is opened."""
+"""Seconds: a stored CA that ends sooner is replaced when it is opened."""
 
 
 class DevelopmentAuthority:
     """An authority that issues SVIDs for any SPIFFE ID of one trust domain, and rotates its keys on request.
 
-    In memory unless made by `open`. Anyone who holds this object can be any workload: development and tests only. Used from
-    one thread; nothing here blocks for longer than a P-256 signature, but `open` and the rotations of a stored authority
+    It is in memory unless made by `open`. The holder of this object can be any workload: development and tests only. It is
+    used from one thread, and blocks no longer than a P-256 signature; `open` and the rotations of a stored authority also
     write one small file.
     """
 
@@ -62,7 +60,7 @@ class DevelopmentAuthority:
     def open(
         cls, path: Path, trust_domain: TrustDomain, *, clock: Clock = wall_clock, ca_ttl: int = CA_TTL
     ) -> DevelopmentAuthority:
-        """Read the authority kept in the file `path`, or make one and keep it there (mode 0600).
+        """Read the authority in the file `path`, or make one and store it there (mode 0600).
 
         Keys survive a restart, so that earlier messages still verify. Raises `ConfigurationError` if the file is not
         readable, is open to others, or is of another trust domain.
@@ -74,8 +72,6 @@ class DevelopmentAuthority:
             authority.x509 = KeyRing(authority._new_ca())
         authority._save()
         return authority
-
-    # Issuing
 
     def issue_x509(self, spiffe_id: SpiffeId, *, dns_names: Iterable[str] = (), ttl: int) -> IssuedSvid:
         """Issue an X.509-SVID that lives `ttl` seconds; raise `ConfigurationError` for another trust domain's ID."""
@@ -95,8 +91,6 @@ class DevelopmentAuthority:
         keys = {key.kid: (name, key) for name, authority in self._domains().items() for key in authority.jwt.trusted}
         return check_token(token, audience, keys, now=self.clock())
 
-    # Bundles
-
     def x509_bundle(self) -> tuple[bytes, ...]:
         """Return the trusted CA certificates as DER."""
         return tuple(authority.der for authority in self.x509.trusted)
@@ -114,7 +108,7 @@ class DevelopmentAuthority:
         return {name: authority.jwt_bundle() for name, authority in self._domains().items()}
 
     def federate(self, other: DevelopmentAuthority) -> Callable[[], None]:
-        """Hand out `other`'s bundles too, as they are at each moment; return the function that ends this."""
+        """Hand out `other`'s current bundles too; return the function that ends this."""
         if other.trust_domain == self.trust_domain:
             raise ValueError("a trust domain does not federate with itself")
         self._federated[other.trust_domain] = other
@@ -138,8 +132,6 @@ class DevelopmentAuthority:
             self._listeners.pop(number, None)
 
         return unsubscribe
-
-    # Rotation
 
     def prepare_x509(self) -> None:
         """Publish the next CA; nothing is signed by it yet."""

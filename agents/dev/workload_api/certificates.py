@@ -15,10 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["BACKDATED", "IssuedSvid", "X509Authority", "issue_svid", "make_authority", "pem"]
-
 BACKDATED = 5
-"""Seconds by which a certificate's notBefore lies in the past: the clock skew that the envelope format allows."""
+"""Seconds from a certificate's notBefore to its issue: the clock skew that the envelope format allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +46,8 @@ class IssuedSvid:
 def make_authority(trust_domain: TrustDomain, *, now: int, ttl: int) -> X509Authority:
     """Make a CA for `trust_domain` that is valid for `ttl` seconds from `now` (microseconds).
 
-    Each CA has its own subject, so that chains never match one CA's name with another's key, and so that no leaf has the
-    subject of its CA: verifiers would take it for self-signed.
+    Each CA has its own subject, so that a chain never matches the name of one CA with the key of another. No leaf has the
+    subject of its CA, because verifiers would treat it as self-signed.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()

@@ -13,20 +13,18 @@ from sealbus.agents.dev.workload_api.jwt_keys import IssuedToken, JwtKey
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["DeclaredIdentity"]
-
 _RENEWED_AT = 0.45
-"""Share of an X.509-SVID's life after which it is replaced: before half its life, as SPIRE's agent does."""
+"""Share of an X.509-SVID's life after which it is replaced: below one half, as in SPIRE's agent."""
 
 _MAX_TOKENS = 1_000
 """JWT-SVIDs kept, one per set of audiences: `jwt_svid_cache_max_size` of SPIRE's agent."""
 
 _ROUNDING = 0.02
-"""Seconds by which a stream wakes late: clock and event loop round differently, and waking early would renew nothing."""
+"""Seconds by which a stream wakes late: clock and event loop round differently, and an early wake-up renews nothing."""
 
 
 class DeclaredIdentity:
-    """The identity behind one socket: one X.509-SVID for all streams, and each JWT-SVID until half of its life is over."""
+    """The identity behind one socket: one X.509-SVID for all streams, and JWT-SVIDs that it reuses for half their life."""
 
     def __init__(
         self,
@@ -55,7 +53,7 @@ class DeclaredIdentity:
         return self._version
 
     def svid(self) -> IssuedSvid:
-        """Return the current X.509-SVID: a new one when it is due, or when the CA that signs has changed."""
+        """Return the current X.509-SVID; it is replaced when it is due, or when the signing CA has changed."""
         authority = self.authority.x509.current
         if self._svid is None or self._svid[0] is not authority or self._due() <= self.authority.clock():
             issued = self.authority.issue_x509(self.spiffe_id, dns_names=self._dns_names, ttl=self._x509_ttl)
@@ -63,12 +61,12 @@ class DeclaredIdentity:
         return self._svid[1]
 
     def token(self, audience: Sequence[str]) -> IssuedToken:
-        """Return a JWT-SVID for `audience`: the same one until half of its life is over or the JWT key has changed."""
+        """Return a JWT-SVID for `audience`: the same until half of its life is over, or until the JWT key changes."""
         signer = self.authority.jwt.current
         key = tuple(sorted(audience))
-        kept = self._tokens.get(key)
-        if kept is not None and kept[0] is signer:
-            token = kept[1]
+        cached = self._tokens.get(key)
+        if cached is not None and cached[0] is signer:
+            token = cached[1]
             if self.authority.clock() < token.issued + (token.expires - token.issued) // 2:
                 self._tokens.move_to_end(key)
                 return token

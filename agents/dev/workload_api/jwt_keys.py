@@ -6,7 +6,7 @@ import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Generic, TypeVar
 
 from cryptography.exceptions import InvalidSignature
@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["IssuedToken", "JwtKey", "KeyRing", "TokenError", "check_token", "issue_token", "jwks", "make_jwt_key"]
-
 _COORDINATE = 32
 """Bytes of a P-256 coordinate, and of each half of a signature."""
 
@@ -26,7 +24,7 @@ K = TypeVar("K")
 
 
 class TokenError(Exception):
-    """A token is not a valid JWT-SVID of this authority; the text gives the reason and holds nothing of the token."""
+    """A token is not a valid JWT-SVID of this authority; the text gives the reason and quotes no part of the token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,52 +116,41 @@ def _unpart(part: str) -> bytes:
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
+@dataclass(slots=True)
 class KeyRing(Generic[K]):
-    """The generations of a key, rotated in three steps, so that verifiers always learn of a key before it is used.
+    """The generations of a key, rotated in three steps, so that verifiers know each key before it is used.
 
-    `prepare` publishes the next key, `activate` signs with it while the one before stays trusted, `prune` ends that trust.
+    `prepare` publishes the next key, `activate` signs with it while the former key stays trusted, `prune` ends that trust.
     SPIRE's server rotates in the same way.
     """
 
-    def __init__(self, current: K, *, prepared: K | None = None, old: tuple[K, ...] = ()) -> None:
-        self._current = current
-        self._prepared = prepared
-        self._old = old
-
-    @property
-    def current(self) -> K:
-        """The key that signs."""
-        return self._current
-
-    @property
-    def prepared(self) -> K | None:
-        """The key that will sign next, already trusted."""
-        return self._prepared
-
-    @property
-    def old(self) -> tuple[K, ...]:
-        """The keys that signed before and are still trusted, newest first."""
-        return self._old
+    current: K
+    """The key that signs."""
+    _: KW_ONLY
+    prepared: K | None = None
+    """The key that signs next; it is trusted already."""
+    old: tuple[K, ...] = ()
+    """The former keys that are still trusted, newest first."""
 
     @property
     def trusted(self) -> tuple[K, ...]:
-        """Every key in the bundle: the current one, the prepared one if any, the old ones."""
-        prepared = () if self._prepared is None else (self._prepared,)
-        return (self._current, *prepared, *self._old)
+        """Every key in the bundle: the current key, the prepared key if any, the old keys."""
+        prepared = () if self.prepared is None else (self.prepared,)
+        return (self.current, *prepared, *self.old)
 
     def prepare(self, key: K) -> None:
-        """Trust `key` as the one that will sign next; raise `ValueError` if another one is prepared already."""
-        if self._prepared is not None:
+        """Trust `key`, which signs next; raise `ValueError` if another key is prepared already."""
+        if self.prepared is not None:
             raise ValueError("a key is prepared already: activate it first")
-        self._prepared = key
+        self.prepared = key
 
     def activate(self) -> None:
-        """Sign with the prepared key from now on; raise `ValueError` if there is none."""
-        if self._prepared is None:
+        """Sign with the prepared key from now on; raise `ValueError` if no key is prepared."""
+        if self.prepared is None:
             raise ValueError("no key is prepared")
-        self._old = (self._current, *self._old)
-        self._current, self._prepared = self._prepared, None
+        self.old = (self.current, *self.old)
+        self.current, self.prepared = self.prepared, None
 
     def prune(self) -> None:
         """End the trust in the old keys."""
-        self._old = ()
+        self.old = ()

@@ -1,9 +1,9 @@
 """The embedded Workload API over gRPC, in place of a production SPIRE agent, for `sealbus dev` and the tests.
 
-It answers for one declared identity per unix socket (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md), in a folder that
-only its owner may enter.
+It answers for one declared identity on each unix socket (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md), in a folder
+that only its owner may enter.
 
-The messages are those of `spiffe._proto`: newly generated stubs would register the same symbols twice in one process.
+It uses the messages of `spiffe._proto`, because newly generated stubs would register the same symbols twice in one process.
 `FetchWITSVID` and `FetchWITBundles` are missing there, so gRPC itself answers `Unimplemented`, as the standard requires of an
 endpoint without that profile.
 """
@@ -16,7 +16,6 @@ import stat
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn, Protocol, Self
 
 import grpc  # type: ignore[import-untyped]  # grpc has no types
@@ -28,24 +27,13 @@ from spiffe._proto import workload_pb2_grpc
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.declared import DeclaredIdentity
 from sealbus.agents.dev.workload_api.jwt_keys import TokenError
-from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles, write_server_svid
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
-
-__all__ = [
-    "MAX_SOCKET_PATH",
-    "EmbeddedWorkloadApi",
-    "ServiceContext",
-    "WorkloadServicer",
-    "claim_socket",
-    "prepare_folder",
-    "socket_path",
-]
 
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
 
 _SECURITY_HEADER = ("workload.spiffe.io", "true")
-"""Header that proves a caller knows it speaks to a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
+"""The header by which a caller of a Workload API identifies itself: SPIFFE_Workload_Endpoint.md section 3."""
 
 MAX_SOCKET_PATH = 107
 """Bytes of `sun_path` on Linux, less the terminating zero byte."""
@@ -77,10 +65,10 @@ class _Endpoint:
 class EmbeddedWorkloadApi:
     """The SPIFFE Workload API on one unix socket per declared identity, as an async context manager.
 
-    Sockets have mode 0600 in `folder`, which gets mode 0700: a process that may open a socket is that workload, and nothing
-    else is attested. X.509-SVIDs live `x509_ttl` seconds and are replaced at 45 % of that, JWT-SVIDs `jwt_ttl` seconds and
-    are replaced at half, so that rotation happens all the time. Identities come and go while it runs. Everything stops with
-    the context, streams included.
+    Sockets have mode 0600 in `folder`, which gets mode 0700: a process that may open a socket is that workload, without
+    further attestation. X.509-SVIDs live `x509_ttl` seconds and are replaced at 45 % of that, JWT-SVIDs `jwt_ttl` seconds and
+    are replaced at half, so that rotation happens all the time. Identities come and go while it runs. All sockets and streams
+    end with the context.
     """
 
     def __init__(
@@ -98,12 +86,10 @@ class EmbeddedWorkloadApi:
         prepare_folder(self.folder)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         while self._endpoints:
-            _, endpoint = self._endpoints.popitem()
-            # The server first: a client must see an agent that is gone, not an identity that was taken from it.
+            endpoint = self._endpoints.popitem()[1]
+            # The server stops first: a client must see that the agent is gone, and not that its identity was removed.
             await endpoint.server.stop(None)
             endpoint.identity.remove()
             endpoint.path.unlink(missing_ok=True)
@@ -135,7 +121,7 @@ class EmbeddedWorkloadApi:
         return self.address(spiffe_id)
 
     def remove_identity(self, spiffe_id: SpiffeId) -> None:
-        """Answer `PermissionDenied` on this identity's socket from now on, and end its streams with it."""
+        """Answer `PermissionDenied` on this identity's socket from now on, and end its streams with that status."""
         self._endpoint(spiffe_id).identity.remove()
 
     def address(self, spiffe_id: SpiffeId) -> str:
@@ -143,15 +129,9 @@ class EmbeddedWorkloadApi:
         return f"unix://{self._endpoint(spiffe_id).path}"
 
     def renew(self, spiffe_ids: Iterable[SpiffeId] = ()) -> None:
-        """Replace the SVIDs of these identities, or of all, now: an early rotation."""
+        """Replace the SVIDs of these identities, or of all, now."""
         for spiffe_id in tuple(spiffe_ids) or self.identities:
             self._endpoint(spiffe_id).identity.renew()
-
-    def write_server_svid(
-        self, folder: Path, spiffe_id: SpiffeId, *, dns: Sequence[str] = ("localhost",), ttl: int = 86_400
-    ) -> ServerSvidFiles:
-        """Write a server SVID as files; see `server_svid.write_server_svid`."""
-        return write_server_svid(folder, self.authority, spiffe_id, dns=dns, ttl=ttl)
 
     def _endpoint(self, spiffe_id: SpiffeId) -> _Endpoint:
         try:
@@ -194,7 +174,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         self._identity = identity
 
     def assign(self, identity: DeclaredIdentity) -> None:
-        """Answer for `identity` from the next message of each stream on, after a removed one is declared again."""
+        """Answer for `identity`, a removed identity that is declared again, from the next message of each stream on."""
         self._identity = identity
 
     async def FetchX509SVID(  # noqa: N802 - names of the protocol
@@ -301,15 +281,14 @@ def socket_path(folder: Path, spiffe_id: SpiffeId) -> Path:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make `folder` with mode 0700, or take an existing one of ours; raise `ConfigurationError` otherwise.
+    """Make `folder` with mode 0700, or use an existing folder of this user; raise `ConfigurationError` otherwise.
 
-    The mode of the folder, not of the sockets, keeps others out: between `bind` and `chmod` a socket is as open as the umask
-    allows.
+    The mode of the folder keeps other users out, because between `bind` and `chmod` a socket is as open as the umask allows.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise ConfigurationError(
                 f"{folder} is not a folder of this user: remove it, or choose another state folder"
             )
@@ -319,7 +298,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def claim_socket(path: Path) -> None:
-    """Remove a socket that a dead process left at `path`; raise `ConfigurationError` if someone still listens there."""
+    """Remove a socket that a dead process left at `path`; raise `ConfigurationError` if a process still listens there."""
     if not os.path.lexists(path):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -1,4 +1,4 @@
-"""Server SVIDs as files, for servers that do not speak SPIFFE: nats-server reads these and reloads on a signal."""
+"""Server SVIDs as files, for servers that do not speak SPIFFE: nats-server reads them, and reloads on a signal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from sealbus.agents.dev.workload_api.certificates import pem
 from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ServerSvidFiles", "write_server_svid"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSvidFiles:
     """The files of a server SVID, all as PEM: the chain with the leaf first, the key (0600), and the trust bundle.
 
-    `not_after` is the leaf's, in microseconds: the writer writes a new SVID in time and reloads the server.
+    `not_after` is that of the leaf, in microseconds: before it, the caller writes a new SVID and reloads the server.
     """
 
     certificate: Path
@@ -40,8 +38,8 @@ def write_server_svid(
     """Issue an X.509-SVID that lives `ttl` seconds and write it to `folder` as svid.pem, svid.key and bundle.pem.
 
     `dns` names (or IP addresses) are for peers that check host names, such as other nats-servers; sealbus checks the SPIFFE
-    ID instead. Each file is replaced whole. The key is written before the certificate, so that a server that reloads in
-    between keeps what it has: a pair that does not match is refused.
+    ID instead. Each file is replaced whole. The key is written before the certificate: a server that reloads in between
+    refuses the pair, which does not match, and keeps its old pair.
     """
     svid = authority.issue_x509(spiffe_id, dns_names=dns, ttl=ttl)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

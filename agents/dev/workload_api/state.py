@@ -22,8 +22,6 @@ from sealbus.agents.dev.workload_api.jwt_keys import JwtKey, KeyRing
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["PRIVATE", "PUBLIC", "AuthorityState", "load_state", "replace_file", "save_state"]
-
 K = TypeVar("K")
 
 _VERSION = 1
@@ -35,14 +33,14 @@ PUBLIC = 0o644
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityState:
-    """Everything that an authority needs to continue after a restart."""
+    """The state that an authority needs to continue after a restart."""
 
     x509: KeyRing[X509Authority]
     jwt: KeyRing[JwtKey]
 
 
 def save_state(path: Path, trust_domain: TrustDomain, state: AuthorityState) -> None:
-    """Write the keys to `path`, mode 0600, replacing what was there; its folder is made, mode 0700, if missing."""
+    """Replace the file `path`, mode 0600, by the keys; a missing folder is made with mode 0700."""
     document = {
         "v": _VERSION,
         "trust_domain": str(trust_domain),
@@ -57,7 +55,7 @@ def save_state(path: Path, trust_domain: TrustDomain, state: AuthorityState) -> 
 
 
 def load_state(path: Path, trust_domain: TrustDomain) -> AuthorityState | None:
-    """Read what `save_state` wrote; return None if there is no such file.
+    """Read the file of `save_state`; return None if there is no such file.
 
     Raises `ConfigurationError`, naming the file and what to do, if others may read it, if it is damaged, or if it belongs to
     another trust domain.
@@ -116,9 +114,9 @@ def _text(data: bytes) -> str:
 
 
 def replace_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Put `data` at `path` by renaming a complete file over it, so that no reader sees half of it.
+    """Put `data` at `path` by renaming a complete file over it, so that no reader sees a part of it.
 
-    The file has `mode` from the moment it exists: a key is never readable by others, not even briefly.
+    The file has `mode` from the moment it exists, so that others can never read a key.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

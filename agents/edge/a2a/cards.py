@@ -33,12 +33,10 @@ from joserfc.jwk import ECKey
 
 from sealbus.agents.edge.a2a.messages import SKILL, Skills
 from sealbus.agents.edge.described_actions import DescribedAction
-from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import ConfigurationError
-
-__all__ = ["EXTENSION", "CardKey", "Cards"]
 
 EXTENSION: Final = "urn:sealbus:a2a:skills:v1"
 """The extension that says how a message names its skill, and what each skill takes and gives."""
@@ -95,7 +93,7 @@ class Cards:
 
     def of(self, token: AccessToken) -> AgentCard:
         """Return the card with the skills whose scope `token` has. A hint only: each request is decided."""
-        return self._card([one for one in self.skills.actions.values() if one.is_in_scope(token)])
+        return self._card([action for action in self.skills.actions.values() if action.is_in_scope(token)])
 
     def _card(self, actions: Iterable[DescribedAction]) -> AgentCard:
         actions = [*actions]
@@ -114,7 +112,7 @@ class Cards:
             security_requirements=[_requirement(())],
             default_input_modes=[JSON, "text/plain"],
             default_output_modes=[JSON],
-            skills=[_skill(one) for one in actions],
+            skills=[_skill(action) for action in actions],
         )
         if self.key is not None:
             self.key.sign(card)
@@ -128,17 +126,19 @@ class Cards:
             yield AgentInterface(url=self.grpc, protocol_binding="GRPC", protocol_version=version, tenant=self.agent)
 
     def _scheme(self) -> SecurityScheme:
-        said = f"An access token for {self.resource}; its metadata (RFC 9728) names who issues them."
-        return SecurityScheme(http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer", description=said))
+        description = f"An access token for {self.resource}; its metadata (RFC 9728) names who issues them."
+        return SecurityScheme(
+            http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer", description=description)
+        )
 
     def _extension(self, actions: Iterable[DescribedAction]) -> AgentExtension:
         extension = AgentExtension(
             uri=EXTENSION,
             description=f"A message names its skill as {SKILL} in its metadata, and has the skill's arguments as data.",
         )
-        shown = {one.name: {"takes": one.takes, "gives": one.gives or {}} for one in actions}
+        schemas = {action.name: {"takes": action.takes, "gives": action.gives or {}} for action in actions}
         # Numbers of schemas have to be numbers of JSON.
-        extension.params.update({"skills": json.loads(json.dumps(shown))})
+        extension.params.update({"skills": json.loads(json.dumps(schemas))})
         return extension
 
 

@@ -19,7 +19,6 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message
 
 from sealbus.agents.edge.a2a.cards import Cards, card_document
 from sealbus.agents.edge.a2a.handler import AgentHandler
@@ -27,13 +26,11 @@ from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.event_streams import COMMENT
 from sealbus.agents.edge.front import DOOR, RESOURCE, NamedResource
-from sealbus.agents.edge.http.bodies import read_body
+from sealbus.agents.edge.http.bodies import read_body, replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import Code
-
-__all__ = ["A2aEndpoint", "ServedAgent"]
 
 _PRINCIPAL: Final = "sealbus.a2a.principal"
 """Key of the request's scope that holds who asks."""
@@ -90,8 +87,8 @@ class A2aEndpoint:
         """`POST /a2a/<agent>/rpc`: one request of JSON-RPC."""
         agent, token = self._agent(request), await self._admitted(request)
         body = await self._body(request, token, (JSON,))
-        asked = json.loads(body)
-        streaming = isinstance(asked, Mapping) and asked.get("method") in _STREAMING
+        message = json.loads(body)
+        streaming = isinstance(message, Mapping) and message.get("method") in _STREAMING
         return await self._answered(request, token, body, agent.rpc.handle_requests, streaming=streaming)
 
     def rest(self, name: str, *, reads: bool = False, streaming: bool = False) -> Dispatch:
@@ -125,7 +122,7 @@ class A2aEndpoint:
         self, request: Request, token: AccessToken, body: bytes, dispatch: Dispatch, *, streaming: bool
     ) -> Response:
         principal = Principal(request, token)
-        inner = Request({**request.scope, _PRINCIPAL: principal}, _replaying(body, request))
+        inner = Request({**request.scope, _PRINCIPAL: principal}, replaying(body, request.receive))
         if not streaming:
             return _checked(principal, await dispatch(inner))
         self._streams.enter(token)
@@ -148,20 +145,6 @@ def _checked(principal: Principal, answer: Response) -> Response:
     if not isinstance(answer, EventSourceResponse):
         answer.headers.update(HEADERS)
     return answer
-
-
-def _replaying(body: bytes, request: Request) -> Callable[[], Awaitable[Message]]:
-    """Return what gives a body that was read, and then what the client does."""
-    read = False
-
-    async def receive() -> Message:
-        nonlocal read
-        if read:
-            return await request.receive()
-        read = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
 
 
 async def _events(items: AsyncIterator[Any], pause: float) -> AsyncGenerator[bytes, None]:

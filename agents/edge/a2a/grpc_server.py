@@ -27,15 +27,14 @@ from starlette.requests import Request
 
 from sealbus.agents.edge.a2a.principal import DOOR_NAME, Principal
 from sealbus.agents.edge.actions import Actions
-from sealbus.agents.edge.front import DOOR, REQUEST_ID, too_often
-from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of
+from sealbus.agents.edge.front import DOOR
+from sealbus.agents.edge.http.application import REQUEST_ID
+from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of, too_often
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.runtime.health import parse_address
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 
-__all__ = ["Certificate", "serving_grpc"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _SLACK: Final = 16_384
 """Bytes of a message beside the body of a request: its ids and metadata."""
@@ -118,27 +117,27 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
 
         It takes a stream, of which it reads one message: grpc would wait for the message of another kind before it asks us.
         """
-        found, method = await continuation(handler_call_details), handler_call_details.method
-        if found is None:
+        handler, method = await continuation(handler_call_details), handler_call_details.method
+        if handler is None:
             return None
         return grpc.stream_stream_rpc_method_handler(
-            self._streaming(found.unary_stream, method)
-            if found.response_streaming
-            else self._unary(found.unary_unary, method),
-            request_deserializer=found.request_deserializer,
-            response_serializer=found.response_serializer,
+            self._streaming(handler.unary_stream, method)
+            if handler.response_streaming
+            else self._unary(handler.unary_unary, method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
         )
 
     def _unary(self, inner: Method, method: str) -> Method:
         async def called(_: object, context: grpc.aio.ServicerContext) -> None:
-            async with self._asked(context, method) as (request, _):
+            async with self._admitted(context, method) as (request, _):
                 await self._write(context, await inner(request, context))
 
         return called
 
     def _streaming(self, inner: Method, method: str) -> Method:
         async def called(_: object, context: grpc.aio.ServicerContext) -> None:
-            async with self._asked(context, method) as (request, principal):
+            async with self._admitted(context, method) as (request, principal):
                 self._streams.enter(principal.token)
                 events = inner(request, context)
                 try:
@@ -155,7 +154,7 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
             await context.write(message)
 
     @asynccontextmanager
-    async def _asked(
+    async def _admitted(
         self, context: grpc.aio.ServicerContext, method: str
     ) -> AsyncGenerator[tuple[Any, Principal], None]:
         """Admit a request for the block, which is given its message, and answer in every case."""
@@ -176,7 +175,7 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  outermost boundary: grpc would answer with the text of the error
-            _log.error("%s in %s", type(error).__name__, method)
+            _logger.error("%s in %s", type(error).__name__, method)  # noqa: TRY400  a traceback could hold a client's text
             await context.abort(grpc.StatusCode.INTERNAL, "The edge failed.")
         finally:
             front.node.counters.add("sealbus_edge_requests_total", route=method, status=_status(context))
@@ -220,15 +219,15 @@ def _address(context: grpc.aio.ServicerContext) -> str:
 
 def _status(context: grpc.aio.ServicerContext) -> str:
     code = context.code()
-    names: dict[object, str] = {one.value[0]: one.name for one in grpc.StatusCode}
+    names: dict[object, str] = {code.value[0]: code.name for code in grpc.StatusCode}
     return names.get(code.value[0] if isinstance(code, grpc.StatusCode) else code, "OK")
 
 
 async def _refuse(context: grpc.aio.ServicerContext, error: SealbusError) -> None:
     answer = problem_of(error)
     code = _CODES.get(answer.status_code, grpc.StatusCode.INTERNAL)
-    told = f"{error.code}" if not explanation_of(error).reasons else f"{error.code}: {explanation_of(error).reasons}"
-    await context.abort(code, told, trailing_metadata=((_PROBLEM, bytes(answer.body)),))
+    details = f"{error.code}" if not explanation_of(error).reasons else f"{error.code}: {explanation_of(error).reasons}"
+    await context.abort(code, details, trailing_metadata=((_PROBLEM, bytes(answer.body)),))
 
 
 class Certificate:
@@ -244,19 +243,19 @@ class Certificate:
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         try:
-            found = self._stamped()
+            changed = self._stamped()
         except ConfigurationError as error:
-            _log.warning("edge: the last good certificate stays in use: %s", error.detail)
+            _logger.warning("edge: the last good certificate stays in use: %s", error.detail)
             return None
-        if found[0] == self._read[0]:
+        if changed[0] == self._read[0]:
             return None
-        self._read = found
-        return _configuration(found[1])
+        self._read = changed
+        return _configuration(changed[1])
 
     def _stamped(self) -> tuple[tuple[int, ...], tuple[bytes, bytes]]:
         certificate, key = self._files
         try:
-            stamps = tuple(one.stat().st_mtime_ns for one in self._files)
+            stamps = tuple(path.stat().st_mtime_ns for path in self._files)
             return stamps, (certificate.read_bytes(), key.read_bytes())
         except OSError as error:
             raise ConfigurationError(f"edge.certificate and edge.key cannot be read: {error.strerror}") from error

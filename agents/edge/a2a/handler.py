@@ -44,20 +44,16 @@ from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.a2a.messages import Skills, answer
 from sealbus.agents.edge.a2a.principal import Principal, principal_of
 from sealbus.agents.edge.a2a.push import Pushing
-from sealbus.agents.edge.a2a.refusals import refusal
 from sealbus.agents.edge.a2a.task_states import TaskView, asks_for_login, reading, state_of
 from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.described_actions import DescribedAction
-from sealbus.agents.edge.task_following import followed, waits_for_approval
-from sealbus.agents.edge.task_routes import newest_of
+from sealbus.agents.edge.task_following import follow_task, waits_for_approval
+from sealbus.agents.edge.v1.task_routes import newest_of
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.parts import GatheredParts, PartsReading
 from sealbus.bus.sending.status import Status
-from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
-
-__all__ = ["AgentHandler"]
 
 _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 """A message id that can be the key of its copies: what the field `Idempotency-Key` of `/v1` takes."""
@@ -73,14 +69,14 @@ class AgentHandler(RequestHandler):
     """
 
     def __init__(
-        self, actions: Actions, cards: Cards, kept: KeptTasks, page: str, pushing: Pushing | None = None
+        self, actions: Actions, cards: Cards, kept_tasks: KeptTasks, page: str, pushing: Pushing | None = None
     ) -> None:
         self._actions = actions
         self._front = actions.front
         self._cards = cards
         self._skills: Skills = cards.skills
         self._agent = cards.agent
-        self._kept = kept
+        self._kept = kept_tasks
         self._page = page
         self._pushing = pushing
 
@@ -90,47 +86,43 @@ class AgentHandler(RequestHandler):
         A task goes on if its client leaves, or asks for an answer at once.
         """
         principal = self._principal(context)
-        try:
-            described, body, context_id = await self._read(principal, params.message)
+        with principal.refusing():
+            described, body, context_id = await self._read_message(principal, params.message)
             if described.action.kind == "call":
                 async with principal.connected():
                     return await self._answer(principal, described, body, context_id)
-            view, handle = await self._submitted(principal, params, described, body, context_id)
+            view, handle = await self._submit_task(principal, params, described, body, context_id)
             if params.configuration.return_immediately:
                 return view.task(None)
             async with principal.connected():
-                return await self._waited(principal, view, handle)
-        except SealbusError as error:
-            raise refusal(principal, error) from error
+                return await self._wait_for_task(principal, view, handle)
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
         """Answer a call, or submit a task and yield it and what becomes of it."""
         principal = self._principal(context)
-        try:
-            described, body, context_id = await self._read(principal, params.message)
+        with principal.refusing():
+            described, body, context_id = await self._read_message(principal, params.message)
             if described.action.kind == "call":
                 # A block of its own: nothing is yielded inside of it, where another task may go on.
                 async with principal.connected():
                     message = await self._answer(principal, described, body, context_id)
                 yield message
                 return
-            view, handle = await self._submitted(principal, params, described, body, context_id)
+            view, handle = await self._submit_task(principal, params, described, body, context_id)
             yield view.task(None)
             async with aclosing(self._updates(principal, view, handle, after=-1)) as updates:
                 async for update in updates:
                     yield update
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
         """Yield a task as it is, and then what becomes of it; one that has ended is not subscribed to."""
         principal = self._principal(context)
-        try:
-            view, handle = await self._found(principal, params.id)
+        with principal.refusing():
+            view, handle = await self._owned_task(principal, params.id)
             newest, contents = await reading(handle)
             if newest is not None and newest.final:
                 raise UnsupportedOperationError("the task has ended")
@@ -139,17 +131,13 @@ class AgentHandler(RequestHandler):
             async with aclosing(self._updates(principal, view, handle, after=after)) as updates:
                 async for update in updates:
                     yield update
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """Return a task as it is now, with its result so far."""
         principal = self._principal(context)
-        try:
-            view, handle = await self._found(principal, params.id)
+        with principal.refusing():
+            view, handle = await self._owned_task(principal, params.id)
             return view.task(*await reading(handle))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """Return a page of the user's tasks, the newest first; each that is looked at counts as one more request."""
@@ -159,38 +147,36 @@ class AgentHandler(RequestHandler):
         size = params.page_size or DEFAULT_LIST_TASKS_PAGE_SIZE
         if not 1 <= size <= MAX_LIST_TASKS_PAGE_SIZE:
             raise InvalidParamsError(f"pageSize must be from 1 to {MAX_LIST_TASKS_PAGE_SIZE}")
-        try:
-            kept = await self._kept.newest(agent=self._agent, token=principal.token)
-            wanted = {task: said for task, said in kept.items() if params.context_id in ("", said)}
-            rest = [task for task in wanted if not params.page_token or task < params.page_token]
+        with principal.refusing():
+            contexts = await self._kept.newest(agent=self._agent, token=principal.token)
+            matching = {
+                task: context_id for task, context_id in contexts.items() if params.context_id in ("", context_id)
+            }
+            remaining = [task for task in matching if not params.page_token or task < params.page_token]
             tasks: list[Task] = []
-            looked = ""
-            for looked in rest[:_LOOKS]:
-                if (found := await self._listed(principal, looked, wanted[looked], params)) is not None:
-                    tasks.append(found)
+            last = ""
+            for last in remaining[:_LOOKS]:
+                if (listed := await self._listed_task(principal, last, matching[last], params)) is not None:
+                    tasks.append(listed)
                 if len(tasks) == size or not self._affords(principal):
                     break
-        except SealbusError as error:
-            raise refusal(principal, error) from error
         return ListTasksResponse(
             tasks=tasks,
-            next_page_token=looked if rest[-1:] != [looked] else "",
+            next_page_token=last if remaining[-1:] != [last] else "",
             page_size=size,
-            total_size=len(wanted),
+            total_size=len(matching),
         )
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         """Stop a task and what follows from it, and return it as it is then."""
         principal = self._principal(context)
-        try:
-            view, handle = await self._found(principal, params.id)
+        with principal.refusing():
+            view, handle = await self._owned_task(principal, params.id)
             newest = await newest_of(handle)
             if newest is not None and newest.final:
                 raise TaskNotCancelableError
-            await self._actions.tasks.stopped(principal.request, principal.token, handle, "")
+            await self._actions.tasks.cancel_task(principal.request, principal.token, handle, "")
             return view.task(*await reading(handle))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_get_extended_agent_card(
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
@@ -204,45 +190,37 @@ class AgentHandler(RequestHandler):
     ) -> TaskPushNotificationConfig:
         """Have a URL told of each further state of a task."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
-            view, handle = await self._found(principal, params.task_id)
+        with principal.refusing():
+            view, handle = await self._owned_task(principal, params.task_id)
             config = await pushing.checked(params, principal.token)
             return await pushing.add(config, handle, view.context_id, principal.token, await newest_of(handle))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """Return what was kept of a URL, with what it is shown, to its own user."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
-            await self._found(principal, params.task_id)
-            return await pushing.one_of(params.task_id, params.id)
-        except SealbusError as error:
-            raise refusal(principal, error) from error
+        with principal.refusing():
+            await self._owned_task(principal, params.task_id)
+            return await pushing.config_of(params.task_id, params.id)
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
         """Return all URLs of a task."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
-            await self._found(principal, params.task_id)
-            return ListTaskPushNotificationConfigsResponse(configs=await pushing.all_of(params.task_id))
-        except SealbusError as error:
-            raise refusal(principal, error) from error
+        with principal.refusing():
+            await self._owned_task(principal, params.task_id)
+            return ListTaskPushNotificationConfigsResponse(configs=await pushing.configs_of(params.task_id))
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """Have a URL told no more."""
         principal, pushing = self._principal(context), self._pushes()
-        try:
-            await self._found(principal, params.task_id)
+        with principal.refusing():
+            await self._owned_task(principal, params.task_id)
             await pushing.remove(params.task_id, params.id)
-        except SealbusError as error:
-            raise refusal(principal, error) from error
 
     def _pushes(self) -> Pushing:
         if self._pushing is None:
@@ -255,7 +233,7 @@ class AgentHandler(RequestHandler):
             raise InvalidParamsError("no such tenant")
         return principal_of(context)
 
-    async def _read(self, principal: Principal, message: Message) -> tuple[DescribedAction, Content, str]:
+    async def _read_message(self, principal: Principal, message: Message) -> tuple[DescribedAction, Content, str]:
         """Return what a message asks for, and its context's id; empty for one that the task begins itself."""
         if not message.message_id:
             raise InvalidParamsError("a message has a messageId")
@@ -263,7 +241,7 @@ class AgentHandler(RequestHandler):
         if context_id and not _CONTEXT.fullmatch(context_id):
             raise InvalidParamsError("contextId must be 1 to 128 visible characters")
         if message.task_id:
-            view, handle = await self._found(principal, message.task_id)
+            view, handle = await self._owned_task(principal, message.task_id)
             if not asks_for_login(await newest_of(handle)):
                 raise UnsupportedOperationError(
                     "nothing can be said to this task: what it waits for is decided at the edge"
@@ -281,13 +259,13 @@ class AgentHandler(RequestHandler):
         name, calls = described.name, self._actions.calls
         if described.action.parts:
             async with aclosing(calls.chunks(principal.request, principal.token, name, body)) as chunks:
-                contents = [one async for one in chunks]
+                contents = [chunk async for chunk in chunks]
         else:
             contents = [await calls.answer(principal.request, principal.token, name, body)]
         number = principal.request_id
         return answer(contents, message_id=number, context_id=context_id or number)
 
-    async def _submitted(
+    async def _submit_task(
         self,
         principal: Principal,
         params: SendMessageRequest,
@@ -301,17 +279,17 @@ class AgentHandler(RequestHandler):
             # Before anything is submitted: a client that asked for it waits for nothing else.
             config = await self._pushes().checked(params.configuration.task_push_notification_config, principal.token)
         key = message.message_id if _KEY.fullmatch(message.message_id) else None
-        handle = await self._actions.tasks.submitted(principal.request, principal.token, described.name, body, key)
+        handle = await self._actions.tasks.submit_task(principal.request, principal.token, described.name, body, key)
         view = TaskView(handle.message_id, context_id or handle.message_id, self._page)
         await self._kept.keep(view.id, view.context_id, agent=self._agent, token=principal.token)
         if config is not None:
             await self._pushes().add(config, handle, view.context_id, principal.token, None)
         return view, handle
 
-    async def _waited(self, principal: Principal, view: TaskView, handle: TaskHandle) -> Task:
+    async def _wait_for_task(self, principal: Principal, view: TaskView, handle: TaskHandle) -> Task:
         parts, newest = GatheredParts(), None
         within = self._front.limits.call_seconds
-        async with aclosing(self._followed(principal, handle, after=-1, within=within)) as statuses:
+        async with aclosing(self._follow_task(principal, handle, after=-1, within=within)) as statuses:
             async for status in statuses:
                 newest = status
                 parts.take(status)
@@ -324,22 +302,22 @@ class AgentHandler(RequestHandler):
     ) -> AsyncGenerator[Event, None]:
         parts = PartsReading(resumed=after >= 0)
         within = self._front.limits.event_seconds
-        async with aclosing(self._followed(principal, handle, after=after, within=within)) as statuses:
+        async with aclosing(self._follow_task(principal, handle, after=after, within=within)) as statuses:
             async for status in statuses:
                 if status.part is not None:
                     parts.take(status)
                 for update in view.updates(status):
                     yield update
 
-    def _followed(
+    def _follow_task(
         self, principal: Principal, handle: TaskHandle, *, after: int, within: float
     ) -> AsyncGenerator[Status, None]:
-        left = (principal.token.expires - self._front.node.clock()) / SECOND
-        return followed(handle, self._front, principal.token, after=after, within=min(within, left), parts=True)
+        remaining = (principal.token.expires - self._front.node.clock()) / SECOND
+        return follow_task(handle, self._front, principal.token, after=after, within=min(within, remaining), parts=True)
 
-    async def _found(self, principal: Principal, task: str) -> tuple[TaskView, TaskHandle]:
+    async def _owned_task(self, principal: Principal, task: str) -> tuple[TaskView, TaskHandle]:
         """Return a task of the user's with this agent; raise `TaskNotFoundError` or as `Tasks.look`."""
-        handle = await self._actions.tasks.look(task, principal.token, principal.request)
+        handle = await self._actions.tasks.look_up(task, principal.token, principal.request)
         if handle.action not in self._skills.actions:
             raise TaskNotFoundError
         context_id = await self._kept.context_id(task, agent=self._agent, token=principal.token)
@@ -349,15 +327,17 @@ class AgentHandler(RequestHandler):
         """Count one more task that is looked at; return whether that is within the rates of its user."""
         return self._front.affords(principal.token, 1.0) and self._front.affords_read(principal.token)
 
-    async def _listed(self, principal: Principal, task: str, context_id: str, params: ListTasksRequest) -> Task | None:
-        handle = await self._actions.tasks.owners.find(task, principal.token, principal.request)
+    async def _listed_task(
+        self, principal: Principal, task: str, context_id: str, params: ListTasksRequest
+    ) -> Task | None:
+        handle = await self._actions.tasks.owners.find_task(task, principal.token, principal.request)
         if params.include_artifacts:
             newest, contents = await reading(handle)
         else:
             newest, contents = await newest_of(handle), []
         if params.status not in (0, state_of(newest)):
             return None
-        found = TaskView(task, context_id, self._page).task(newest, contents)
+        listed = TaskView(task, context_id, self._page).task(newest, contents)
         if not params.include_artifacts:
-            del found.artifacts[:]
-        return found
+            del listed.artifacts[:]
+        return listed

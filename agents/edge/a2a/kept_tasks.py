@@ -1,7 +1,7 @@
 """Which tasks a user has submitted to an agent through A2A, and in which context: for lists, and for all processes.
 
 Kept on the bus for as long as owners are, at `state.<edge>.a2a.task.<user>.<agent>.<task>`. A value holds the context's id,
-and is signed. It gives no right: whose a task is, is looked up each time (`sealbus.agents.edge.task_owners`).
+and is signed. It gives no right: whose a task is, is looked up each time (`sealbus.agents.edge.v1.task_owners`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import asyncio
 from contextlib import aclosing
 from typing import Final
 
-from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.v1.task_owners import TaskOwners
 from sealbus.agents.runtime.node import Node
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import is_own, signed
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError
-
-__all__ = ["MOST_LISTED", "KeptTasks"]
 
 MOST_LISTED: Final = 1_024
 """Tasks of one user and agent that lists know, the newest."""
@@ -45,33 +43,33 @@ class KeptTasks:
 
     async def context_id(self, task: str, *, agent: str, token: AccessToken) -> str:
         """Return the context of a task: its own id, if it was submitted in none. Raises `BusUnavailable`."""
-        found = await self._keyed.get(self._place(agent, token) + task)
-        return (self._context(found.payload, task) if found is not None else None) or task
+        stored = await self._keyed.get(self._place(agent, token) + task)
+        return (self._context(stored.payload, task) if stored is not None else None) or task
 
     async def newest(self, *, agent: str, token: AccessToken) -> dict[str, str]:
         """Return the contexts of the user's newest tasks by their ids, the newest first. Raises `BusUnavailable`."""
         place = self._place(agent, token)
-        found: dict[str, str] = {}
+        contexts: dict[str, str] = {}
         try:
             async with asyncio.timeout(_WITHIN), aclosing(self._node.transport.read(STATE, [place + "*"])) as batches:
                 async for batch in batches:
-                    for one in batch:
-                        task = one.subject.removeprefix(place)
-                        if (context_id := self._context(one.payload, task)) is not None:
-                            found[task] = context_id
+                    for entry in batch:
+                        task = entry.subject.removeprefix(place)
+                        if (context_id := self._context(entry.payload, task)) is not None:
+                            contexts[task] = context_id
         except TimeoutError as error:
             raise BusUnavailable(f"{STATE} was not read within {_WITHIN:g} s") from error
         # The ids begin with the time (RFC 9562, section 5.7).
-        return {task: found[task] for task in sorted(found, reverse=True)[:MOST_LISTED]}
+        return {task: contexts[task] for task in sorted(contexts, reverse=True)[:MOST_LISTED]}
 
     def _context(self, payload: bytes, task: str) -> str | None:
         """Return the context in a value that this edge has signed for `task`; None for any other bytes."""
         node = self._node
         try:
             stored: Value = decode(payload, text_bytes=_BYTES, step=0)
-            parts = [one for one in stored if isinstance(one, bytes)] if isinstance(stored, list) else []
+            parts = [part for part in stored if isinstance(part, bytes)] if isinstance(stored, list) else []
             match decode(parts[0], text_bytes=_BYTES, step=0):
-                case [int(said), str(context_id), str(named), int(at)] if (said, named) == (_VERSION, task):
+                case [int(version), str(context_id), str(named), int(at)] if (version, named) == (_VERSION, task):
                     if is_own(parts, _TYPE, own=node.own, at=at, trust=node.trust(), caches=node.caches):
                         return context_id
         except (LookupError, EnvelopeError):

@@ -17,8 +17,6 @@ from sealbus.bus.sending.message import Content
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import Code, HandlingError
 
-__all__ = ["ARTIFACT", "SKILL", "Skills", "answer", "artifact", "part_of"]
-
 SKILL: Final = "skillId"
 """Name in a message's metadata of the skill that it is for."""
 ARTIFACT: Final = "result"
@@ -32,7 +30,7 @@ class Skills:
     """The actions of one agent, as skills by their names."""
 
     def __init__(self, actions: Sequence[DescribedAction]) -> None:
-        self.actions = {one.name: one for one in actions}
+        self.actions = {action.name: action for action in actions}
 
     def asked_for(self, message: Message) -> tuple[DescribedAction, Content]:
         """Return what `message` is for, and the body of that request.
@@ -64,10 +62,10 @@ class Skills:
         named = MessageToDict(message.metadata).get(SKILL)
         if named is None and len(self.actions) == 1:
             return next(iter(self.actions.values()))
-        found = self.actions.get(named) if isinstance(named, str) else None
-        if found is None:
+        action = self.actions.get(named) if isinstance(named, str) else None
+        if action is None:
             raise InvalidParamsError(f"metadata.{SKILL} must name a skill of this agent")
-        return found
+        return action
 
 
 def part_of(content: Content) -> Part:
@@ -95,13 +93,13 @@ def answer(contents: Sequence[Content], *, message_id: str, context_id: str) -> 
         message_id=message_id,
         context_id=context_id,
         role=Role.ROLE_AGENT,
-        parts=[part_of(one) for one in contents],
+        parts=[part_of(content) for content in contents],
     )
 
 
 def artifact(contents: Sequence[Content]) -> Artifact:
     """Return the result of a task, or parts of it."""
-    return Artifact(artifact_id=ARTIFACT, name=ARTIFACT, parts=[part_of(one) for one in contents])
+    return Artifact(artifact_id=ARTIFACT, name=ARTIFACT, parts=[part_of(content) for content in contents])
 
 
 def _parsed(text: str) -> Any:
@@ -123,9 +121,9 @@ def _exact(value: Any) -> Any:
         case float() if value.is_integer() and abs(value) <= _EXACT:
             return int(value)
         case list():
-            return [_exact(one) for one in value]
+            return [_exact(item) for item in value]
         case dict():
-            return {name: _exact(one) for name, one in value.items()}
+            return {name: _exact(item) for name, item in value.items()}
     return value
 
 

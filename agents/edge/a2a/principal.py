@@ -1,31 +1,52 @@
-"""Who asks, as a handler of the A2A server knows them: the request, its verified token, and what they were refused."""
+"""A request of A2A as its handlers know it: the HTTP request, its verified token, and why it was refused, if it was."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+import json
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final
+from http import HTTPStatus
+from typing import Any, Final
 
 from a2a.auth.user import User
 from a2a.server.context import ServerCallContext
+from a2a.utils.errors import (
+    A2AError,
+    InternalError,
+    InvalidAgentResponseError,
+    InvalidParamsError,
+    TaskNotCancelableError,
+    TaskNotFoundError,
+)
 from starlette.requests import Request
 
-from sealbus.agents.edge.call_routes import connected
-from sealbus.agents.edge.front import REQUEST_ID
-from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.envelopes.errors import SealbusError
-
-__all__ = ["DOOR_NAME", "VERSION_FIELD", "Principal", "principal_of"]
+from sealbus.agents.edge.http.application import REQUEST_ID
+from sealbus.agents.edge.http.problem import problem_of
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.v1.call_routes import connected
+from sealbus.envelopes.errors import Code, SealbusError
 
 DOOR_NAME: Final = "a2a"
 VERSION_FIELD: Final = "a2a-version"
 
+_ABOUT_THE_REQUEST: Final = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+)
+"""Statuses on which clients and intermediaries act: they get another token, or try again."""
+
 
 @dataclass(eq=False)
 class Principal(User):
-    """One request. `refused` is why it was not done, where that is more than an error of A2A can say.
+    """One request. `refused` is its error, where HTTP or gRPC can say more about it than an error of A2A can.
 
-    `watched` says that a client that goes away has to be looked for: gRPC cancels by itself.
+    `watched` says whether to watch for a client that disconnects; gRPC cancels its requests itself.
     """
 
     request: Request
@@ -45,22 +66,48 @@ class Principal(User):
 
     @property
     def request_id(self) -> str:
-        """The id of the request, as its answer tells it."""
+        """The id of the request, as its answer shows it."""
         number: bytes = self.request.scope[REQUEST_ID]
         return number.hex()
 
     def connected(self) -> AbstractAsyncContextManager[None]:
-        """Return a block that ends once the client has gone away."""
+        """Return a block that ends once the client has disconnected."""
         return connected(self.request) if self.watched else nullcontext()
 
     def context(self) -> ServerCallContext:
-        """Return what the package is told of the request: the version that its client speaks, and no token."""
+        """Return what the package `a2a` gets of the request: the version that its client speaks, and no token."""
         version = self.request.headers.get(VERSION_FIELD, "")
         return ServerCallContext(user=self, state={"headers": {VERSION_FIELD: version}})
 
+    @contextmanager
+    def refusing(self) -> Generator[None, None, None]:
+        """Turn a `SealbusError` of the block into an error of A2A (`refusal`)."""
+        try:
+            yield
+        except SealbusError as error:
+            raise self.refusal(error) from error
+
+    def refusal(self, error: SealbusError) -> A2AError:
+        """Return `error` as an error of A2A, and keep it in `refused` if it is about the request itself."""
+        answer = problem_of(error)
+        problem: dict[str, Any] = json.loads(bytes(answer.body))
+        if answer.status_code in _ABOUT_THE_REQUEST:
+            self.refused = error
+        text = f"{problem['detail']} ({problem['code']})"
+        match answer.status_code:
+            case HTTPStatus.NOT_FOUND if error.code == Code.NOT_FOUND:
+                return TaskNotFoundError()
+            case HTTPStatus.CONFLICT if error.code == Code.TASK_ENDED:
+                return TaskNotCancelableError()
+            case HTTPStatus.UNPROCESSABLE_ENTITY if error.code == Code.BAD_BODY:
+                return InvalidParamsError(text)
+            case HTTPStatus.BAD_GATEWAY:
+                return InvalidAgentResponseError(text, {"problem": json.dumps(problem)})
+        return InternalError(text, {"problem": json.dumps(problem)})
+
 
 def principal_of(context: ServerCallContext) -> Principal:
-    """Return who asks; raise `TypeError` for a request that did not come through our endpoint."""
+    """Return the principal of a call; raise `TypeError` for a request that did not come through our endpoint."""
     if not isinstance(context.user, Principal):
         raise TypeError("not a request of ours")
     return context.user

@@ -29,8 +29,8 @@ from sealbus.agents.edge.a2a.task_states import TaskView
 from sealbus.agents.edge.a2a.webhook import Webhooks, check_config
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
-from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.task_following import followed
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.task_following import follow_task
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.background import Background
 from sealbus.bus.ports import StoredValue
@@ -40,9 +40,7 @@ from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
 
-__all__ = ["Pushing", "pushing"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _VERSION: Final = 1
 _NONCE_BYTES: Final = 12
@@ -59,7 +57,7 @@ _WRITES: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _WebhookSubscription:
     """What is kept of one task. `after` is the last state that was told; `done`, that there is no further one."""
 
     handle: str
@@ -76,23 +74,23 @@ class _Kept:
             "handle": self.handle,
             "context": self.context_id,
             "who": [token.issuer, token.subject, token.client, token.session, token.auth_time],
-            "configs": [MessageToDict(one) for one in self.configs],
+            "configs": [MessageToDict(config) for config in self.configs],
             "after": self.after,
             "done": self.done,
         }
 
     @classmethod
-    def parse(cls, said: dict[str, Any]) -> _Kept:
-        if said["v"] != _VERSION:
+    def parse(cls, document: dict[str, Any]) -> _WebhookSubscription:
+        if document["v"] != _VERSION:
             raise ValueError("another version")
-        issuer, subject, client, session, auth_time = said["who"]
+        issuer, subject, client, session, auth_time = document["who"]
         return cls(
-            handle=said["handle"],
-            context_id=said["context"],
+            handle=document["handle"],
+            context_id=document["context"],
             token=_whose(issuer, subject, client, session, auth_time),
-            configs=tuple([ParseDict(one, TaskPushNotificationConfig()) for one in said["configs"]]),
-            after=said["after"],
-            done=said["done"],
+            configs=tuple([ParseDict(config, TaskPushNotificationConfig()) for config in document["configs"]]),
+            after=document["after"],
+            done=document["done"],
         )
 
 
@@ -134,15 +132,15 @@ class Pushing:
 
     async def checked(self, config: TaskPushNotificationConfig, token: AccessToken) -> TaskPushNotificationConfig:
         """Return a config as it will be kept, with an id; raise `InvalidParamsError`, or 429 for too many tasks."""
-        found = TaskPushNotificationConfig()
-        found.CopyFrom(config)
-        found.id = found.id or os.urandom(16).hex()
-        found.tenant = ""
-        check_config(found)
-        await self._webhooks.check(found.url)
+        checked = TaskPushNotificationConfig()
+        checked.CopyFrom(config)
+        checked.id = checked.id or os.urandom(16).hex()
+        checked.tenant = ""
+        check_config(checked)
+        await self._webhooks.check(checked.url)
         if len(self._following) >= _WHOLE or self._of_user[token.issuer, token.subject] >= _OF_USER:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many tasks have webhooks", retry_after=60)
-        return found
+        return checked
 
     async def add(
         self,
@@ -156,39 +154,41 @@ class Pushing:
         task = config.task_id = handle.message_id
         whose = _whose(token.issuer, token.subject, token.client, token.session, token.auth_time)
         for _ in range(_WRITES):
-            kept, last = await self._read(task)
+            subscription, last = await self._read(task)
             after = newest.sequence if newest is not None else -1
-            kept = kept or _Kept(handle=handle.text, context_id=context_id, token=whose, after=after)
-            others = [one for one in kept.configs if one.id != config.id]
+            subscription = subscription or _WebhookSubscription(
+                handle=handle.text, context_id=context_id, token=whose, after=after
+            )
+            others = [other for other in subscription.configs if other.id != config.id]
             if len(others) >= _CONFIGS:
                 raise InvalidParamsError(f"a task has at most {_CONFIGS} webhooks")
             # The newest session: when that of the others is revoked, so is what they asked for.
-            changed = replace(kept, configs=(*others, config), token=whose)
+            changed = replace(subscription, configs=(*others, config), token=whose)
             if await self._write(task, changed, last):
                 self._follow(task, changed)
                 return config
         raise BusUnavailable("a webhook could not be kept: others change those of the task all the time")
 
-    async def all_of(self, task: str) -> tuple[TaskPushNotificationConfig, ...]:
+    async def configs_of(self, task: str) -> tuple[TaskPushNotificationConfig, ...]:
         """Return the configs of a task; raise `BusUnavailable`."""
-        kept, _ = await self._read(task)
-        return kept.configs if kept is not None else ()
+        subscription, _ = await self._read(task)
+        return subscription.configs if subscription is not None else ()
 
-    async def one_of(self, task: str, name: str) -> TaskPushNotificationConfig:
+    async def config_of(self, task: str, name: str) -> TaskPushNotificationConfig:
         """Return the config of a task with this id; raise `TaskNotFoundError` if there is none."""
-        for one in await self.all_of(task):
-            if one.id == name:
-                return one
+        for config in await self.configs_of(task):
+            if config.id == name:
+                return config
         raise TaskNotFoundError("no such webhook")
 
     async def remove(self, task: str, name: str) -> None:
         """Forget a config; one that is not there is forgotten. Raises `BusUnavailable`."""
         for _ in range(_WRITES):
-            kept, last = await self._read(task)
-            if kept is None or all(one.id != name for one in kept.configs):
+            subscription, last = await self._read(task)
+            if subscription is None or all(config.id != name for config in subscription.configs):
                 return
-            left = tuple([one for one in kept.configs if one.id != name])
-            if await self._write(task, replace(kept, configs=left), last):
+            remaining = tuple([config for config in subscription.configs if config.id != name])
+            if await self._write(task, replace(subscription, configs=remaining), last):
                 return
         raise BusUnavailable("a webhook could not be removed: others change those of the task all the time")
 
@@ -198,32 +198,32 @@ class Pushing:
         while not self._front.stopping.is_set():
             try:
                 async with asyncio.timeout(_READ_SECONDS):
-                    await self._resumed()
+                    await self._resume_all()
             except (SealbusError, TimeoutError) as error:
                 failures += 1
-                _log.warning("the webhooks from before cannot be read now: %s", type(error).__name__)
-                await self._paused(failures)
+                _logger.warning("the webhooks from before cannot be read now: %s", type(error).__name__)
+                await self._pause(failures)
             else:
                 return
 
-    async def _resumed(self) -> None:
+    async def _resume_all(self) -> None:
         reading = self._node.transport.read(STATE, [self._prefix + "*"])
         async with aclosing(reading) as batches:
             async for batch in batches:
-                for one in batch:
-                    kept = self._opened(one.subject, one.payload)
-                    if kept is not None:
-                        self._follow(one.subject.removeprefix(self._prefix), kept)
+                for entry in batch:
+                    subscription = self._opened(entry.subject, entry.payload)
+                    if subscription is not None:
+                        self._follow(entry.subject.removeprefix(self._prefix), subscription)
 
     def stop(self) -> None:
         """Tell nobody any more."""
-        for one in list(self._following.values()):
-            one.cancel()
+        for following in list(self._following.values()):
+            following.cancel()
 
-    def _follow(self, task: str, kept: _Kept) -> None:
-        if task in self._following or kept.done or not kept.configs:
+    def _follow(self, task: str, subscription: _WebhookSubscription) -> None:
+        if task in self._following or subscription.done or not subscription.configs:
             return
-        user = (kept.token.issuer, kept.token.subject)
+        user = (subscription.token.issuer, subscription.token.subject)
         self._of_user[user] += 1
 
         def ended(_: asyncio.Task[None]) -> None:
@@ -232,31 +232,38 @@ class Pushing:
             if not self._of_user[user]:
                 del self._of_user[user]
 
-        following = self._following[task] = self._group.create_task(self._followed(task), name="webhooks of a task")
+        following = self._following[task] = self._group.create_task(self._follow_task(task), name="webhooks of a task")
         following.add_done_callback(ended)
 
-    async def _followed(self, task: str) -> None:
+    async def _follow_task(self, task: str) -> None:
         failures = 0
         while not self._front.stopping.is_set():
             try:
-                kept, _ = await self._read(task)
-                if kept is None or kept.done or not kept.configs or not await self._told(task, kept):
+                subscription, _ = await self._read(task)
+                if (
+                    subscription is None
+                    or subscription.done
+                    or not subscription.configs
+                    or not await self._tell_states(task, subscription)
+                ):
                     return
                 failures = 0
             except TokenRefused:
-                _log.info("a task's webhooks are told no more: its user is revoked")
+                _logger.info("a task's webhooks are told no more: its user is revoked")
                 return
             except SealbusError as error:
                 failures += 1
-                _log.warning("a task is not followed now for its webhooks: %s", error.code)
-                await self._paused(failures)
+                _logger.warning("a task is not followed now for its webhooks: %s", error.code)
+                await self._pause(failures)
 
-    async def _told(self, task: str, kept: _Kept) -> bool:
+    async def _tell_states(self, task: str, subscription: _WebhookSubscription) -> bool:
         """Tell of states as they come, for as long as a stream may last; return whether there may be more."""
-        handle = self._node.sending.handle(kept.handle)
-        view = TaskView(task, kept.context_id, self._page)
+        handle = self._node.sending.handle(subscription.handle)
+        view = TaskView(task, subscription.context_id, self._page)
         within = self._front.limits.event_seconds
-        async with aclosing(followed(handle, self._front, kept.token, after=kept.after, within=within)) as statuses:
+        async with aclosing(
+            follow_task(handle, self._front, subscription.token, after=subscription.after, within=within)
+        ) as statuses:
             async for status in statuses:
                 current, _ = await self._read(task)
                 if current is None or not current.configs:
@@ -267,48 +274,48 @@ class Pushing:
                     return False
         return True
 
-    async def _tell(self, view: TaskView, kept: _Kept, status: Status) -> None:
+    async def _tell(self, view: TaskView, subscription: _WebhookSubscription, status: Status) -> None:
         event = StreamResponse(status_update=view.state(status))
         body = json.dumps(MessageToDict(event), ensure_ascii=False).encode()
-        for config in kept.configs:
+        for config in subscription.configs:
             for tried in range(1, _TRIES + 1):
                 if await self._webhooks.tell(config, body) or self._front.stopping.is_set():
                     break
                 if tried < _TRIES:
-                    await self._paused(tried)
-                    self._front.unrevoked(kept.token)
+                    await self._pause(tried)
+                    self._front.unrevoked(subscription.token)
 
     async def _note(self, task: str, status: Status) -> None:
         for _ in range(_WRITES):
-            kept, last = await self._read(task)
-            if kept is None or (kept.after >= status.sequence > 0 and not status.final):
+            subscription, last = await self._read(task)
+            if subscription is None or (subscription.after >= status.sequence > 0 and not status.final):
                 return
-            after = max(kept.after, status.sequence)
-            if await self._write(task, replace(kept, after=after, done=status.final), last):
+            after = max(subscription.after, status.sequence)
+            if await self._write(task, replace(subscription, after=after, done=status.final), last):
                 return
 
-    async def _paused(self, failures: int) -> None:
+    async def _pause(self, failures: int) -> None:
         pause = self._again.interval(failures, random.random())  # noqa: S311  spreads retries, no secret
         stopping = asyncio.ensure_future(self._front.stopping.wait())
         await asyncio.wait([stopping], timeout=pause)
         stopping.cancel()
 
-    async def _read(self, task: str) -> tuple[_Kept | None, int]:
+    async def _read(self, task: str) -> tuple[_WebhookSubscription | None, int]:
         subject = self._prefix + task
-        found: StoredValue | None = await self._keyed.get(subject)
-        return (self._opened(subject, found.payload), found.sequence) if found is not None else (None, 0)
+        stored: StoredValue | None = await self._keyed.get(subject)
+        return (self._opened(subject, stored.payload), stored.sequence) if stored is not None else (None, 0)
 
-    async def _write(self, task: str, kept: _Kept, last: int) -> bool:
+    async def _write(self, task: str, subscription: _WebhookSubscription, last: int) -> bool:
         subject, nonce = self._prefix + task, os.urandom(_NONCE_BYTES)
-        text = json.dumps(kept.document()).encode()
+        text = json.dumps(subscription.document()).encode()
         value = nonce + self._cipher.encrypt(nonce, text, subject.encode())
         return await self._keyed.replace(subject, value, last=last) is not None
 
-    def _opened(self, subject: str, payload: bytes) -> _Kept | None:
+    def _opened(self, subject: str, payload: bytes) -> _WebhookSubscription | None:
         """Return what this edge has kept there; None for any other bytes."""
-        nonce, rest = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
+        nonce, sealed = payload[:_NONCE_BYTES], payload[_NONCE_BYTES:]
         try:
-            return _Kept.parse(json.loads(self._cipher.decrypt(nonce, rest, subject.encode())))
+            return _WebhookSubscription.parse(json.loads(self._cipher.decrypt(nonce, sealed, subject.encode())))
         except (InvalidTag, ValueError, LookupError, TypeError, ParseError):
             return None
 
@@ -319,10 +326,10 @@ async def pushing(
 ) -> AsyncGenerator[Pushing, None]:
     """Yield the webhooks of an edge, those from before followed again; leaving stops telling."""
     async with Background() as group:
-        found = Pushing(front, key, webhooks, group, page, again)
-        resuming = group.create_task(found.resume(), name="webhooks from before")
+        started = Pushing(front, key, webhooks, group, page, again)
+        resuming = group.create_task(started.resume(), name="webhooks from before")
         try:
-            yield found
+            yield started
         finally:
             resuming.cancel()
-            found.stop()
+            started.stop()

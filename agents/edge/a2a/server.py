@@ -17,11 +17,9 @@ from sealbus.agents.edge.a2a.messages import Skills
 from sealbus.agents.edge.a2a.push import pushing
 from sealbus.agents.edge.a2a.webhook import Webhooks
 from sealbus.agents.edge.actions import Actions
-from sealbus.agents.edge.app import Methods
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
-
-__all__ = ["Grpc", "Push", "open_a2a"]
+from sealbus.agents.edge.http.application import Methods
 
 _AGENT: Final = "/a2a/{agent}"
 _REST: Final = _AGENT + "/v1"
@@ -65,21 +63,21 @@ async def open_a2a(
     """
     quieten("a2a")
     front = actions.front
-    kept = KeptTasks(front.node, actions.tasks.owners)
-    said = page or f"{front.resource} with a login of their own, by `sealbus approvals`"
-    scopes = {one.scope for described in agents.values() for one in described} - {""}
-    shown = grpc.shown if grpc is not None else None
+    kept_tasks = KeptTasks(front.node, actions.tasks.owners)
+    approval_page = page or f"{front.resource} with a login of their own, by `sealbus approvals`"
+    scopes = {action.scope for described in agents.values() for action in described} - {""}
+    grpc_url = grpc.shown if grpc is not None else None
     served = {}
     async with AsyncExitStack() as stack:
         pushes = None
         if push is not None:
-            pushes = await stack.enter_async_context(pushing(front, push.key, push.webhooks, said))
+            pushes = await stack.enter_async_context(pushing(front, push.key, push.webhooks, approval_page))
         for name, described in agents.items():
             url = f"{origin}/a2a/{name}"
-            cards = Cards(name, Skills(described), url, front.resource, shown, push=pushes is not None, key=key)
-            served[name] = ServedAgent.of(AgentHandler(actions, cards, kept, said, pushes), cards)
+            cards = Cards(name, Skills(described), url, front.resource, grpc_url, push=pushes is not None, key=key)
+            served[name] = ServedAgent.of(AgentHandler(actions, cards, kept_tasks, approval_page, pushes), cards)
         if grpc is not None:
-            handlers = {name: one.handler for name, one in served.items()}
+            handlers = {name: agent.handler for name, agent in served.items()}
             await stack.enter_async_context(
                 serving_grpc(
                     actions,

@@ -30,8 +30,6 @@ from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["PROBLEM", "TaskView", "asks_for_login", "reading", "state_of"]
-
 PROBLEM: Final = "sealbus/problem"
 """Name in a status message's metadata of the problem as `/v1` would answer it: `code`, `reasons`, `remedy`, `via`."""
 _WITHIN: Final = 10.0
@@ -51,7 +49,7 @@ Update = TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 
 def asks_for_login(status: Status | None) -> bool:
     """Return whether a task was denied, and would not be for another token of its user: after a login, or with a scope."""
-    kinds = [one.kind for one in status.remedies] if status is not None else []
+    kinds = [remedy.kind for remedy in status.remedies] if status is not None else []
     return RemedyKind.LOGIN in kinds or RemedyKind.SCOPE in kinds
 
 
@@ -74,14 +72,14 @@ class TaskView:
 
     def task(self, status: Status | None, contents: Sequence[Content] = ()) -> Task:
         """Return the whole task in the state `status`, with the parts of its result so far."""
-        given = [*contents]
+        parts = [*contents]
         if status is not None and status.result is not None and status.result.typ != PARTS_TYPE:
-            given = [status.result]
+            parts = [status.result]
         return Task(
             id=self.id,
             context_id=self.context_id,
             status=self._status(status),
-            artifacts=[artifact(given)] if given else [],
+            artifacts=[artifact(parts)] if parts else [],
         )
 
     def updates(self, status: Status) -> Iterator[Update]:
@@ -103,23 +101,23 @@ class TaskView:
         )
 
     def _status(self, status: Status | None) -> TaskStatus:
-        found = TaskStatus(state=state_of(status))
-        said, problem = self._said(status)
-        if said:
-            found.message.CopyFrom(
+        shown = TaskStatus(state=state_of(status))
+        text, problem = self._message_text(status)
+        if text:
+            shown.message.CopyFrom(
                 Message(
                     message_id=f"{self.id}-{status.sequence if status is not None else 0}",
                     task_id=self.id,
                     context_id=self.context_id,
                     role=Role.ROLE_AGENT,
-                    parts=[Part(text=said)],
+                    parts=[Part(text=text)],
                 )
             )
             if problem:
-                found.message.metadata.update({PROBLEM: problem})
-        return found
+                shown.message.metadata.update({PROBLEM: problem})
+        return shown
 
-    def _said(self, status: Status | None) -> tuple[str, dict[str, Any]]:
+    def _message_text(self, status: Status | None) -> tuple[str, dict[str, Any]]:
         if status is None:
             return "", {}
         if waits_for_approval(status):

@@ -22,9 +22,7 @@ from a2a.utils.errors import InvalidParamsError
 from sealbus.agents.edge.http.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
 
-__all__ = ["Webhooks", "check_config"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _URL_CHARACTERS: Final = 2_048
 _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
@@ -37,7 +35,7 @@ _SECONDS: Final = 10.0
 
 def check_config(config: TaskPushNotificationConfig) -> None:
     """Raise `InvalidParamsError` for what cannot be a webhook, whatever its addresses are: its parts become header fields."""
-    shown = config.authentication
+    credentials = config.authentication
     if len(config.url) > _URL_CHARACTERS or not is_secure_url(config.url):
         raise InvalidParamsError("url must be an https URL without credentials and fragment")
     if not _ID.fullmatch(config.id):
@@ -45,7 +43,7 @@ def check_config(config: TaskPushNotificationConfig) -> None:
     if not _TOKEN.fullmatch(config.token):
         raise InvalidParamsError("token must be at most 1024 visible characters")
     if config.HasField("authentication") and not (
-        _SCHEME.fullmatch(shown.scheme) and _CREDENTIALS.fullmatch(shown.credentials)
+        _SCHEME.fullmatch(credentials.scheme) and _CREDENTIALS.fullmatch(credentials.credentials)
     ):
         raise InvalidParamsError("authentication needs a scheme and its credentials")
 
@@ -73,10 +71,10 @@ class Webhooks:
                 status = await self._posted(config, body)
         except (AddressRefused, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             # The texts of these hold what the client said.
-            _log.warning("a webhook was not told: %s", type(error).__name__)
+            _logger.warning("a webhook was not told: %s", type(error).__name__)
             return False
         if not httpx2.codes.is_success(status):
-            _log.warning("a webhook was not told: it answered %d", status)
+            _logger.warning("a webhook was not told: it answered %d", status)
             return False
         return True
 

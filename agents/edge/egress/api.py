@@ -34,9 +34,7 @@ from sealbus.envelopes.errors import ConfigurationError, ResourceNotFound
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["ANSWER_BYTES", "Api", "OpenApi"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 ANSWER_BYTES: Final = 524_288
 """The longest body of an answer: in base64 it has to fit an envelope (SPEC.md section 2)."""
@@ -122,18 +120,20 @@ class Api:
             raise ConfigurationError(f"egress.apis {self.name[:64]!r}: letters, digits, - and _ only")
         if not is_secure_url(self.url) or "?" in self.url or "%" in self.url:
             raise ConfigurationError(f"url of {self.name}: must be an https URL, or http on a loopback address")
-        shapes = {(one.method, one.shape) for one in self.operations}
+        shapes = {(operation.method, operation.shape) for operation in self.operations}
         if not shapes or len(shapes) != len(self.operations):
             raise ConfigurationError(f"operations of {self.name}: at least one, and each once")
-        shown = frozenset(name.lower() for name in self.credential.fields(""))
-        if not all(map(_FIELD.fullmatch, self.headers)) or not (_FORBIDDEN | shown).isdisjoint(self.headers):
+        credential_fields = frozenset(name.lower() for name in self.credential.fields(""))
+        if not all(map(_FIELD.fullmatch, self.headers)) or not (_FORBIDDEN | credential_fields).isdisjoint(
+            self.headers
+        ):
             raise ConfigurationError(f"headers of {self.name}: names in lower case, and none that says who calls")
         # Beside one that an agent sent, an API could take either.
-        if not shown.isdisjoint(_SENT | _FORBIDDEN - {"authorization", "cookie"}):
+        if not credential_fields.isdisjoint(_SENT | _FORBIDDEN - {"authorization", "cookie"}):
             raise ConfigurationError(f"key_header of {self.name}: a field that is not there for something else")
         if self.tools and self.card:
             raise ConfigurationError(f"tools and card of {self.name}: it is an MCP server or an A2A agent")
-        if self.card and not any(one.match("GET", self.card) is not None for one in self.operations):
+        if self.card and not any(operation.match("GET", self.card) is not None for operation in self.operations):
             raise ConfigurationError(f"card of {self.name}: GET {self.card} is none of its operations")
         if not 0 < self.seconds <= MOST_SECONDS:
             raise ConfigurationError(f"seconds of {self.name}: over 0 and at most {MOST_SECONDS:.0f}")
@@ -156,20 +156,20 @@ class Api:
         Raises `ResourceNotFound` for a request of no operation.
         """
         matching = [
-            (one.shape, one, values)
-            for one in self.operations
-            if (values := one.match(request.method, request.path)) is not None
+            (operation.shape, operation, values)
+            for operation in self.operations
+            if (values := operation.match(request.method, request.path)) is not None
         ]
         if not matching:
             raise ResourceNotFound(f"{self.name} has no such operation")
         _, operation, values = min(matching)
-        known = {"api": self.name, "host": self.host, "method": operation.method, "template": operation.template}
+        properties = {"api": self.name, "host": self.host, "method": operation.method, "template": operation.template}
         if self.tools:
             name = " ".join(filter(None, (self.name, more["call"], more["tool"])))
-            return Resource("mcp", name, **{**known, **values, **more})
+            return Resource("mcp", name, **{**properties, **values, **more})
         if self.card:
-            return Resource("a2a", f"{self.name} {more['call']}", **{**known, **values, **more})
-        return Resource("http", f"{self.name} {operation}", **{**known, **values})
+            return Resource("a2a", f"{self.name} {more['call']}", **{**properties, **values, **more})
+        return Resource("http", f"{self.name} {operation}", **{**properties, **values})
 
 
 class OpenApi:
@@ -229,14 +229,14 @@ class OpenApi:
                 if answer.status == httpx2.codes.UNAUTHORIZED and self.api.credential.forget(user, secret):
                     answer = await self._request(request, fields, await self.api.credential.secret(user))
         except AddressRefused as error:
-            _log.error("API %s: %s", self.api.name, error)
+            _logger.error("API %s: %s", self.api.name, error)  # noqa: TRY400  the operator needs no traceback
             raise Reject(ADDRESS_REFUSED) from error
         except (TimeoutError, httpx2.TimeoutException) as error:
-            _log.warning("API %s has not answered in %g s", self.api.name, self.api.seconds)
+            _logger.warning("API %s has not answered in %g s", self.api.name, self.api.seconds)
             raise Reject(API_TIMEOUT) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             # The texts of these errors hold what was sent.
-            _log.warning("API %s: %s", self.api.name, type(error).__name__)
+            _logger.warning("API %s: %s", self.api.name, type(error).__name__)
             raise Reject(API_UNREACHABLE) from None
         if self._outside is not None:
             self._outside.answered(request, answer)
@@ -288,9 +288,9 @@ class OpenApi:
         location = self._relative(response.headers.get("location", ""))
         if location:
             fields.append(("location", location))
-        shown = [body, *(value.encode() for _, value in fields)]
-        if any(secret.encode() in one for one in shown):
-            _log.error("API %s answers with what it was shown: the answer is dropped", self.api.name)
+        parts = [body, *(value.encode() for _, value in fields)]
+        if any(secret.encode() in part for part in parts):
+            _logger.error("API %s answers with what it was shown: the answer is dropped", self.api.name)
             raise Reject(ANSWER_REFUSED)
         if len(fields) > MOST_FIELDS or not all(is_text(value, 4_096) for _, value in fields):
             raise Reject(ANSWER_REFUSED)
@@ -299,9 +299,9 @@ class OpenApi:
     def _relative(self, location: str) -> str:
         """Return where the API points to below its own URL, as an agent would ask for it; empty for anywhere else."""
         for start in (self.api.url.rstrip("/"), self._base):
-            rest = location.removeprefix(start)
-            if len(rest) == len(location) - len(start) and rest.startswith("/") and not rest.startswith("//"):
-                return rest
+            path = location.removeprefix(start)
+            if len(path) == len(location) - len(start) and path.startswith("/") and not path.startswith("//"):
+                return path
         return ""
 
 

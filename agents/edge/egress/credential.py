@@ -16,10 +16,10 @@ from typing import Final, Protocol
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication, PrivateKeyJwt
-from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
 from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.bus.ports import Clock
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
@@ -27,19 +27,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Identit
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
 
-__all__ = [
-    "ApiKey",
-    "AssertionGrant",
-    "AuthorizationServer",
-    "ClientGrant",
-    "Credential",
-    "ExchangeGrant",
-    "Grant",
-    "IssuedTokens",
-    "Target",
-]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 USER_REQUIRED: Final = "user_required"
 LOGIN_REQUIRED: Final = "user_login_required"
@@ -89,10 +77,10 @@ class ApiKey:
         self._read()
 
     def _read(self) -> str:
-        found = _KEY.fullmatch(read_private(self._file, name="the API key", most=_KEY_BYTES))
-        if found is None:
+        key = _KEY.fullmatch(read_private(self._file, name="the API key", most=_KEY_BYTES))
+        if key is None:
             raise ConfigurationError(f"{self._file} does not hold a key: 8 characters or more of ASCII without spaces")
-        return found[0].strip().decode()
+        return key[0].strip().decode()
 
     async def secret(self, user: UserContext | None) -> str:
         """Return the key that the file holds now."""
@@ -100,7 +88,7 @@ class ApiKey:
         try:
             return await asyncio.to_thread(self._read)
         except ConfigurationError as error:
-            _log.error("%s", error.detail)
+            _logger.error("%s", error.detail)  # noqa: TRY400  the operator needs no traceback
             raise Reject(TOKEN_UNAVAILABLE) from error
 
     def fields(self, secret: str) -> dict[str, str]:
@@ -126,8 +114,8 @@ class Target:
 
     def form(self) -> dict[str, str]:
         """Return the parameters that say it."""
-        said = {"audience": self.audience, "resource": self.resource, "scope": self.scope}
-        return {name: value for name, value in said.items() if value}
+        parameters = {"audience": self.audience, "resource": self.resource, "scope": self.scope}
+        return {name: value for name, value in parameters.items() if value}
 
 
 class Grant(Protocol):
@@ -174,14 +162,14 @@ class _OfUsers:
 class ExchangeGrant(_OfUsers):
     """The user's own token, which the edge kept, for one of the API (RFC 8693)."""
 
-    def __init__(self, issuers: frozenset[str], kept: KeptTokens) -> None:
+    def __init__(self, issuers: frozenset[str], kept_tokens: KeptTokens) -> None:
         super().__init__(issuers)
-        self._kept = kept
+        self._kept_tokens = kept_tokens
 
     async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
         """Return the user's token as the subject's; raise `Reject` (`user_login_required`) if it lives no more."""
         del audience
-        token = await self._kept.find(owner, now=now) if owner is not None else None
+        token = await self._kept_tokens.find_token(owner, now=now) if owner is not None else None
         if token is None:
             raise Reject(LOGIN_REQUIRED)
         kind = "urn:ietf:params:oauth:token-type:access_token"
@@ -246,28 +234,28 @@ class AuthorizationServer:
                 form = await grant.form(owner, audience=self.issuer, now=now) | target.form()
                 form, fields = await self._client.sign(form, issuer=self.issuer, now=now)
                 status, document = await self._documents.answer(await self._token_endpoint(now), form, fields)
-            said = _parsed(document, self._limits)
+            answer = _parsed(document, self._limits)
         except (FetchFailed, TimeoutError, BusUnavailable, IdentityUnavailable) as error:
             # The last two before anything is sent: where users' tokens are kept, and who the exit is.
-            _log.warning("%s gave no token: %s", self.issuer, str(error) or "too slow")
+            _logger.warning("%s gave no token: %s", self.issuer, str(error) or "too slow")
             raise Reject(TOKEN_UNAVAILABLE) from error
         if status != 200:
-            word = said.get("error")
+            word = answer.get("error")
             word = word if type(word) is str and _ERROR.fullmatch(word) else "no reason that can be shown"
-            _log.warning("%s gave no token: status %d, %s", self.issuer, status, word)
+            _logger.warning("%s gave no token: status %d, %s", self.issuer, status, word)
             of_user = owner is not None and word in {"invalid_grant", "invalid_token", "invalid_request"}
             raise Reject(LOGIN_REQUIRED if of_user else TOKEN_UNAVAILABLE)
-        return _issued(said, self.issuer, now)
+        return _issued(answer, self.issuer, now)
 
     async def _token_endpoint(self, now: int) -> str:
         if self._endpoint is not None:
             return self._endpoint
         url, until = self._found
         if now >= until:
-            found = (await self._documents.metadata(self.issuer)).get("token_endpoint")
-            if type(found) is not str or not is_secure_url(found, plain=self.issuer.startswith("http:")):
+            endpoint = (await self._documents.metadata(self.issuer)).get("token_endpoint")
+            if type(endpoint) is not str or not is_secure_url(endpoint, plain=self.issuer.startswith("http:")):
                 raise FetchFailed("metadata: token_endpoint is missing or not https")
-            url = found
+            url = endpoint
             self._found = url, now + self._limits.metadata_seconds * SECOND
         return url
 
@@ -280,12 +268,16 @@ def _parsed(document: bytes, limits: EdgeLimits) -> dict[str, Json]:
         raise FetchFailed("not a JSON object") from None
 
 
-def _issued(said: dict[str, Json], issuer: str, now: int) -> tuple[str, int]:
+def _issued(answer: dict[str, Json], issuer: str, now: int) -> tuple[str, int]:
     """Return the token of a good answer (RFC 6749 section 5.1), and until when it counts."""
-    token, kind, seconds = said.get("access_token"), said.get("token_type"), said.get("expires_in", UNSAID_SECONDS)
+    token, kind, seconds = (
+        answer.get("access_token"),
+        answer.get("token_type"),
+        answer.get("expires_in", UNSAID_SECONDS),
+    )
     fits = type(token) is str and _TOKEN.fullmatch(token) is not None
     if not fits or type(kind) is not str or kind.lower() != "bearer" or type(seconds) is not int or seconds < 0:
-        _log.warning("%s gave no token: its answer does not hold a bearer token", issuer)
+        _logger.warning("%s gave no token: its answer does not hold a bearer token", issuer)
         raise Reject(TOKEN_UNAVAILABLE)
     return str(token), now + min(seconds, MOST_SECONDS) * SECOND
 

@@ -35,9 +35,9 @@ from sealbus.agents.edge.oauth.client_authentication import (
     PrivateKeyJwt,
     client_authentication,
 )
-from sealbus.agents.edge.oauth.discovery import Documents
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
+from sealbus.agents.edge.oauth.keys.discovery import Documents
 from sealbus.agents.edge.oauth.private_file import read_key
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
@@ -52,8 +52,6 @@ from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import RULES, Kind
-
-__all__ = ["exit_agent", "open_exit"]
 
 _FACTS = ("method", "path", "query")
 _HANDLED_SECONDS = 5.0
@@ -90,10 +88,12 @@ def _declare(agent: Agent, api: Api, opened: Callable[[], OpenApi]) -> None:
     async def request(body: ApiRequest, ctx: Context) -> ApiAnswer:
         return await opened().request(body, ctx.user)
 
-    whole = api.seconds + _HANDLED_SECONDS
+    timeout = api.seconds + _HANDLED_SECONDS
     longest = RULES[Kind.CALL].life / SECOND
-    agent.call(api.name, resource=resource, facts=_FACTS, timeout=min(whole, longest), concurrency=_AT_A_TIME)(request)
-    agent.task(api.name, resource=resource, facts=_FACTS, timeout=whole, retry=0, once=True, concurrency=_AT_A_TIME)(
+    agent.call(api.name, resource=resource, facts=_FACTS, timeout=min(timeout, longest), concurrency=_AT_A_TIME)(
+        request
+    )
+    agent.task(api.name, resource=resource, facts=_FACTS, timeout=timeout, retry=0, once=True, concurrency=_AT_A_TIME)(
         request
     )
 
@@ -110,48 +110,48 @@ async def open_exit(settings: Settings, limits: WorkerLimits | None = None) -> A
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node(table.agent, settings))
         apis = []
-        for name, said in table.apis.items():
+        for name, api in table.apis.items():
             # Connections of its own: an authorization server that hangs delays nobody else's tokens.
             documents = Documents(DEFAULT_EDGE_LIMITS, _trusting(table.authorities))
-            apis.append(_api(name, said, node, settings, await stack.enter_async_context(documents)))
+            apis.append(_api(name, api, node, settings, await stack.enter_async_context(documents)))
         yield await stack.enter_async_context(Worker(exit_agent(table.agent, apis), node, limits))
 
 
-def _api(name: str, said: ApiTable, node: Node, settings: Settings, documents: Documents) -> Api:
+def _api(name: str, table: ApiTable, node: Node, settings: Settings, documents: Documents) -> Api:
     try:
         return Api(
             name=name,
-            url=said.url,
-            operations=tuple(map(Operation.parse, said.operations)),
-            credential=_credential(said, node, settings, documents),
-            networks=tuple(map(network_of, said.networks)),
-            headers=frozenset(said.headers),
-            tools=said.tools,
-            card=said.card,
-            seconds=said.seconds,
-            tls=_trusting(said.authorities),
+            url=table.url,
+            operations=tuple(map(Operation.parse, table.operations)),
+            credential=_credential(table, node, settings, documents),
+            networks=tuple(map(network_of, table.networks)),
+            headers=frozenset(table.headers),
+            tools=table.tools,
+            card=table.card,
+            seconds=table.seconds,
+            tls=_trusting(table.authorities),
         )
     except ConfigurationError as error:
         raise ConfigurationError(f"egress.apis.{name}: {error.detail}") from error
 
 
-def _credential(said: ApiTable, node: Node, settings: Settings, documents: Documents) -> Credential:
-    if said.grant == "key":
-        if said.key is None:
+def _credential(table: ApiTable, node: Node, settings: Settings, documents: Documents) -> Credential:
+    if table.grant == "key":
+        if table.key is None:
             raise ConfigurationError("key is not set: it is the file with the API's key")
-        return ApiKey(said.key_header, said.key)
-    if said.issuer is None or said.client is None:
-        raise ConfigurationError(f"grant {said.grant} needs issuer, and client with its key, its secret, or its SVID")
-    client = _client(said, said.client, node)
-    server = AuthorizationServer(said.issuer, client, documents, endpoint=said.token_endpoint)
-    target = Target(audience=said.audience, resource=said.resource, scope=said.scope)
-    return IssuedTokens(server, _grant(said, client, node, settings), target, clock=node.clock)
+        return ApiKey(table.key_header, table.key)
+    if table.issuer is None or table.client is None:
+        raise ConfigurationError(f"grant {table.grant} needs issuer, and client with its key, its secret, or its SVID")
+    client = _client(table, table.client, node)
+    server = AuthorizationServer(table.issuer, client, documents, endpoint=table.token_endpoint)
+    target = Target(audience=table.audience, resource=table.resource, scope=table.scope)
+    return IssuedTokens(server, _grant(table, client, node, settings), target, clock=node.clock)
 
 
-def _client(said: ApiTable, client_id: str, node: Node) -> ClientAuthentication:
-    if not said.client_svid:
-        return client_authentication(client_id, key=said.client_key, secret=said.client_secret, setting="client")
-    if said.client_key is not None or said.client_secret is not None:
+def _client(table: ApiTable, client_id: str, node: Node) -> ClientAuthentication:
+    if not table.client_svid:
+        return client_authentication(client_id, key=table.client_key, secret=table.client_secret, setting="client")
+    if table.client_key is not None or table.client_secret is not None:
         raise ConfigurationError("client_svid takes the place of client_key and client_secret")
     assertion = getattr(node.identity, "assertion", None)
     if assertion is None:
@@ -159,11 +159,11 @@ def _client(said: ApiTable, client_id: str, node: Node) -> ClientAuthentication:
     return JwtSvidClient(client_id, assertion)
 
 
-def _grant(said: ApiTable, client: ClientAuthentication, node: Node, settings: Settings) -> Grant:
-    users = frozenset(said.users)
-    if said.grant == "client_credentials":
+def _grant(table: ApiTable, client: ClientAuthentication, node: Node, settings: Settings) -> Grant:
+    users = frozenset(table.users)
+    if table.grant == "client_credentials":
         return ClientGrant()
-    if said.grant == "jwt_bearer":
+    if table.grant == "jwt_bearer":
         if not isinstance(client, PrivateKeyJwt):
             raise ConfigurationError("grant jwt_bearer needs client_key, which signs what is said of a user")
         return AssertionGrant(users, client)

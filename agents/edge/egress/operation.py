@@ -11,8 +11,6 @@ from urllib.parse import unquote_to_bytes
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["RESERVED", "Operation"]
-
 RESERVED: Final = frozenset({"api", "host", "method", "template"})
 """Properties of the resource that a variable of a template cannot have the name of."""
 
@@ -65,11 +63,11 @@ class Operation:
         No segment is one that a server could take for another path: empty, `.` or `..`, or with a separator encoded in it,
         or with a character encoded that need not be.
         """
-        said, wanted = path.split("/"), self.template.split("/")
-        if method != self.method or len(said) != len(wanted):
+        segments, parts = path.split("/"), self.template.split("/")
+        if method != self.method or len(segments) != len(parts):
             return None
-        found: dict[str, str] = {}
-        for segment, part in zip(said, wanted, strict=True):
+        values: dict[str, str] = {}
+        for segment, part in zip(segments, parts, strict=True):
             if not part.startswith("{"):
                 if segment != part:
                     return None
@@ -77,8 +75,8 @@ class Operation:
             value = _decoded(segment)
             if value is None:
                 return None
-            found[part[1:-1]] = value
-        return found
+            values[part[1:-1]] = value
+        return values
 
 
 def _plain(template: str) -> bool:

@@ -14,8 +14,6 @@ from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
 from sealbus.envelopes.errors import ResourceNotFound
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["HEADERS", "AgentRequests"]
-
 HEADERS: Final = frozenset({"a2a-version", "a2a-extensions"})
 """Fields of the protocol's own, which pass in both directions."""
 _METHODS: Final = frozenset({"SendMessage", "GetTask", "CancelTask"})
@@ -48,7 +46,7 @@ class AgentRequests:
         if not isinstance(method, str) or method not in _METHODS or not isinstance(params, Mapping):
             raise ResourceNotFound("no such method")
         configuration = params.get("configuration", {})
-        if not isinstance(configuration, Mapping) or any("push" in one.lower() for one in configuration):
+        if not isinstance(configuration, Mapping) or any("push" in name.lower() for name in configuration):
             raise ResourceNotFound("answers come here, and nowhere else")
         return {"call": method, "manifest": self._manifest()}
 

@@ -18,8 +18,6 @@ from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import ResourceNotFound
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["HEADERS", "ToolRequests", "manifest_of", "message_of"]
-
 HEADERS: Final = frozenset({"mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"})
 """Fields of the protocol's own, which pass in both directions."""
 _LIST: Final = "tools/list"
@@ -59,7 +57,7 @@ class ToolRequests:
             return {"call": method, "tool": "", "manifest": ""}
         params = message.get("params")
         tool = params.get("name") if method == _CALL and isinstance(params, Mapping) else None
-        if not isinstance(tool, str) or not any(fnmatchcase(tool, one) for one in self._tools):
+        if not isinstance(tool, str) or not any(fnmatchcase(tool, pattern) for pattern in self._tools):
             raise ResourceNotFound("no such tool")
         return {"call": _CALL, "tool": tool, "manifest": self._manifest(tool)}
 
@@ -81,13 +79,13 @@ class ToolRequests:
             self._listed[name] = (manifest_of(tool), self._clock())
 
     def _manifest(self, tool: str) -> str:
-        found, at = self._listed.get(tool, ("", 0))
-        return found if self._clock() - at < _FRESH else ""
+        manifest, at = self._listed.get(tool, ("", 0))
+        return manifest if self._clock() - at < _FRESH else ""
 
 
-def manifest_of(said: object) -> str:
+def manifest_of(description: object) -> str:
     """Return the hash, in hexadecimal digits, of all that is said of a tool or an agent, in whatever order."""
-    return sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256(json.dumps(description, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def message_of(text: bytes) -> Mapping[str, Any]:

@@ -12,8 +12,6 @@ from typing import Final
 from sealbus.agents.edge.http.rate_limits import address_key, network_key
 from sealbus.bus.telemetry import Counters
 
-__all__ = ["Admission"]
-
 _ACCEPTED: Final = "sealbus_edge_connections_total"
 _REFUSED: Final = "sealbus_edge_connections_refused_total"
 
@@ -53,8 +51,8 @@ class Admission:
             if held:
                 held = False
                 for key in keys:
-                    left = self._taken.pop(key) - 1
-                    if left:
-                        self._taken[key] = left
+                    remaining = self._taken.pop(key) - 1
+                    if remaining:
+                        self._taken[key] = remaining
 
         return leave

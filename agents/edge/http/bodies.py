@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
 
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError
@@ -18,8 +19,6 @@ from sealbus.bus.sending.message import Content
 from sealbus.envelopes.encoding.codec import decode
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import Code, EnvelopeError
-
-__all__ = ["idempotency_key", "media_type", "read_body", "read_bytes", "read_form"]
 
 _MEDIA_TYPE: Final = re.compile(r"([a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?")
 _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
@@ -79,13 +78,13 @@ async def read_form(request: Request, limits: EdgeLimits) -> Mapping[str, str]:
 
 def media_type(request: Request, allowed: tuple[str, ...]) -> str:
     """Return the request's media type, one of `allowed`; raise 415 otherwise, or if the body has a content coding."""
-    said = request.headers.getlist("content-type")
-    found = _MEDIA_TYPE.fullmatch(said[0].strip().lower()) if len(said) == 1 else None
-    if found is None or found[1] not in allowed:
+    fields = request.headers.getlist("content-type")
+    match = _MEDIA_TYPE.fullmatch(fields[0].strip().lower()) if len(fields) == 1 else None
+    if match is None or match[1] not in allowed:
         raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {' or '.join(allowed)}")
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, "Content-Encoding is not accepted")
-    return found[1]
+    return match[1]
 
 
 async def read_bytes(request: Request, limit: int, seconds: float) -> bytes:
@@ -107,14 +106,28 @@ async def read_bytes(request: Request, limit: int, seconds: float) -> bytes:
     return bytes(body)
 
 
+def replaying(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives `body`, which was read already, and then continues with `receive`."""
+    read = False
+
+    async def replayed() -> Message:
+        nonlocal read
+        if read:
+            return await receive()
+        read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
 def idempotency_key(request: Request) -> str | None:
     """Return the value of `Idempotency-Key`, None without one; raise 400 for two or for an invalid one."""
-    said = request.headers.getlist("idempotency-key")
-    if not said:
+    fields = request.headers.getlist("idempotency-key")
+    if not fields:
         return None
-    if len(said) > 1 or not _KEY.fullmatch(said[0]):
+    if len(fields) > 1 or not _KEY.fullmatch(fields[0]):
         raise EdgeError(Code.MALFORMED, 400, "Idempotency-Key must be one value of 1 to 255 visible characters")
-    return said[0]
+    return fields[0]
 
 
 def _too_large(limit: int) -> EdgeError:

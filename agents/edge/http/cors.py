@@ -16,8 +16,6 @@ from starlette.responses import Response
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.envelopes.errors import Code, ConfigurationError
 
-__all__ = ["PREFLIGHT", "Cors", "preflight_answer"]
-
 PREFLIGHT: Final = "sealbus.preflight"
 """Key of the request's scope that holds the method that a page asks for, in a preflight of an origin that may ask."""
 
@@ -58,13 +56,13 @@ class Cors:
 
     def origin(self, headers: Headers) -> str | None:
         """Return the origin of a request, if its pages may read the answer."""
-        said = headers.getlist("origin")
-        return said[0] if len(said) == 1 and said[0] in self.origins else None
+        origins = headers.getlist("origin")
+        return origins[0] if len(origins) == 1 and origins[0] in self.origins else None
 
     def preflight(self, method: str, headers: Headers) -> str | None:
         """Return the method that a preflight asks for; None for any other request, and for other origins."""
-        asked = headers.getlist(_ASKED_METHOD)
-        return asked[0] if method == "OPTIONS" and len(asked) == 1 and self.origin(headers) is not None else None
+        methods = headers.getlist(_ASKED_METHOD)
+        return methods[0] if method == "OPTIONS" and len(methods) == 1 and self.origin(headers) is not None else None
 
     def fields(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """Return the fields of the answer to a request.
@@ -83,9 +81,9 @@ class Cors:
 
 def preflight_answer(headers: Headers, methods: Collection[str]) -> Response:
     """Return the answer to a preflight for a resource with `methods`; raise 400 if it asks for a field that is not taken."""
-    known = {name.lower() for name in _TAKEN}
+    allowed_names = {name.lower() for name in _TAKEN}
     for value in headers.getlist(_ASKED_FIELDS):
-        if not {one.strip().lower() for one in value.split(",")} <= known:
+        if not {name.strip().lower() for name in value.split(",")} <= allowed_names:
             raise EdgeError(Code.MALFORMED, 400, f"a page may set {', '.join(_TAKEN)} and no other fields")
     allowed = {
         "access-control-allow-methods": ", ".join(sorted(methods)),

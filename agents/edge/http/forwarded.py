@@ -16,8 +16,6 @@ from starlette.datastructures import Headers
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import Code
 
-__all__ = ["client_address"]
-
 _FIELD: Final = "x-forwarded-for"
 _ENTRY: Final = re.compile(
     r"[ \t]*(?:(?P<v4>[0-9.]{7,15})(?::[0-9]{1,5})?|(?P<bare>[0-9A-Fa-f:.]{2,45})"
@@ -41,10 +39,10 @@ def client_address(headers: Headers, proxies: int) -> str:
 
 
 def _address(entry: str) -> str | None:
-    found = _ENTRY.fullmatch(entry)
-    if found is None:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
         return None
     try:
-        return str(ip_address(found["v4"] or found["bare"] or found["v6"]))
+        return str(ip_address(match["v4"] or match["bare"] or match["v6"]))
     except ValueError:
         return None

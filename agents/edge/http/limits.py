@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = ["DEFAULT_EDGE_LIMITS", "EdgeLimits"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeLimits:

@@ -20,9 +20,7 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["CLIENT_CERTIFICATE", "PEER", "ClientProtocol", "Peer", "PeerProtocol", "peer_of"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 PEER: Final = "sealbus.peer"
 """Key of the request's scope that holds the `Peer`."""
@@ -72,10 +70,10 @@ class PeerProtocol(EdgeProtocol):
         try:
             peer = peer_of(tls if isinstance(tls, ssl.SSLObject) else None, self._trust_domain)
         except ValueError as error:
-            _log.info("token service: refused a connection: %s", error)
+            _logger.info("token service: refused a connection: %s", error)
             transport.abort()
             return
-        self.app = _known(self.app, PEER, peer)
+        self.app = _with_scope(self.app, PEER, peer)
 
 
 class ClientProtocol(EdgeProtocol):
@@ -88,10 +86,10 @@ class ClientProtocol(EdgeProtocol):
         certificate = tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
         if certificate is not None:
             digest = base64.urlsafe_b64encode(sha256(certificate).digest()).rstrip(b"=").decode("ascii")
-            self.app = _known(self.app, CLIENT_CERTIFICATE, digest)
+            self.app = _with_scope(self.app, CLIENT_CERTIFICATE, digest)
 
 
-def _known(app: ASGIApp, key: str, value: object) -> ASGIApp:
+def _with_scope(app: ASGIApp, key: str, value: object) -> ASGIApp:
     async def with_peer(scope: Scope, receive: Receive, send: Send) -> None:
         scope[key] = value
         await app(scope, receive, send)

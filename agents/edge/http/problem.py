@@ -32,18 +32,6 @@ from sealbus.bus.sending.answer import AnswerDenied
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, Denied, SealbusError
 
-__all__ = [
-    "HEADERS",
-    "PROBLEM",
-    "STATUS",
-    "EdgeError",
-    "KeysUnavailable",
-    "TokenRefused",
-    "explanation_of",
-    "problem",
-    "problem_of",
-]
-
 PROBLEM: Final = "application/problem+json"
 
 HEADERS: Final[Mapping[str, str]] = {
@@ -223,3 +211,13 @@ class KeysUnavailable(EdgeError):
         super().__init__(
             Code.KEYS_UNAVAILABLE, 503, detail, error="temporarily_unavailable", retry_after=max(1, retry_after)
         )
+
+
+def json_answer(document: Mapping[str, object], status: int = 200, **headers: str) -> Response:
+    """Return an answer of the edge with `document` as JSON, and `headers` beside those of every answer."""
+    return Response(json.dumps(document, ensure_ascii=False), status, {**HEADERS, **headers}, "application/json")
+
+
+def too_often(wait: float) -> EdgeError:
+    """Return the 429 that asks the client to wait for `wait` seconds."""
+    return EdgeError(Code.RATE_LIMITED, 429, retry_after=int(wait) + 1)

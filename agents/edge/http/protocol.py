@@ -25,8 +25,6 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ["HSTS", "ConnectionLimits", "EdgeProtocol", "StrictConnection"]
-
 _SILENT: Final = logging.getLogger(f"{__name__}.uvicorn")
 _SILENT.disabled = True
 
@@ -85,8 +83,8 @@ class EdgeProtocol(H11Protocol):
         """Called at the end of the connection."""
         self._limits = limits
         self.conn = StrictConnection(head_bytes=limits.head_bytes, fields=limits.head_fields)
-        # `app.py` logs requests without anything that a peer sent; what else uvicorn logs is caused by peers. For a request
-        # cut off at the end it would write a traceback.
+        # `application.py` logs requests without their content. All that uvicorn itself logs is caused by peers, and for a
+        # request that was cut off at the end it would write a traceback.
         self.logger = _SILENT
         # uvicorn turns its access log on if the logger has a handler, and writes queries: tokens have been seen there.
         self.access_log = False

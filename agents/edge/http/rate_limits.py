@@ -9,8 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
-__all__ = ["TokenBuckets", "address_key", "network_key"]
-
 _NETWORK_BITS: Final = 64
 """Prefix of an IPv6 address: the owner of one has the whole /64 (RFC 6177 section 2)."""
 _SITE_BITS: Final = {4: 24, 6: 48}

@@ -16,8 +16,6 @@ from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["AddressRefused", "Network", "address_of", "is_public", "network_of", "resolve"]
-
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -49,8 +47,8 @@ async def resolve(host: str, port: int, *, threads: Executor | None = None) -> S
     A thread of `threads`, by default one of the loop's, is taken until the name is resolved, whoever still waits for it.
     """
     asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-    found = await asyncio.get_running_loop().run_in_executor(threads, asking)
-    return [str(address[0]) for *_, address in found]
+    addresses = await asyncio.get_running_loop().run_in_executor(threads, asking)
+    return [str(address[0]) for *_, address in addresses]
 
 
 async def address_of(host: str, port: int, networks: Sequence[Network], *, resolving: Resolve = resolve) -> str:
@@ -59,15 +57,15 @@ async def address_of(host: str, port: int, networks: Sequence[Network], *, resol
     Raises `AddressRefused`, also if there is no address.
     """
     try:
-        found = [ip_address(one.partition("%")[0]) for one in await resolving(host, port)]
+        addresses = [ip_address(address.partition("%")[0]) for address in await resolving(host, port)]
     except (OSError, UnicodeError, ValueError) as error:
         raise AddressRefused(f"{host}: no address") from error
-    if not found:
+    if not addresses:
         raise AddressRefused(f"{host}: no address")
-    for address in found:
+    for address in addresses:
         if not (any(address in network for network in networks) if networks else is_public(address)):
             raise AddressRefused(f"{host}: an address that this API may not have")
-    return str(found[0])
+    return str(addresses[0])
 
 
 def is_public(address: Address) -> bool:

@@ -22,14 +22,12 @@ from sealbus.bus.background import Background
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["ProtocolFactory", "listening"]
-
 ProtocolFactory = Callable[[uvicorn.Config, ServerState, ConnectionLimits], EdgeProtocol]
 
 BACKLOG: Final = 128
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
 
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -78,7 +76,7 @@ def _config(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Config:
         lifespan="off",
         interface="asgi3",
         # uvicorn would log each start, stop and malformed request: the first two are logged here, the last is caused by a
-        # peer. `app.py` logs requests.
+        # peer. `application.py` logs requests.
         log_config=None,
         log_level=logging.ERROR,
         access_log=False,
@@ -146,7 +144,7 @@ class _HttpServer(uvicorn.Server):
                     continue
                 except OSError as error:
                     # No file descriptors left, or the connection was gone before it was accepted.
-                    _log.warning("edge: cannot accept a connection: %s", error.strerror)
+                    _logger.warning("edge: cannot accept a connection: %s", error.strerror)
                     await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
                     continue
                 connection.setblocking(False)
@@ -158,9 +156,9 @@ class _HttpServer(uvicorn.Server):
 
     async def _welcome(self, connection: socket.socket, leave: Callable[[], None]) -> None:
         def protocol() -> EdgeProtocol:
-            made = self._protocol(self.config, self.server_state, self._limits)
-            made.lost = leave
-            return made
+            connection_protocol = self._protocol(self.config, self.server_state, self._limits)
+            connection_protocol.lost = leave
+            return connection_protocol
 
         loop, handshake = asyncio.get_running_loop(), self._limits.handshake_seconds if self._tls is not None else None
         try:
@@ -179,10 +177,10 @@ class _HttpServer(uvicorn.Server):
         for connection in tuple(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        left = tuple(self.server_state.tasks)
-        for task in left:
+        remaining = tuple(self.server_state.tasks)
+        for task in remaining:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*remaining, return_exceptions=True)
 
 
 async def _readable(listener: socket.socket) -> None:

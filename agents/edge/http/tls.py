@@ -18,10 +18,7 @@ from sealbus.bus.ports import Identity, X509Material
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["RotatingContext", "file_context", "svid_context"]
-
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 
 class RotatingContext(ssl.SSLContext):
@@ -68,21 +65,21 @@ def file_context(certificate: Path, key: Path, clients: Path | None = None) -> R
     """
     files = (certificate, key) if clients is None else (certificate, key, clients)
     made = (_stamp(*files), _from_files(*files))
-    told = ""
+    reported = ""
 
     def current() -> ssl.SSLContext:
-        nonlocal made, told
+        nonlocal made, reported
         stamp = _stamp(*files)
         if stamp != made[0]:
             try:
                 made = (stamp, _from_files(*files))
             except ConfigurationError as error:
                 # A certificate and its key are two files: between their two replacements they do not match.
-                if error.detail != told:
-                    told = error.detail
-                    _log.warning("edge: the last good certificate stays in use: %s", told)
+                if error.detail != reported:
+                    reported = error.detail
+                    _logger.warning("edge: the last good certificate stays in use: %s", reported)
             else:
-                told = ""
+                reported = ""
         return made[1]
 
     return RotatingContext(current)
@@ -130,9 +127,9 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:
     stamps = []
     for path in paths:
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError:
             stamps.append((0, 0))
         else:
-            stamps.append((found.st_mtime_ns, found.st_ino))
+            stamps.append((status.st_mtime_ns, status.st_ino))
     return tuple(stamps)

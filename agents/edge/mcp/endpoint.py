@@ -17,16 +17,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sealbus.agents.edge.front import DOOR, RESOURCE, Front, NamedResource
-from sealbus.agents.edge.http.bodies import read_body
+from sealbus.agents.edge.http.bodies import read_body, replaying
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.mcp.asked import TOKEN
+from sealbus.agents.edge.mcp.client_request import TOKEN
 from sealbus.agents.edge.mcp.sessions import OpenSessions, SessionOwner
 from sealbus.agents.edge.mcp.tools import Tools
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.envelopes.errors import Code
-
-__all__ = ["McpEndpoint"]
 
 _DOOR: Final = "mcp"
 _SESSION: Final = "mcp-session-id"
@@ -73,7 +71,12 @@ class McpEndpoint:
                 await self._end(request, *leaving)
         known = session if session is not None and session in self._sessions else ""
         return _Answer(
-            self._transport, user, token.scope, body.body, lambda one: self._sessions.answering(one, user), known
+            self._transport,
+            user,
+            token.scope,
+            body.body,
+            lambda session: self._sessions.answering(session, user),
+            known,
         )
 
     async def delete(self, request: Request) -> Response:
@@ -85,8 +88,8 @@ class McpEndpoint:
 
     async def _end(self, request: Request, session: str, owner: SessionOwner) -> None:
         """End a session that makes room for another, as its client would have."""
-        kept = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
-        headers = [*kept, (_SESSION.encode(), session.encode("latin-1"))]
+        host = [(name, value) for name, value in request.scope["headers"] if name == b"host"]
+        headers = [*host, (_SESSION.encode(), session.encode("latin-1"))]
         await _Answer(self._transport, owner)(
             {**request.scope, "method": "DELETE", "headers": headers}, _nothing, _unsent
         )
@@ -151,37 +154,29 @@ class _Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; the user is known by client, issuer and subject, and by nothing that could be shown to others."""
-        read = False
-
-        async def replayed() -> Message:
-            nonlocal read
-            if read:
-                return await receive()
-            read = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = {name.lower(): value for name, value in message["headers"]}
-                message["headers"] = [*message["headers"], *((n, v) for n, v in _FIELDS.items() if n not in given)]
-                begun = given.get(_SESSION.encode(), b"").decode("latin-1")
+                present = {name.lower(): value for name, value in message["headers"]}
+                message["headers"] = [*message["headers"], *((n, v) for n, v in _FIELDS.items() if n not in present)]
+                begun = present.get(_SESSION.encode(), b"").decode("latin-1")
                 if begun and begun != self._known:
                     # Used by what opens it, which is answered in a moment.
                     with self._answering(begun):
                         pass
             await send(message)
 
-        known = KnownToken(
+        token = KnownToken(
             token="",
             client_id=self._user.client,
             scopes=list(self._scope),
             subject=self._user.subject,
             claims={"iss": self._user.issuer},
         )
-        user = AuthenticatedUser(known)
+        user = AuthenticatedUser(token)
         reset = auth_context_var.set(user)
         try:
             with self._answering(self._known) if self._known else nullcontext():
-                await self._transport({**scope, "user": user}, replayed, noting)
+                await self._transport({**scope, "user": user}, replaying(self._body, receive), noting)
         finally:
             auth_context_var.reset(reset)

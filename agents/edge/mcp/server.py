@@ -19,18 +19,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sealbus.agents.edge.actions import Actions
-from sealbus.agents.edge.app import Methods
 from sealbus.agents.edge.described_actions import DescribedAction
 from sealbus.agents.edge.foreign_logs import quieten
-from sealbus.agents.edge.mcp.asked import TASKS
+from sealbus.agents.edge.http.application import Methods
+from sealbus.agents.edge.mcp.client_request import TASKS
 from sealbus.agents.edge.mcp.endpoint import McpEndpoint
 from sealbus.agents.edge.mcp.sessions import IDLE_SECONDS, OpenSessions
 from sealbus.agents.edge.mcp.tool_calls import TaskParams, ToolCalls, UpdateParams
 from sealbus.agents.edge.mcp.tools import Tools
 from sealbus.agents.edge.oauth.bearer import metadata_answer, metadata_path
 from sealbus.bus.background import Background, BoundedTasks
-
-__all__ = ["open_mcp"]
 
 _LEAVING: Final = 64
 """Cancels at a time for clients that left."""
@@ -105,7 +103,7 @@ def _server(
         "sealbus",
         version=version("sealbus"),
         get_tool_input_schema=tools.input_schema,
-        on_list_tools=calls.listed,
+        on_list_tools=calls.list_tools,
     )
     # In place of its spans: the edge has one for each request, and one for each message.
     security = RequestStateSecurity(keys=state_keys, ttl=state_seconds)

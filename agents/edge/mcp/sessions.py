@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import Code
 
-__all__ = ["IDLE_SECONDS", "SESSIONS_OF_USER", "OpenSessions", "SessionOwner"]
-
 IDLE_SECONDS: Final = 1_800
 """A session without requests for as long has ended."""
 SESSIONS_OF_USER: Final = 16
@@ -55,52 +53,52 @@ class OpenSessions:
         or as many. Raises 429 where each of these is answering.
         """
         self._forget_idle()
-        counts = Counter(one.owner for one in self._open.values())
+        counts = Counter(entry.owner for entry in self._open.values())
         if counts[user] >= self._of_user:
             owners = {user}
         elif len(self._open) >= self._whole:
             most = max(counts.values(), default=0)
-            owners = {one for one, count in counts.items() if count == most} if most > counts[user] else {user}
+            owners = {owner for owner, count in counts.items() if count == most} if most > counts[user] else {user}
         else:
             return None
-        for session, one in self._open.items():
-            if one.owner in owners and not one.answering:
+        for session, entry in self._open.items():
+            if entry.owner in owners and not entry.answering:
                 del self._open[session]
-                return session, one.owner
+                return session, entry.owner
         raise EdgeError(Code.RATE_LIMITED, 429, "too many sessions are open", retry_after=60)
 
     @contextmanager
     def answering(self, session: str, user: SessionOwner) -> Generator[None, None, None]:
         """Count a session of `user` as used while a request of it is answered, and from then on; another's stays theirs."""
-        found = self._open.setdefault(session, _Open(user, self._monotonic()))
-        if found.owner != user:
+        entry = self._open.setdefault(session, _Open(user, self._monotonic()))
+        if entry.owner != user:
             yield
             return
-        found.answering += 1
-        self._used(session, found)
+        entry.answering += 1
+        self._used(session, entry)
         try:
             yield
         finally:
-            found.answering -= 1
-            self._used(session, found)
+            entry.answering -= 1
+            self._used(session, entry)
 
     def ended(self, session: str, user: SessionOwner) -> None:
         """Take off a session that its client, `user`, has ended."""
-        found = self._open.get(session)
-        if found is not None and found.owner == user:
+        entry = self._open.get(session)
+        if entry is not None and entry.owner == user:
             del self._open[session]
 
     def __contains__(self, session: str) -> bool:
         """Return whether a session is open, as far as is known here."""
         return session in self._open
 
-    def _used(self, session: str, found: _Open) -> None:
-        found.used = self._monotonic()
-        if self._open.get(session) is found:
+    def _used(self, session: str, entry: _Open) -> None:
+        entry.used = self._monotonic()
+        if self._open.get(session) is entry:
             self._open.move_to_end(session)
 
     def _forget_idle(self) -> None:
         last = self._monotonic() - IDLE_SECONDS
-        idle = [session for session, one in self._open.items() if one.used <= last and not one.answering]
+        idle = [session for session, entry in self._open.items() if entry.used <= last and not entry.answering]
         for session in idle:
             del self._open[session]

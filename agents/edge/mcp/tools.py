@@ -12,10 +12,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 
 from sealbus.agents.edge.described_actions import DescribedAction
-from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.envelopes.errors import ConfigurationError
-
-__all__ = ["TASK_RESULT", "Tool", "Tools"]
 
 _NAME: Final = 64
 """Most characters of a tool's name: what language models take."""
@@ -48,7 +46,7 @@ class Tool:
         return self.described.name.replace(".", "_")
 
     @cached_property
-    def shown(self) -> types.Tool:
+    def definition(self) -> types.Tool:
         """What clients are told."""
         action = self.described.action
         return types.Tool(
@@ -63,9 +61,9 @@ class Tool:
         """Return what is wrong with `arguments`, "" if they fit."""
         return _fault(self._takes, arguments)
 
-    def misfit(self, given: Mapping[str, Any]) -> str:
+    def misfit(self, answer: Mapping[str, Any]) -> str:
         """Return what is wrong with an answer, "" if it fits."""
-        return _fault(self._gives, given) if self._gives is not None else ""
+        return _fault(self._gives, answer) if self._gives is not None else ""
 
     @cached_property
     def _takes(self) -> Draft202012Validator:
@@ -82,7 +80,7 @@ class Tools:
     def __init__(self, actions: Sequence[DescribedAction]) -> None:
         self._tools = {tool.name: tool for tool in map(Tool, actions)}
         self._actions = {tool.described.name: tool for tool in self._tools.values()}
-        self._keeps_tasks = any(one.action.kind == "task" for one in actions)
+        self._keeps_tasks = any(action.action.kind == "task" for action in actions)
         if len(self._tools) != len(actions) or TASK_RESULT.name in self._tools:
             raise ConfigurationError("edge.mcp.actions: two tools would have the same name")
         for tool in self._tools.values():
@@ -111,10 +109,10 @@ class Tools:
         tool = self.named(name)
         return tool.described.takes if tool is not None else None
 
-    def listed(self, token: AccessToken) -> types.ListToolsResult:
+    def list_for(self, token: AccessToken) -> types.ListToolsResult:
         """Return the tools whose scope `token` has. A hint only: what may be done is decided at each call."""
-        shown = [tool.shown for tool in self._tools.values() if tool.described.is_in_scope(token)]
-        return types.ListToolsResult(tools=[*shown, *([TASK_RESULT] if self._keeps_tasks else [])])
+        tools = [tool.definition for tool in self._tools.values() if tool.described.is_in_scope(token)]
+        return types.ListToolsResult(tools=[*tools, *([TASK_RESULT] if self._keeps_tasks else [])])
 
     @property
     def scopes(self) -> str:
@@ -127,6 +125,6 @@ def _fault(validator: Draft202012Validator, value: object) -> str:
     if error is None:
         return ""
     # Which rule, and where: not the value, which may be long or somebody's secret.
-    place = "/".join(str(one) for one in error.absolute_path)[:_FAULT]
+    place = "/".join(str(step) for step in error.absolute_path)[:_FAULT]
     rule = f"{error.validator}: {error.validator_value!r}"[:_FAULT]
     return f"{place or 'the arguments'} does not fit {rule}"

@@ -17,23 +17,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.dpop import ALGORITHMS
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
-
-__all__ = [
-    "WELL_KNOWN",
-    "NoToken",
-    "Presented",
-    "Scheme",
-    "challenge",
-    "metadata_answer",
-    "metadata_path",
-    "metadata_url",
-    "needed",
-    "presented_token",
-]
 
 
 class Scheme(StrEnum):
@@ -54,6 +40,8 @@ _QUOTED: Final = re.compile(r"[ !#-\[\]-~]*")
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 CACHE_SECONDS: Final = 300
+PROOF_ALGORITHMS: Final = ("ES256", "ES384", "Ed25519", "PS256")
+"""Algorithms with which a proof of possession may be signed (`oauth/bound/dpop.py`)."""
 
 
 class NoToken(EdgeError):
@@ -82,13 +70,13 @@ def presented_token(headers: Headers) -> Presented:
         raise NoToken
     if len(values) > 1:
         raise EdgeError(Code.MALFORMED, 400, "more than one Authorization field", error="invalid_request")
-    found = _CREDENTIALS.fullmatch(values[0].strip())
-    scheme = _SCHEMES.get(found[1].lower()) if found is not None else None
-    if found is None or scheme is None:
+    match = _CREDENTIALS.fullmatch(values[0].strip())
+    scheme = _SCHEMES.get(match[1].lower()) if match is not None else None
+    if match is None or scheme is None:
         raise NoToken
-    if not _B64TOKEN.fullmatch(found[2]):
+    if not _B64TOKEN.fullmatch(match[2]):
         raise EdgeError(Code.MALFORMED, 400, f"the {scheme} credentials are not a token", error="invalid_request")
-    return Presented(scheme, found[2])
+    return Presented(scheme, match[2])
 
 
 def challenge(answer: Response, resource: str, scheme: Scheme = Scheme.BEARER, **parameters: object) -> None:
@@ -97,14 +85,14 @@ def challenge(answer: Response, resource: str, scheme: Scheme = Scheme.BEARER, *
     `parameters` are left out where they are None or empty. They are quoted as they are: raises `ValueError` for a quote, a
     backslash or a control character, so that no word of a policy begins a parameter, or a field, of its own.
     """
-    said = {name: text for name, value in parameters.items() if value is not None and (text := str(value))}
-    if not all(_QUOTED.fullmatch(value) for value in said.values()):
+    quoted = {name: text for name, value in parameters.items() if value is not None and (text := str(value))}
+    if not all(_QUOTED.fullmatch(value) for value in quoted.values()):
         raise ValueError("a parameter that cannot be quoted")
     if scheme is Scheme.DPOP:
-        said["algs"] = " ".join(ALGORITHMS)
-    said["resource_metadata"] = metadata_url(resource)
+        quoted["algs"] = " ".join(PROOF_ALGORITHMS)
+    quoted["resource_metadata"] = metadata_url(resource)
     answer.headers.append(
-        "www-authenticate", f"{scheme} " + ", ".join(f'{name}="{value}"' for name, value in said.items())
+        "www-authenticate", f"{scheme} " + ", ".join(f'{name}="{value}"' for name, value in quoted.items())
     )
 
 
@@ -138,9 +126,9 @@ def metadata_answer(
     """
     document = {
         "resource": resource,
-        "authorization_servers": sorted(one.issuer for one in issuers if one.grants),
+        "authorization_servers": sorted(row.issuer for row in issuers if row.grants),
         "bearer_methods_supported": ["header"],
-        "dpop_signing_alg_values_supported": list(ALGORITHMS),
+        "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         "tls_client_certificate_bound_access_tokens": certificates,
         **({"scopes_supported": list(scopes)} if scopes else {}),
     }

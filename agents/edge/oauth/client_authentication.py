@@ -18,8 +18,6 @@ from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["ClientAuthentication", "ClientSecret", "JwtSvidClient", "PrivateKeyJwt", "client_authentication"]
-
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _SVID_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 _ASSERTION_SECONDS: Final = 60
@@ -44,8 +42,12 @@ class PrivateKeyJwt:
     async def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
         """Return `form` with a fresh assertion for `issuer`."""
         assertion = self.assertion(self.client_id, audience=issuer, now=now)
-        said = {"client_id": self.client_id, "client_assertion_type": _ASSERTION_TYPE, "client_assertion": assertion}
-        return {**form, **said}, {}
+        parameters = {
+            "client_id": self.client_id,
+            "client_assertion_type": _ASSERTION_TYPE,
+            "client_assertion": assertion,
+        }
+        return {**form, **parameters}, {}
 
     def assertion(self, subject: str, *, audience: str, now: int) -> str:
         """Return a JWT by which the client says to `audience` alone, for a minute, that it acts for `subject`.
@@ -74,8 +76,8 @@ class JwtSvidClient:
     async def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
         """Return `form` with a JWT-SVID whose audience is `issuer`; raise `IdentityUnavailable` if there is none."""
         del now
-        said = {"client_assertion_type": _SVID_TYPE, "client_assertion": await self.fetch(issuer)}
-        return {**form, "client_id": self.client_id, **said}, {}
+        parameters = {"client_assertion_type": _SVID_TYPE, "client_assertion": await self.fetch(issuer)}
+        return {**form, "client_id": self.client_id, **parameters}, {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,10 @@ def client_authentication(
             raise ConfigurationError(f"{setting}: {secret} does not hold a secret in ASCII")
         return ClientSecret(client_id, text)
     try:
-        found = ECKey.import_key(read_private(key, name=f"{setting}:", most=_FILE_BYTES) if key is not None else b"")
-        fits = found.curve_name == "P-256" and found.is_private
+        private = ECKey.import_key(read_private(key, name=f"{setting}:", most=_FILE_BYTES) if key is not None else b"")
+        fits = private.curve_name == "P-256" and private.is_private
     except (JoseError, ValueError, TypeError) as error:
         raise ConfigurationError(f"{setting}: {key} is not a private P-256 key in PEM") from error
     if not fits:
         raise ConfigurationError(f"{setting}: {key} is not a private P-256 key in PEM")
-    return PrivateKeyJwt(client_id, found)
+    return PrivateKeyJwt(client_id, private)

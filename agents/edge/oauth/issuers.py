@@ -15,16 +15,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = [
-    "ACCESS_TOKEN_TYPES",
-    "ALGORITHMS",
-    "DOOR_CLAIM",
-    "IntrospectionEndpoint",
-    "Issuer",
-    "is_loopback",
-    "is_secure_url",
-]
-
 DOOR_CLAIM: Final = "door"
 """Claim of a user context by which the edge says through which other protocol a user came, and which no token gives."""
 
@@ -171,10 +161,10 @@ class Issuer:
 
 def is_secure_url(url: str, *, plain: bool = True) -> bool:
     """Return whether `url` is an https URL without credentials and fragment, or, if `plain`, http on a loopback address."""
-    found = _URL.fullmatch(url)
-    if found is None:
+    match = _URL.fullmatch(url)
+    if match is None:
         return False
-    return found["scheme"] == "https" or (plain and is_loopback(found["host"].strip("[]")))
+    return match["scheme"] == "https" or (plain and is_loopback(match["host"].strip("[]")))
 
 
 def is_loopback(host: str) -> bool:

@@ -11,8 +11,6 @@ from typing import Final
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["KEY_BYTES", "read_key", "read_private", "write_key"]
-
 KEY_BYTES: Final = 32
 _KEY_FORM: Final = re.compile(rb"([0-9a-f]{64})\n?")
 _KEY_FILE_BYTES: Final = 128
@@ -39,10 +37,10 @@ def read_private(file: Path, *, name: str, most: int) -> bytes:
 
 def read_key(file: Path) -> bytes:
     """Return the key of 32 bytes in `file`: 64 hexadecimal digits. Raises `ConfigurationError` as `read_private` does."""
-    found = _KEY_FORM.fullmatch(read_private(file, name="the key", most=_KEY_FILE_BYTES))
-    if found is None:
+    match = _KEY_FORM.fullmatch(read_private(file, name="the key", most=_KEY_FILE_BYTES))
+    if match is None:
         raise ConfigurationError(f"{file} is not such a key: `sealbus edge key FILE` makes one")
-    return bytes.fromhex(found[1].decode())
+    return bytes.fromhex(match[1].decode())
 
 
 def write_key(file: Path) -> None:

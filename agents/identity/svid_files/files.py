@@ -7,8 +7,8 @@
     DIR/bundle.pem  -> .current/bundle.pem      the authorities to trust
     DIR/.current    -> .set-<random>            replaced by rename
 
-A reader that resolves a path of DIR sees whole files. One that opens `.current` once and reads from that folder sees
-files that belong together; the set before the current one stays for it until the next rotation.
+A reader that resolves a path of DIR sees whole files. A reader that opens `.current` once and reads from that folder sees
+files that belong together: the set before the current one stays until the next rotation.
 """
 
 from __future__ import annotations
@@ -28,19 +28,17 @@ from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["SvidFiles"]
-
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 _WRITTEN_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class SvidFiles:
-    """The files of one identity in `folder`, for one writer at a time, which the caller ensures.
+    """The files of one identity in `folder`. The caller ensures that there is one writer at a time.
 
-    `bundle.pem` holds the X.509 authorities of the SVID's own trust domain. Those of `also_trusted` are added, and a server
-    cannot tell them apart: a federated authority could then issue an SVID for one of our IDs (nats-server does not bind a
-    trust domain to its bundle). Only for a server whose clients' chains are checked again, as an auth callout does.
+    `bundle.pem` holds the X.509 authorities of the SVID's own trust domain and of `also_trusted`. A server cannot tell them
+    apart: a federated authority could then issue an SVID for one of our IDs (nats-server does not bind a trust domain to its
+    bundle). Use `also_trusted` only for a server whose clients' chains are checked again, as an auth callout does.
     """
 
     def __init__(self, folder: Path, *, also_trusted: Iterable[TrustDomain] = ()) -> None:
@@ -51,8 +49,8 @@ class SvidFiles:
         """Make the folder, mode 0700; raise `ConfigurationError` if others may write to it, or it cannot be used."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = self.folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _WRITTEN_BY_OTHERS:
+            status = self.folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & _WRITTEN_BY_OTHERS:
                 raise ConfigurationError(f"{self.folder}: a folder that only this user may write to is needed")
             for name in ("svid.pem", "svid.key", "bundle.pem"):
                 self._link(self.folder / name, f".current/{name}")
@@ -62,31 +60,31 @@ class SvidFiles:
     def write(self, material: X509Material) -> tuple[TrustDomain, ...]:
         """Put `material` in force for readers from now on, durably.
 
-        Returns the trust domains of `also_trusted` that have no bundle now, and so are not trusted: they must not keep our
-        own SVID from being renewed. Raises `ConfigurationError` if writing fails; then the set before stays in force.
+        Returns the trust domains of `also_trusted` that have no bundle now, and so are not trusted: our own SVID is renewed
+        nevertheless. Raises `ConfigurationError` if writing fails; then the set before stays in force.
         """
-        untrusted = tuple(one for one in self._also_trusted if one not in material.bundles)
+        untrusted = tuple(domain for domain in self._also_trusted if domain not in material.bundles)
         contents = {
             "svid.pem": (_certificates(material.chain), _PUBLIC),
             "svid.key": (_private_key(material.key), _PRIVATE),
             "bundle.pem": (_certificates(self._anchors(material)), _PUBLIC),
         }
-        fresh = self.folder / f".set-{secrets.token_hex(8)}"
+        new_set = self.folder / f".set-{secrets.token_hex(8)}"
         try:
             before = self._current()
-            fresh.mkdir(mode=0o700)
+            new_set.mkdir(mode=0o700)
             for name, (content, mode) in contents.items():
-                _write(fresh / name, content, mode)
-            _sync(fresh)
-            self._swap(fresh.name)
-            self._remove_all_but(fresh.name, before)
+                _write(new_set / name, content, mode)
+            _sync(new_set)
+            self._swap(new_set.name)
+            self._remove_all_but(new_set.name, before)
         except OSError as error:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(new_set, ignore_errors=True)
             raise ConfigurationError(f"{self.folder} cannot be written to: {error.strerror}") from error
         return untrusted
 
     def withdraw(self) -> None:
-        """Remove chain, key and bundle: the Workload API says that this workload no longer has an identity."""
+        """Remove chain, key and bundle, because the Workload API withdrew the identity of this workload."""
         try:
             (self.folder / ".current").unlink(missing_ok=True)
             self._remove_all_but()
@@ -112,9 +110,9 @@ class SvidFiles:
         temporary.replace(self.folder / ".current")
         _sync(self.folder)
 
-    def _remove_all_but(self, *kept: str) -> None:
+    def _remove_all_but(self, *current: str) -> None:
         for path in self.folder.glob(".set-*"):
-            if path.name in kept:
+            if path.name in current:
                 continue
             if path.is_symlink():
                 path.unlink()
@@ -139,7 +137,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in `folder` durable, which syncing the files does not."""
+    """Make the names in `folder` durable; a sync of the files does not."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -149,7 +147,7 @@ def _sync(folder: Path) -> None:
 
 def _certificates(certificates: Iterable[bytes]) -> bytes:
     return b"".join(
-        x509.load_der_x509_certificate(one).public_bytes(serialization.Encoding.PEM) for one in certificates
+        x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in certificates
     )
 
 

@@ -1,6 +1,6 @@
-"""The server that must read its files again: found by its PID file, signaled only if it handles the signal.
+"""The server that must reload its files: found by its PID file, and signaled only if it handles the signal.
 
-Before that, one of several health addresses, such as those of the callout responders, may have to be healthy.
+If health addresses are given, such as those of the callout responders, one of them must be healthy before that.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import httpx2
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["HealthAddresses", "NotRunning", "ServerProcess"]
-
 _PID: Final = re.compile(r"[1-9][0-9]{0,9}\s*")
 _PID_BYTES: Final = 64
 
@@ -29,7 +27,7 @@ _HEALTHY: Final = 200
 
 
 class NotRunning(Exception):
-    """The server is not running; the text says how that was found."""
+    """The server is not running; the text gives the evidence."""
 
 
 class ServerProcess:
@@ -39,15 +37,15 @@ class ServerProcess:
         self.pid_file: Final = pid_file.absolute()
 
     def check(self) -> None:
-        """Raise the error that `reload` would raise now, and send nothing."""
+        """Raise the error that `reload` would raise now, but send no signal."""
         self._signal(0)
 
     def reload(self) -> None:
         """Send SIGHUP.
 
-        Raises `NotRunning` without a PID file or a process, and `ConfigurationError` if signaling would be wrong: a file
-        without a process ID, another user's process, or one that SIGHUP would end because it does not catch it, such as one
-        that got the ID of a server that has ended (detected on Linux only).
+        Raises `NotRunning` without a PID file or a process, and `ConfigurationError` if a signal would be wrong: a file
+        without a process ID, another user's process, or a process that SIGHUP would end because it does not catch it
+        (detected on Linux only). Such a process may have got the ID of a server that has ended.
         """
         self._signal(signal.SIGHUP)
 
@@ -72,9 +70,9 @@ class ServerProcess:
         except OSError as error:
             raise ConfigurationError(f"{self.pid_file} cannot be read: {error.strerror}") from error
         if not text.strip():
-            # Between its creation and the write.
+            # The server has created the file and not written it yet.
             raise NotRunning(f"{self.pid_file} is empty")
-        # Not 0 and nothing negative: those mean all processes of a group, or all that this user may signal.
+        # Neither 0 nor negative: those mean all processes of a group, or all that this user may signal.
         if _PID.fullmatch(text) is None:
             raise ConfigurationError(f"{self.pid_file} does not hold a process ID")
         return int(text)
@@ -88,8 +86,8 @@ def _check_caught(pid: int) -> None:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except FileNotFoundError as error:
         raise ProcessLookupError(pid) from error
-    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    if found is not None and not int(found[1], 16) >> (signal.SIGHUP - 1) & 1:
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if caught is not None and not int(caught[1], 16) >> (signal.SIGHUP - 1) & 1:
         raise ConfigurationError(f"process {pid} does not listen to SIGHUP: is its PID file stale?")
 
 
@@ -106,20 +104,20 @@ class HealthAddresses:
         self.urls: Final = tuple(urls)
 
     async def any_healthy(self) -> bool:
-        """Ask all at once and return within two seconds whether any is healthy; no answer means unhealthy."""
+        """Ask all addresses at once; return within two seconds whether any is healthy. No answer means unhealthy."""
         async with httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client:
-            asking = [asyncio.create_task(_answers(client, url)) for url in self.urls]
+            requests = [asyncio.create_task(_is_healthy(client, url)) for url in self.urls]
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    for answer in asyncio.as_completed(asking):
+                    for answer in asyncio.as_completed(requests):
                         if await answer:
                             return True
             except TimeoutError:
                 pass
             finally:
-                for one in asking:
-                    one.cancel()
-                await asyncio.gather(*asking, return_exceptions=True)
+                for request in requests:
+                    request.cancel()
+                await asyncio.gather(*requests, return_exceptions=True)
         return False
 
 
@@ -131,9 +129,9 @@ def _is_http(url: str) -> bool:
         return False
 
 
-async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
+async def _is_healthy(client: httpx2.AsyncClient, url: str) -> bool:
     try:
-        # The body is not read: an endless page does no harm here.
+        # The body is not read, so that an endless page does no harm.
         async with client.stream("GET", url) as answer:
             return answer.status_code == _HEALTHY
     except httpx2.HTTPError:

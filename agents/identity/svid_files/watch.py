@@ -1,4 +1,4 @@
-"""Watches the X.509-SVID alone, for identities that seal nothing: a server's needs no JWT-SVID."""
+"""Watches the X.509-SVID alone, for identities that seal nothing: a server needs no JWT-SVID."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock, X509Material
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["X509Watch"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class X509Watch:
     """A watch on the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
 
-    `changed` is called on the event loop with each new one, and with None when the Workload API withdraws it; `failed` with
-    one line about each failure and the failure itself, after which the stream is reopened. The SPIFFE ID does not change
-    later.
+    `changed` is called on the event loop with each new X.509-SVID, and with None when the Workload API withdraws it. `failed`
+    is called with one line about each failure and the failure itself; then the stream is opened again. The SPIFFE ID does not
+    change later.
     """
 
     def __init__(
@@ -40,7 +38,7 @@ class X509Watch:
     ) -> None:
         self._endpoint = endpoint
         self._changed = changed
-        self._told = failed
+        self._report = failed
         self._wanted = wanted
         self._clock = clock
         self._material: X509Material | None = None
@@ -60,7 +58,7 @@ class X509Watch:
         await self._watch.run()
 
     def _read(self, response: proto.X509SVIDResponse) -> X509Reading:
-        # In the stream's thread, which alone touches the bundles; the first response fixes the SPIFFE ID.
+        # This runs in the stream's thread, which alone uses the bundles; the first response fixes the SPIFFE ID.
         reading = read_x509(response, wanted=self._wanted, before=self._bundles, now=self._clock())
         self._bundles = reading.material.bundles
         return reading
@@ -68,13 +66,13 @@ class X509Watch:
     def _apply(self, reading: X509Reading) -> None:
         self._wanted = reading.material.spiffe_id
         for reason in reading.refused:
-            _log.warning("X.509-SVID: refused, the one before stays in force: %s", reason)
+            _logger.warning("X.509-SVID: refused, the one before stays in force: %s", reason)
         if reading.material != self._material:
             self._material = reading.material
             self._changed(reading.material)
 
     def _failed(self, error: Exception) -> None:
-        self._told(explain(error, self._endpoint), error)
+        self._report(explain(error, self._endpoint), error)
         if is_withdrawal(error):
             self._bundles = {}
             if self._material is not None:

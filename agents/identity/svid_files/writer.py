@@ -1,4 +1,4 @@
-"""The work of `sealbus identity write`: keeps a server's SVID on disk current, and makes the server reload it."""
+"""`SvidWriter`, for `sealbus identity write`: keeps a server's SVID on disk current, and makes the server reload it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from sealbus.bus.ports import Clock, X509Material
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ReloadedServer", "SvidWriter"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadedServer:
     """The server that reads the files, and the responders of which one must be healthy for a reload.
 
-    On a reload nats-server asks the callout about every connection again, one after the other. Without a responder each waits
-    for its time-out and is dropped, and the responder itself cannot connect until the reload is over.
+    On a reload nats-server asks the callout about every connection again, one after the other. Without a responder each
+    connection waits for its time-out and is dropped, and no responder can connect until the reload is over.
     """
 
     process: ServerProcess
@@ -36,7 +34,7 @@ class ReloadedServer:
     async def reload(self) -> None:
         """Make the server reload now, or raise as `ServerProcess.reload`, or `BusUnavailable` without a healthy responder.
 
-        Responders are asked only if the server runs: before that they have nothing to connect to.
+        Responders are asked only if the server runs: before that they cannot connect to it.
         """
         self.process.check()
         if self.responders is not None and not await self.responders.any_healthy():
@@ -47,9 +45,8 @@ class ReloadedServer:
 class SvidWriter:
     """A writer of the X.509-SVID of `endpoint` to `files`, which makes `server` reload after each change.
 
-    `written` is called with each set that comes into force, `say` with messages for people, one line each: a failure is
-    reported once, not at each repetition. A withdrawn SVID is removed from the disk; the server does not reload, because it
-    could only refuse to.
+    `written` is called with each set that comes into force, `say` with each line for people: repetitions of a failure are not
+    reported. A withdrawn SVID is removed from the disk; the server does not reload, because it would refuse to.
     """
 
     def __init__(
@@ -76,7 +73,7 @@ class SvidWriter:
         self._latest: X509Material | None = None
         self._news = asyncio.Event()
         self._begun = False
-        """Whether there has been an SVID; before that a failure may end the run, later it is only reported."""
+        """Whether there has been an SVID. Before that a failure may end the run; later it is only reported."""
         self._patient = False
         self._failure = ""
         self._reload_due = asyncio.Event()
@@ -85,25 +82,25 @@ class SvidWriter:
     async def once(self, *, deadline: float = 5.0, patience: float = 30.0) -> None:
         """Write one set, make the server reload if it runs, and return.
 
-        Raises `IdentityUnavailable` without an SVID within `deadline` seconds, at once if the Workload API refuses one;
+        Raises `IdentityUnavailable` without an SVID within `deadline` seconds, at once if the Workload API refuses;
         `ConfigurationError` for files that cannot be written or a server that cannot be signaled; `BusUnavailable` if no
-        responder becomes healthy within `patience` seconds: then the files are new, but the server still uses the old ones.
+        responder becomes healthy within `patience` seconds: then the files are new, but the server still uses the old files.
         """
         async with self._watching():
-            await self._first(deadline)
+            await self._write_first(deadline)
         if self._server is not None:
             await self._reload_once(self._server, patience)
 
     async def run(self, *, deadline: float = 5.0, patient: bool = False) -> None:
         """Write the first set or raise as `once` does; then keep it current, despite all failures, until cancelled.
 
-        If `patient`, wait the whole `deadline` even if the Workload API has no identity for it yet.
+        If `patient`, wait the whole `deadline` even if the Workload API has no identity for this workload yet.
         """
         self._patient = patient
         async with self._watching() as watching:
-            await self._first(deadline)
+            await self._write_first(deadline)
             async with asyncio.TaskGroup() as group:
-                group.create_task(_ended(watching))
+                group.create_task(_wait_for_failure(watching))
                 group.create_task(self._keep_written())
                 if self._server is not None:
                     group.create_task(self._keep_reloaded(self._server))
@@ -124,13 +121,13 @@ class SvidWriter:
         self._news.set()
 
     def _failed(self, text: str, error: Exception) -> None:
-        known, self._failure = text == self._failure, text
-        if (self._begun or self._patient) and not known:
+        repeated, self._failure = text == self._failure, text
+        if (self._begun or self._patient) and not repeated:
             self._say(text)
         if not self._begun and (is_final(error) if self._patient else status_of(error) != "UNAVAILABLE"):
             self._news.set()
 
-    async def _first(self, deadline: float) -> None:
+    async def _write_first(self, deadline: float) -> None:
         self._files.prepare()
         try:
             async with asyncio.timeout(deadline):
@@ -149,13 +146,13 @@ class SvidWriter:
         self._reload_due.set()
         self._written(material)
         if untrusted:
-            names = ", ".join(str(one) for one in untrusted)
+            names = ", ".join(map(str, untrusted))
             self._untrusted(f"not trusted, because the Workload API gives no X.509 bundle for it: {names}")
         else:
             self._untrusted.reset()
 
     async def _keep_written(self) -> None:
-        said = _Once(self._say)
+        report = _Once(self._say)
         attempt = 0
         while True:
             await self._news.wait()
@@ -167,19 +164,19 @@ class SvidWriter:
                     await self._withdraw()
             except ConfigurationError as error:
                 attempt += 1
-                said(f"{error.detail}; trying again")
+                report(f"{error.detail}; trying again")
                 await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
                 self._news.set()
             else:
                 attempt = 0
-                said.reset()
+                report.reset()
 
     async def _withdraw(self) -> None:
         await asyncio.to_thread(self._files.withdraw)
         self._say("the identity was withdrawn, and its files are removed")
 
     async def _reload_once(self, server: ReloadedServer, patience: float) -> None:
-        said = _Once(self._say)
+        report = _Once(self._say)
         attempt = 0
         unhealthy = BusUnavailable()
         try:
@@ -192,13 +189,13 @@ class SvidWriter:
                     except BusUnavailable as error:
                         unhealthy = error
                     attempt += 1
-                    said(f"not reloading: {unhealthy.detail}; trying again")
+                    report(f"not reloading: {unhealthy.detail}; trying again")
                     await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
         except TimeoutError as error:
             raise BusUnavailable(f"the files are new but the server is not reloaded: {unhealthy.detail}") from error
 
     async def _keep_reloaded(self, server: ReloadedServer) -> None:
-        said = _Once(self._say)
+        report = _Once(self._say)
         first = True
         attempt = 0
         while True:
@@ -208,31 +205,31 @@ class SvidWriter:
                 await server.reload()
             except NotRunning as error:
                 if first:
-                    # A server that is not started yet will read the new files. One that is just starting may have read the
-                    # old ones: it is signaled once it runs.
+                    # A server that is not started yet will read the new files. A server that is just starting may have read
+                    # the old files: it is signaled once it runs.
                     continue
                 reason = str(error)
             except SealbusError as error:
                 reason = error.detail
             else:
                 attempt = 0
-                said.reset()
+                report.reset()
                 continue
             finally:
                 first = False
             attempt += 1
-            said(f"not reloading: {reason}; trying again")
+            report(f"not reloading: {reason}; trying again")
             await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
             self._reload_due.set()
 
 
-async def _ended(watching: asyncio.Task[None]) -> None:
-    """Wait for the watch to fail, which only a fault of ours can cause, and raise that."""
+async def _wait_for_failure(watching: asyncio.Task[None]) -> None:
+    """Wait until the watch fails, which only a fault of ours can cause, and raise its error."""
     await watching
 
 
 class _Once:
-    """A filter that passes on a line unless it equals the last one."""
+    """A filter that passes on a line unless it equals the line before."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say: Final = say

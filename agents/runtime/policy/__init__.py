@@ -1,1 +1,1 @@
-"""The policy of a process: its source, its store, keeping in step with the bucket, pushing and denying."""
+"""The policy of a process: its source, its store, following the bucket, pushing and denying."""

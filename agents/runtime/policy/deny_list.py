@@ -1,7 +1,7 @@
-"""The deny list: the platform's registry of the revoked, as policy data that is pushed.
+"""The deny list: the platform's registry of revoked ids, as policy data that is pushed.
 
 `data.sealbus.registry.revoked` by kind and id, and `data.sealbus.registry.issued_before` by SPIFFE ID for the keys of a
-workload (`sealbus.policies.bundle.revocations`). Policies must read the first, as the starter and the platform's do.
+workload (`sealbus.policies.bundle.revocations`). Policies must read `revoked`, as the starter and the platform policy do.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.decision.documents import DataDocument
 
-__all__ = ["KINDS", "Denial", "add", "carry", "denials", "forget"]
-
 KINDS: Final = MappingProxyType({"workload": "agents", "user": "users", "session": "sessions", "client": "clients"})
 """The kinds that can be denied, and their places in the registry."""
 
@@ -26,7 +24,7 @@ _BEFORE: Final = "issued_before"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """One denied id. `before` is microseconds: only credentials issued before then are denied; 0 for all of it."""
+    """One denied id. `before` is microseconds: only credentials issued before then are denied; with 0, all of them."""
 
     kind: str
     id: str
@@ -36,14 +34,14 @@ class Denial:
 
 
 def denials(data: DataDocument) -> Iterator[Denial]:
-    """Yield everything that the registry denies, by kind and id."""
+    """Yield all denials of the registry, by kind and id."""
     revoked = _table(_registry(data), "revoked", make=False)
     for kind, name in KINDS.items():
-        for one, said in sorted(_table(revoked, name, make=False).items()):
-            if said is not False:
-                more = said if isinstance(said, dict) else {}
-                yield Denial(kind=kind, id=one, at=str(more.get("at", "")), reason=str(more.get("reason", "")))
-    for spiffe_id, time in sorted(issued_before(data).items(), key=lambda one: str(one[0])):
+        for id_, value in sorted(_table(revoked, name, make=False).items()):
+            if value is not False:
+                members = value if isinstance(value, dict) else {}
+                yield Denial(kind=kind, id=id_, at=str(members.get("at", "")), reason=str(members.get("reason", "")))
+    for spiffe_id, time in sorted(issued_before(data).items(), key=lambda item: str(item[0])):
         yield Denial(kind="workload", id=str(spiffe_id), before=time)
 
 
@@ -55,41 +53,41 @@ def add(denial: Denial) -> Callable[[DataDocument], None]:
         if denial.before:
             _table(registry, _BEFORE)[denial.id] = denial.before
         else:
-            said: DataDocument = {"at": denial.at}
+            members: DataDocument = {"at": denial.at}
             if denial.reason:
-                said["reason"] = denial.reason
-            _table(_table(registry, "revoked"), KINDS[denial.kind])[denial.id] = said
+                members["reason"] = denial.reason
+            _table(_table(registry, "revoked"), KINDS[denial.kind])[denial.id] = members
 
     return change
 
 
-def forget(kind: str, one: str) -> Callable[[DataDocument], None]:
-    """Return the change that removes every denial of `one`; the change raises `ConfigurationError` if there is none."""
+def forget(kind: str, id_: str) -> Callable[[DataDocument], None]:
+    """Return the change that removes every denial of the id `id_`; it raises `ConfigurationError` if there is none."""
 
     def change(data: DataDocument) -> None:
         registry = _registry(data)
-        found = _table(_table(registry, "revoked"), KINDS[kind]).pop(one, None) is not None
+        was_denied = _table(_table(registry, "revoked"), KINDS[kind]).pop(id_, None) is not None
         if kind == "workload":
-            found = _table(registry, _BEFORE).pop(one, None) is not None or found
-        if not found:
-            raise ConfigurationError(f"{kind} {one} is not denied: sealbus deny ls")
+            was_denied = _table(registry, _BEFORE).pop(id_, None) is not None or was_denied
+        if not was_denied:
+            raise ConfigurationError(f"{kind} {id_} is not denied: sealbus deny ls")
 
     return change
 
 
 def carry(data: DataDocument, current: DataDocument) -> bool:
-    """Add what `current` denies and `data` does not; return whether there was anything.
+    """Add the denials of `current` that `data` lacks; return whether there were any.
 
-    For every change but `forget`: a policy folder knows nothing of denials since it was written.
+    For every change except `forget`: a policy folder does not have the denials made since it was written.
     """
-    known = {(one.kind, one.id, bool(one.before)): one for one in denials(data)}
+    known = {(denial.kind, denial.id, bool(denial.before)): denial.before for denial in denials(data)}
     missing = [
-        one
-        for one in denials(current)
-        if (found := known.get((one.kind, one.id, bool(one.before)))) is None or found.before < one.before
+        denial
+        for denial in denials(current)
+        if (before := known.get((denial.kind, denial.id, bool(denial.before)))) is None or before < denial.before
     ]
-    for one in missing:
-        add(one)(data)
+    for denial in missing:
+        add(denial)(data)
     return bool(missing)
 
 
@@ -98,7 +96,7 @@ def _registry(data: DataDocument) -> DataDocument:
 
 
 def _table(data: DataDocument, name: str, *, make: bool = True) -> DataDocument:
-    found: Json = data.setdefault(name, {}) if make else data.get(name, {})
-    if not isinstance(found, dict):
+    table: Json = data.setdefault(name, {}) if make else data.get(name, {})
+    if not isinstance(table, dict):
         raise ConfigurationError(f"{name} is not an object in the policy's data")
-    return found
+    return table

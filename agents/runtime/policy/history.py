@@ -1,7 +1,7 @@
 """Composes former policies of a process again, from the former bundles in the store.
 
-The revision of a composed bundle names each part with its serial, and begins with a hash of their contents: so the bundle can
-be composed again and recognized, as long as the store keeps those parts.
+The revision of a composed bundle begins with a hash of its parts and names each part with its serial. So the bundle can be
+composed again and recognized, as long as the store keeps those parts.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.ownership import MOST_TEAMS, PLATFORM
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["former_policy", "parts_of"]
-
 _REVISION: Final = re.compile(r"[0-9a-f]{12}((?:\.[a-z][a-z0-9_]{0,31}-[1-9][0-9]{0,15})+)", re.ASCII)
 
 
 def parts_of(revision: str) -> Mapping[str, int]:
     """Return the serial of each part of a composed bundle of `revision`, the platform first.
 
-    Empty for another form of revision, and for one that is too long to name all its parts.
+    Empty for another form of revision, and for a revision that is too long to name all its parts.
     """
-    found = _REVISION.fullmatch(revision)
-    named = found[1][1:].split(".") if found is not None else []
-    parts = {name: int(serial) for name, _, serial in (one.rpartition("-") for one in named)}
-    if len(parts) != len(named) or len(named) > MOST_TEAMS or next(iter(parts), "") != PLATFORM:
+    match = _REVISION.fullmatch(revision)
+    texts = match[1][1:].split(".") if match is not None else []
+    parts = {name: int(serial) for name, _, serial in (text.rpartition("-") for text in texts)}
+    if len(parts) != len(texts) or len(texts) > MOST_TEAMS or next(iter(parts), "") != PLATFORM:
         return {}
     return parts
 
@@ -43,8 +41,7 @@ async def former_policy(store: PolicyStore, anchors: Mapping[str, PublicKey], re
     None if a part is no longer kept, is refused today, or the parts do not compose to this revision. Raises `BusUnavailable`.
     """
     parts = PartSet(anchors)
-    named = parts_of(revision)
-    for name, serial in named.items():
+    for name, serial in parts_of(revision).items():
         try:
             raw = await store.former(name, serial)
             await asyncio.to_thread(parts.offer, name, raw)

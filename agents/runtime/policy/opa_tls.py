@@ -13,10 +13,8 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.engines.svid_sessions import ClientTls
 
-__all__ = ["MARGIN", "OpaTls"]
-
 MARGIN: Final = 1.0
-"""Seconds before its certificate's `notAfter` at which a connection must have ended, as for those to NATS."""
+"""Seconds before the certificate's `notAfter` at which a connection must have ended, as for connections to NATS."""
 
 
 class OpaTls:
@@ -25,7 +23,7 @@ class OpaTls:
     def __init__(self, identity: Identity, *, expected: frozenset[SpiffeId]) -> None:
         self._identity: Final = identity
         self._expected: Final = expected
-        self._made: tuple[X509Material, ClientTls] | None = None
+        self._current: tuple[X509Material, ClientTls] | None = None
 
     def current(self) -> ClientTls:
         """Return the TLS context of the current X.509-SVID, the same one until it or a trust bundle changes.
@@ -34,12 +32,12 @@ class OpaTls:
         `expected` are not of one trust domain or the Workload API gave no bundle for it.
         """
         material = self._identity.x509()
-        if self._made is None or self._made[0] is not material:
+        if self._current is None or self._current[0] is not material:
             context = client_context(material, expected=self._expected)
             seconds = (material.not_after - wall_clock()) / SECOND
             ends = asyncio.get_running_loop().time() + seconds - MARGIN
-            self._made = (material, ClientTls(context=context, ends=ends))
-        tls = self._made[1]
+            self._current = (material, ClientTls(context=context, ends=ends))
+        tls = self._current[1]
         if tls.ends <= asyncio.get_running_loop().time():
             raise IdentityUnavailable(
                 f"the X.509-SVID of {material.spiffe_id} is about to expire, and there is no newer one"

@@ -1,13 +1,14 @@
 """Changes of the store by operators and teams: push a part, roll it back, and deny.
 
-Each change is checked as every consumer will check it (`PartSet`) before it is written, so that only the pusher sees what is
-wrong, with file and line.
+Each change is checked before it is written, by the check of every consumer (`PartSet`). So an error reaches only the pusher,
+with file and line.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +24,15 @@ from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["Pushed", "change_platform", "content_of", "push_content", "push_signed", "roll_back", "stored_parts"]
-
 Content = Callable[[int], Bundle]
-"""Makes the bundle to push, with the serial that it gets."""
+"""Makes the bundle to push, given its serial."""
 Check = Callable[[Bundle], None]
-"""Raises `PolicyRefused` if the parts compose to something invalid (`sealbus.policies.opa.compiler`)."""
+"""Raises `PolicyRefused` if the composed bundle is invalid (`sealbus.policies.opa.compiler`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """The store after a push. `composed` is the revision that consumers will have; `fallen` why teams were left out."""
+    """The store after a push. `composed` is the revision that consumers will have; `fallen` why each left-out team is out."""
 
     name: str
     serial: int
@@ -42,11 +41,12 @@ class Pushed:
 
 
 async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> tuple[PartSet, dict[str, StoredPart]]:
-    """Return the composition of the store's current bundles, and the bundles; refused ones are in `problems`."""
+    """Return the composition of the store's current bundles, and these bundles; `problems` has the refused bundles."""
     current = await store.current()
     parts = PartSet(anchors)
-    for name in sorted(current, key=lambda one: (one != PLATFORM, one)):
-        _offered(parts, current[name])
+    for name in sorted(current, key=lambda name: (name != PLATFORM, name)):
+        with suppress(PolicyRefused):  # it is in `problems`
+            parts.offer(name, current[name].raw)
     return parts, current
 
 
@@ -60,11 +60,11 @@ async def push_content(
 ) -> Pushed:
     """Sign the bundle that `content` makes and push it as the part `name`, under the serial after the current one.
 
-    What the platform denies now stays denied, whatever `content` says: only `forget` ends a denial. Raises `PolicyRefused`
-    for a bundle that consumers would refuse, `ConfigurationError` if somebody else pushed meanwhile.
+    Denials of the platform stay in force even if `content` lacks them: only `forget` ends a denial. Raises `PolicyRefused`
+    for a bundle that consumers would refuse, `ConfigurationError` if another push came first.
     """
     parts, current = await stored_parts(store, anchors)
-    bundle = _carrying(parts, name, content(await _next(store, parts, name)))
+    bundle = _with_denials(parts, name, content(await _next_serial(store, parts, name)))
     return await _push(store, parts, current, name, sign_bundle(bundle, key, scope=name), check)
 
 
@@ -77,7 +77,7 @@ async def push_signed(
     """
     parts, current = await stored_parts(store, anchors)
     bundle = read_bundle(raw)
-    if _carrying(parts, name, bundle) is not bundle:
+    if _with_denials(parts, name, bundle) is not bundle:
         raise ConfigurationError(
             "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
             "or remove them first"
@@ -95,7 +95,7 @@ async def roll_back(
 ) -> Pushed:
     """Push `name` as it was under `serial` again, as the newest. Raises as above, and if that serial is not kept."""
     old = read_bundle(await store.former(name, serial))
-    return await push_content(store, anchors, name, lambda new: _again(old, old.data, new, old.revision), key, check)
+    return await push_content(store, anchors, name, lambda new: _repack(old, old.data, new, old.revision), key, check)
 
 
 async def change_platform(
@@ -107,13 +107,13 @@ async def change_platform(
         platform = parts.bundle(PLATFORM)
         if platform is None:
             raise ConfigurationError("there is no platform's bundle in force: push one first")
-        # Read again: the bundle in force must not be changed in place.
+        # A new copy: the bundle in force must not be changed in place.
         data = read_bundle(platform.raw).data
         change(data)
-        return _again(platform, data, serial, "")
+        return _repack(platform, data, serial, "")
 
     parts, current = await stored_parts(store, anchors)
-    bundle = sign_bundle(content(await _next(store, parts, PLATFORM)), key, scope=PLATFORM)
+    bundle = sign_bundle(content(await _next_serial(store, parts, PLATFORM)), key, scope=PLATFORM)
     return await _push(store, parts, current, PLATFORM, bundle, None)
 
 
@@ -127,7 +127,7 @@ def content_of(source: Path, *, revision: str = "") -> Content:
             bundle = read_bundle(source.read_bytes())
         except OSError as error:
             raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
-        return _again(bundle, bundle.data, serial, revision or bundle.revision)
+        return _repack(bundle, bundle.data, serial, revision or bundle.revision)
 
     return content
 
@@ -152,28 +152,21 @@ async def _push(
     )
 
 
-def _carrying(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
-    """Return `bundle`, with the denials in force added that it lacks if it is the platform's."""
+def _with_denials(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
+    """Return `bundle`; if it is the platform's and lacks denials in force, with these added."""
     platform = parts.bundle(PLATFORM)
     if name != PLATFORM or platform is None:
         return bundle
     data = read_bundle(bundle.raw).data
-    return _again(bundle, data, bundle.serial, bundle.revision) if carry(data, platform.data) else bundle
+    return _repack(bundle, data, bundle.serial, bundle.revision) if carry(data, platform.data) else bundle
 
 
-async def _next(store: PolicyStore, parts: PartSet, name: str) -> int:
-    """Return a serial after all that were pushed, whether or not the current one is in force (its signer may differ)."""
-    known = parts.bundle(name)
-    return max(known.serial if known is not None else 0, *await store.serials(name), 0) + 1
+async def _next_serial(store: PolicyStore, parts: PartSet, name: str) -> int:
+    """Return a serial after all pushed ones, whether or not the current bundle is in force (its signer may differ)."""
+    bundle = parts.bundle(name)
+    return max(bundle.serial if bundle is not None else 0, *await store.serials(name), 0) + 1
 
 
-def _again(bundle: Bundle, data: DataDocument, serial: int, revision: str) -> Bundle:
+def _repack(bundle: Bundle, data: DataDocument, serial: int, revision: str) -> Bundle:
     modules = {module.path: module.text.encode() for module in bundle.modules}
     return read_bundle(pack_bundle(modules, data, Manifest(revision=revision, roots=bundle.roots, serial=serial)))
-
-
-def _offered(parts: PartSet, part: StoredPart) -> None:
-    try:
-        parts.offer(part.name, part.raw)
-    except PolicyRefused:
-        return  # it is in `problems`

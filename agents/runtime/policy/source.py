@@ -1,8 +1,8 @@
 """The source of a process's policy: a file, or a bucket that is mirrored to one; and the revocations by time.
 
-Revocations by time (`sealbus deny add --issued-before`) are part of the policy's data and take effect before any policy is
-asked. So every process reads them from its bundle, with any engine; without a bundle (an OPA elsewhere, and no
-`policy.bundle`) it knows of none.
+Revocations by time (`sealbus deny add --issued-before`) are part of the policy's data and take effect before the policy is
+asked. So every process reads them from its bundle, with any engine. A process without a bundle (an OPA elsewhere, and no
+`policy.bundle`) has no such revocations.
 """
 
 from __future__ import annotations
@@ -33,18 +33,16 @@ from sealbus.policies.bundle.ownership import PLATFORM
 from sealbus.policies.bundle.signing import BundleVerifier
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["PolicySource", "anchors_of", "file_verifier", "kept_bundle", "open_source", "open_sync"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 REPLICAS: Final = 64
-"""Most processes of one agent on one machine, each with its own folder."""
+"""Most processes of one agent on one machine; each has its own folder."""
 _LOCK: Final = "lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    """A process's policy: `in_force` decides in the embedded engine; it is empty if only an OPA elsewhere has the policy."""
+    """A process's policy: embedded engines decide by `in_force`, which is empty if only an OPA elsewhere has the policy."""
 
     in_force: InForce
     problem: Callable[[], str] = str
@@ -57,7 +55,7 @@ async def open_source(
 ) -> AsyncGenerator[PolicySource, None]:
     """Follow the policy that the settings name for the workload `name`. Only a bucket needs the `connection` entered.
 
-    Raises `ConfigurationError`, one line, for a missing setting and for a policy that may not be put in force.
+    Raises `ConfigurationError`, one line, for a missing setting and for a policy that must not be put in force.
     """
     if policy.bucket is not None:
         async with open_sync(name, policy, connection, counters=counters) as sync:
@@ -85,11 +83,11 @@ async def open_sync(
     check: Callable[[Bundle], None] | None = None,
     in_force: InForce | None = None,
 ) -> AsyncGenerator[PolicySync, None]:
-    """Follow the bucket that the settings name; `check` as in `PartSet`. Its policy is put into `in_force`.
+    """Follow the bucket that the settings name, and put its policy into `in_force`; `check` is as in `PartSet`.
 
-    Raises `ConfigurationError`, one line that names what is missing.
+    Raises `ConfigurationError`, one line that names the missing setting.
     """
-    bucket, cache, anchors = await asyncio.to_thread(_followed, policy)
+    bucket, cache, anchors = await asyncio.to_thread(_bucket_settings, policy)
     async with AsyncExitStack() as stack:
         folder, lock = await asyncio.to_thread(_own_folder, cache, name)
         stack.callback(os.close, lock)
@@ -100,22 +98,22 @@ async def open_sync(
 
 
 def kept_bundle(name: str, policy: PolicyTable) -> Bundle | None:
-    """Return what the parts come to that the process `name` kept from the bucket, each verified again; None without one.
+    """Return the composition of the parts that the process `name` kept from the bucket, each verified again; else None.
 
     Raises `ConfigurationError` as `open_sync` does. Blocks.
     """
-    _, cache, anchors = _followed(policy)
+    _, cache, anchors = _bucket_settings(policy)
     parts = PartSet(anchors)
     for part, raw in kept_parts(cache / name):
         try:
             parts.offer(part, raw)
         except PolicyRefused as refused:
-            _log.warning("policy part %s in %s is refused: %s", part, cache / name, refused.detail)
+            _logger.warning("policy part %s in %s is refused: %s", part, cache / name, refused.detail)
     return parts.composed
 
 
-def _followed(policy: PolicyTable) -> tuple[str, Path, Mapping[str, PublicKey]]:
-    """Return the bucket, the folder that keeps what is in it, and the keys that sign it."""
+def _bucket_settings(policy: PolicyTable) -> tuple[str, Path, Mapping[str, PublicKey]]:
+    """Return the bucket, the folder that keeps its content, and the keys that sign it."""
     if policy.bucket is None:
         raise ConfigurationError("policy.bundle is not a bucket: set nats://policies")
     if policy.cache is None:
@@ -126,9 +124,9 @@ def _followed(policy: PolicyTable) -> tuple[str, Path, Mapping[str, PublicKey]]:
 
 
 def _own_folder(cache: Path, name: str) -> tuple[Path, int]:
-    """Return the first folder for `name` that no living process has, and the lock that makes it ours.
+    """Return the first folder for `name` that no running process has, and the lock by which this process has it.
 
-    Two processes in one folder could put back what the other has just replaced.
+    Of two processes in one folder, one could put back a policy that the other has just replaced.
     """
     for number in range(1, REPLICAS + 1):
         folder = cache / (name if number == 1 else f"{name}-{number}")
@@ -144,17 +142,17 @@ def _own_folder(cache: Path, name: str) -> tuple[Path, int]:
 
 def anchors_of(policy: PolicyTable) -> Mapping[str, PublicKey]:
     """Return the keys of `policy.keys` by key id. Raises `ConfigurationError` for a file that holds no key. Blocks."""
-    found: dict[str, PublicKey] = {}
+    keys: dict[str, PublicKey] = {}
     for file in policy.keys:
         try:
             pem = file.read_bytes()
         except OSError as error:
             raise ConfigurationError(f"policy.keys: {file} cannot be read: {error.strerror}") from error
         key = read_public_key(pem, name=f"policy.keys: {file}")
-        found[key_id(key)] = key
-    return MappingProxyType(found)
+        keys[key_id(key)] = key
+    return MappingProxyType(keys)
 
 
 def file_verifier(policy: PolicyTable) -> BundleVerifier | None:
-    """Return the verifier of the bundle file of `policy`, None if it need not be signed. Raises and blocks as above."""
+    """Return the verifier of the bundle file of `policy`, None if it need not be signed; as `anchors_of` otherwise."""
     return BundleVerifier(keys=anchors_of(policy), scope=PLATFORM) if policy.keys else None

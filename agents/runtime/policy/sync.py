@@ -1,13 +1,13 @@
 """Keeps the policy of a process in step with the store: verified parts from NATS, composed into the bundle in force.
 
-The process has the bundle in memory (`InForce`), a local OPA in a file. Both survive restarts: a process that starts while
-NATS is unreachable decides by its last policy, and takes nothing older than that. In the folder::
+The process has the bundle in memory (`InForce`), a local OPA reads it from a file. Both survive restarts: a process that
+starts while NATS is unreachable decides by its last policy, and accepts no older part. In the folder::
 
-    parts/platform.tar.gz       the parts in force, as they were signed; verified again at each start
-    composed/bundle.tar.gz      what they compose to, replaced by rename
+    parts/platform.tar.gz       the signed parts in force; verified again at each start
+    composed/bundle.tar.gz      their composition, replaced by rename
 
-What was verified is in force in the process before it is written, so a full disk holds up no denial there, only in an OPA
-that reads the file. It is tried again every second; a process that is restarted before it is kept begins with what it kept
+A verified part is in force in the process before it is written. So a full disk delays no denial there, only in an OPA that
+reads the file. Writing is tried again every second. A process that restarts before that begins with the policy that it wrote
 last, until it has read the store.
 
 A refused part leaves the old one in force and everything else working: the log, `problem` and the counters report it, and
@@ -37,17 +37,15 @@ from sealbus.policies.bundle.ownership import PLATFORM, is_part
 from sealbus.policies.bundle.revocations import REVOCATIONS
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["PolicySync", "kept_parts", "policy_synced"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _PARTS: Final = "parts"
 AGAIN_AFTER: Final = 1.0
-"""Seconds until the next try if the store could not be read, or the policy not be written."""
+"""Seconds until the next try if the store could not be read, or the policy could not be written."""
 
 
 class PolicySync:
-    """The parts of one process, which alone uses `folder`; `check` as in `PartSet`."""
+    """The parts of one process, which alone uses `folder`; `check` is as in `PartSet`."""
 
     def __init__(
         self,
@@ -69,25 +67,25 @@ class PolicySync:
         self._kept_revocations: Bundle | None = None
         self._reading = ""
         self.unkept = ""
-        """Why what is in force does not stand in the folder; empty if it does."""
+        """Why the policy in force is not written to the folder; empty if it is."""
         self._counters = counters or Counters()
 
     @property
     def problem(self) -> str:
-        """Why the newest of some part is not in force, the store not read, or the policy not kept; empty if all is well."""
+        """Why the newest version of a part is not in force, the store not read, or the policy not written; else empty."""
         refused = [f"{name}: {text}" for name, text in sorted(self.parts.problems.items())]
         return "\n".join((*refused, *filter(None, (self._reading, self.unkept))))
 
     async def start(self) -> None:
-        """Put in force what the folder has and then what the store has.
+        """Put in force the parts of the folder and then those of the store.
 
         Raises `ConfigurationError` if neither has a platform bundle that may be put in force, or the folder cannot be read.
-        One that cannot be written is a `problem`.
+        A folder that cannot be written is a `problem`.
         """
         await asyncio.to_thread(self._restore)
         await self._enforce()
         try:
-            await self._take(await self._store.objects.objects())
+            await self._read_newer(await self._store.objects.objects())
         except (BusUnavailable, ConfigurationError) as error:
             self._reading = error.detail
         if self.parts.composed is None:
@@ -101,28 +99,28 @@ class PolicySync:
                 async with aclosing(self._store.objects.watch()) as changes:
                     async for infos in changes:
                         self._reading = ""
-                        await self._take(infos)
+                        await self._read_newer(infos)
                         await self._enforce()
                         if self.unkept:
                             break
             except (BusUnavailable, ConfigurationError) as error:
                 self._reading = f"the policy store is not followed: {error.detail}"
-                _log.warning("%s", self._reading)
+                _logger.warning("%s", self._reading)
             await asyncio.sleep(AGAIN_AFTER)
 
-    async def _take(self, infos: Iterable[ObjectInfo]) -> None:
-        """Offer what is newer than what was seen. Raises `BusUnavailable` if the store is behind what it told of."""
+    async def _read_newer(self, infos: Iterable[ObjectInfo]) -> None:
+        """Read and offer each part that is newer than the last one read. Raises `BusUnavailable` if a replica is behind."""
         newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
         behind = ""
         # The platform's bundle says which teams exist.
-        for name in sorted(newest, key=lambda one: (one != PLATFORM, one)):
+        for name in sorted(newest, key=lambda name: (name != PLATFORM, name)):
             if self._seen.get(name, 0) < newest[name].sequence:
                 part = await self._store.read(name)
                 if part is not None:
                     await asyncio.to_thread(self._offer, name, part.raw)
                     await self._enforce()
                     self._seen[name] = part.last
-                # Any replica may have answered. Nothing would tell of this change again, before the next one.
+                # A replica that is behind may have answered. No news of this change comes again before the next change.
                 if part is None or part.last < newest[name].sequence:
                     behind = name
         if behind:
@@ -133,31 +131,31 @@ class PolicySync:
             self.parts.offer(name, raw)
         except PolicyRefused as refused:
             self._counters.add("sealbus_policy_refused_total", part=name)
-            _log.warning("policy part %s is refused, the old one stays: %s", name, refused.detail)
+            _logger.warning("policy part %s is refused, the old one stays: %s", name, refused.detail)
         else:
             self._counters.add("sealbus_policy_accepted_total", part=name)
 
     async def _enforce(self) -> None:
-        """Put the composition of the parts in force, then on the disk, where it was not yet."""
+        """Put the composition of the parts in force and write it, unless that is done already."""
         composed, revocations = self.parts.composed, self.parts.bundle(REVOCATIONS)
-        # At once: they need no policy, which may take its time.
+        # At once: revocations need no policy, which may take longer.
         self.in_force.revocations = self.parts.revocations
         if composed is None or (composed is self._kept and revocations is self._kept_revocations):
             return
         if await self.in_force.put(composed):
-            _log.info("policy %s is in force", composed.revision)
+            _logger.info("policy %s is in force", composed.revision)
         try:
             await asyncio.to_thread(self._keep, composed)
         except OSError as error:
             problem = f"the policy cannot be kept in {self._folder}: {error.strerror}"
             if problem != self.unkept:
-                _log.warning("%s", problem)
+                _logger.warning("%s", problem)
             self.unkept = problem
         else:
             self._kept, self._kept_revocations, self.unkept = composed, revocations, ""
 
     def _keep(self, composed: Bundle) -> None:
-        # First what an OPA waits for, without waiting for the disk: it is composed again at each start.
+        # First the file that an OPA waits for, without waiting for the disk: it is composed again at each start.
         _write(composed, self.bundle, durable=False)
         for part in self.parts.parts:
             bundle = self.parts.bundle(part.name)
@@ -170,22 +168,22 @@ class PolicySync:
 
 
 def kept_parts(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of each part that a process kept in its `folder`, the platform's first; nothing is verified.
+    """Yield name and bytes of each part that a process kept in its `folder`, the platform's first; verifies nothing.
 
-    Raises `ConfigurationError` for one that cannot be read. Blocks.
+    Raises `ConfigurationError` for a file that cannot be read. Blocks.
     """
-    found = {file.name.removesuffix(".tar.gz"): file for file in (folder / _PARTS).glob("*.tar.gz")}
-    for name in sorted(found, key=lambda one: (one != PLATFORM, one)):
-        yield name, read_file(found[name])
+    files = {file.name.removesuffix(".tar.gz"): file for file in (folder / _PARTS).glob("*.tar.gz")}
+    for name in sorted(files, key=lambda name: (name != PLATFORM, name)):
+        yield name, read_file(files[name])
 
 
 def _write(bundle: Bundle, file: Path, *, durable: bool) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        there = file.read_bytes()
+        current = file.read_bytes()
     except OSError:
-        there = b""
-    if there != bundle.raw:
+        current = b""
+    if current != bundle.raw:
         write_file(bundle.raw, file, durable=durable)
 
 

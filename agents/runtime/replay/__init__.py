@@ -1,1 +1,1 @@
-"""Recorded messages given to a handler again: nothing is sent, acknowledged or recorded."""
+"""Replay of recorded messages into a handler: nothing is sent, acknowledged or recorded."""

@@ -17,8 +17,6 @@ from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.policies.decision.request import GivenApproval
 
-__all__ = ["ReplayContext"]
-
 
 class ReplayContext(Context):
     """The facts of a recorded message, as its evidence proves them, with an `Unsent` in place of the bus.
@@ -33,7 +31,7 @@ class ReplayContext(Context):
         obligations: tuple[Mapping[str, object], ...],
         unsent: Unsent,
     ) -> None:
-        # Not the base's: that takes what only the gate can make.
+        # Not the base's `__init__`: it takes a `Permitted`, which only the gate can make.
         self._decided = message
         self._decision = decision
         self._obligations = obligations
@@ -67,7 +65,7 @@ class ReplayContext(Context):
 
     @property
     def delivery(self) -> int:
-        """Which delivery was decided on."""
+        """The number of the delivery that was decided on."""
         return self._decision.delivery
 
     @property
@@ -78,16 +76,16 @@ class ReplayContext(Context):
     @property
     def approvals(self) -> tuple[GivenApproval, ...]:
         """The recorded verdicts that let the task go on."""
-        said = json.loads(self._decision.input or b"{}").get("context", {}).get("approvals", [])
-        return tuple([_given(one) for one in said])
+        approvals = json.loads(self._decision.input or b"{}").get("context", {}).get("approvals", [])
+        return tuple([_approval(members) for members in approvals])
 
     async def _tell(self, state: State, note: str) -> None:
         Status(state=state, note=note)  # raises for an invalid note
         self._unsent.note("status", state.value, len(note.encode()))
 
 
-def _given(said: Mapping[str, Any]) -> GivenApproval:
-    """Return an approval as the input document of a decision has it, to the second."""
-    time = int(datetime.fromisoformat(said["time"]).timestamp()) * SECOND
-    hashes = {name: bytes.fromhex(said[name]) for name in ("message", "record")}
-    return GivenApproval(**{**said, **hashes, "time": time})
+def _approval(members: Mapping[str, Any]) -> GivenApproval:
+    """Return an approval from the input document of a decision, whose time is to the second."""
+    time = int(datetime.fromisoformat(members["time"]).timestamp()) * SECOND
+    hashes = {name: bytes.fromhex(members[name]) for name in ("message", "record")}
+    return GivenApproval(**{**members, **hashes, "time": time})

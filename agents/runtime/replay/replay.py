@@ -1,7 +1,7 @@
 """Runs a handler again on recorded messages, for debugging: read from TASKS and checked against their decision.
 
-Nothing is acknowledged, sealed, published or recorded. The messages to replay come from verified decision records alone, and
-a stored message counts only if it is, byte for byte, the one that was decided on.
+Nothing is acknowledged, sealed, published or recorded. The messages to replay come from verified decision records alone. A
+stored message counts only if its bytes are those that were decided on.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.policies.decision.decision import OBLIGATION_NESTING
 
-__all__ = ["MOST", "Replay", "Replayed", "Result"]
-
 MOST: Final = 100
-"""Most messages that are replayed, the newest ones."""
+"""Most messages that are replayed: the newest."""
 
 
 class Result(StrEnum):
@@ -44,24 +42,25 @@ class Result(StrEnum):
 
     DONE = "done"
     FAILED = "failed"
-    """The handler raised, hung, or returned what cannot be encoded; or its resource or body could not be loaded."""
+    """The handler raised, hung, or returned a value that cannot be encoded; or its resource or body could not be loaded."""
     STOPPED = "stopped"
-    """The handler asked another agent for an answer, which a replay does not get."""
+    """The handler needed an answer of another agent, which a replay does not get."""
     DENIED = "denied"
-    """It was denied: the handler did not get it then and does not get it now."""
+    """The message was denied: the handler did not get it then and does not get it now."""
     GONE = "gone"
-    """The stream no longer holds it, and its body was not recorded."""
+    """The stream no longer holds the message, and its body was not recorded."""
     OTHER = "other"
-    """The stream holds another message in its place: a finding."""
+    """The stream holds another message in its place, which is a finding."""
     UNKNOWN = "unknown"
-    """The agent has no handler for it."""
+    """The agent has no handler for the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """One message: what was recorded of it, and what the handler did this time.
+    """One message: its records, and the result of the handler this time.
 
-    `error` is what it ended with; `resource` what its loader returned; `micros` how long the handler took.
+    `error` is the handler's exception, `resource` the loaded resource as `type:id`, `micros` the handler's time in
+    microseconds.
     """
 
     entry: AuditEntry
@@ -75,7 +74,7 @@ class Replayed:
 
 
 @dataclass(slots=True)
-class _Held:
+class _DecidedMessage:
     entry: AuditEntry
     record: DecisionRecord
     outcome: OutcomeRecord | None = None
@@ -100,30 +99,31 @@ class Replay:
 
         If a message was delivered several times, its last decision counts.
         """
-        held = await self._decided(entries)
-        if not held:
+        unread = await self._read_decisions(entries)
+        if not unread:
             return
-        wanted = dict(held)
-        subjects = sorted({one.entry.decided.to for one in held.values() if one.entry.decided is not None})
-        source = self.transport.read(TASKS, subjects, start=min(held))
+        subjects = sorted(
+            {decided.entry.decided.to for decided in unread.values() if decided.entry.decided is not None}
+        )
+        source = self.transport.read(TASKS, subjects, start=min(unread))
         async with aclosing(source) as batches:
             async for batch in batches:
                 for delivery in batch:
                     sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
-                    one = wanted.pop(sequence, None)
-                    if one is not None:
-                        yield await self._one(one, delivery.subject, delivery.payload)
-                if not wanted:
+                    decided = unread.pop(sequence, None)
+                    if decided is not None:
+                        yield await self._replay_stored(decided, delivery.subject, delivery.payload)
+                if not unread:
                     break
-        for one in wanted.values():
-            body = one.record.body
-            yield await self._given(one, body) if body is not None else _came_to(one, Result.GONE)
+        for decided in unread.values():
+            body = decided.record.body
+            yield await self._handle(decided, body) if body is not None else _not_run(decided, Result.GONE)
 
-    async def _decided(self, entries: AsyncIterable[AuditEntry | Finding]) -> Mapping[int, _Held]:
+    async def _read_decisions(self, entries: AsyncIterable[AuditEntry | Finding]) -> dict[int, _DecidedMessage]:
         """Return the newest decisions by the sequence of their message, with their outcomes."""
         own = self.deployment.names.id_of(self.agent.name)
-        held: OrderedDict[int, _Held] = OrderedDict()
-        by_leaf: dict[bytes, _Held] = {}
+        newest: OrderedDict[int, _DecidedMessage] = OrderedDict()
+        by_leaf: dict[bytes, _DecidedMessage] = {}
         async for entry in entries:
             if isinstance(entry, Finding):
                 self.on_finding(entry)
@@ -138,80 +138,80 @@ class Replay:
             place = record.place
             if not isinstance(place, StreamPlace) or place.stream != TASKS:
                 continue
-            replaced = held.pop(place.sequence, None)
-            if replaced is None and len(held) == self.most:
-                _, replaced = held.popitem(last=False)
+            replaced = newest.pop(place.sequence, None)
+            if replaced is None and len(newest) == self.most:
+                _, replaced = newest.popitem(last=False)
             if replaced is not None:
                 del by_leaf[replaced.entry.leaf]
-            held[place.sequence] = by_leaf[entry.leaf] = _Held(entry, record)
-        return OrderedDict(sorted(held.items()))
+            newest[place.sequence] = by_leaf[entry.leaf] = _DecidedMessage(entry, record)
+        return dict(sorted(newest.items()))
 
-    async def _one(self, held: _Held, subject: str, payload: bytes) -> Replayed:
-        """Replay the message that the stream holds at the decided one's place, if it is that message."""
-        message = held.entry.message
+    async def _replay_stored(self, decided: _DecidedMessage, subject: str, payload: bytes) -> Replayed:
+        """Replay the message that the stream holds at the place of the decision, if it is the decided message."""
+        message = decided.entry.message
         try:
             envelope = parse_envelope(payload)
         except EnvelopeError as error:
-            return _came_to(held, Result.OTHER, error)
-        if message is None or envelope.header != held.record.header or subject != message.header.to:
-            return _came_to(held, Result.OTHER)
+            return _not_run(decided, Result.OTHER, error)
+        if message is None or envelope.header != decided.record.header or subject != message.header.to:
+            return _not_run(decided, Result.OTHER)
         if sha256(envelope.body).digest() != message.header.dig:
-            return _came_to(held, Result.OTHER)
-        return await self._given(held, envelope.body)
+            return _not_run(decided, Result.OTHER)
+        return await self._handle(decided, envelope.body)
 
-    async def _given(self, held: _Held, body: bytes) -> Replayed:
-        """Give a message to its handler, if it was allowed; `body` is the one that was signed."""
-        record, message = held.record, held.entry.message
+    async def _handle(self, decided: _DecidedMessage, body: bytes) -> Replayed:
+        """Run the handler of a message that was allowed; `body` is the signed body."""
+        record, message = decided.record, decided.entry.message
         if message is None:
-            return _came_to(held, Result.OTHER)
+            return _not_run(decided, Result.OTHER)
         if not record.allow:
-            return _came_to(held, Result.DENIED)
+            return _not_run(decided, Result.DENIED)
         names, own_subjects = self.deployment.names, self.deployment.own_subjects
         unsent = Unsent(own=names.id_of(self.agent.name), names=names, own_subjects=own_subjects)
         routes = RouteTable(routes_of(self.agent, sending=unsent, names=names, own_subjects=own_subjects))
         try:
             endpoint = cast("HandlerEndpoint", routes.of(message.header.to).endpoint)  # `routes_of` makes no other
         except EnvelopeError as error:
-            return _came_to(held, Result.UNKNOWN, error)
+            return _not_run(decided, Result.UNKNOWN, error)
         context = ReplayContext(message, record, _obligations(record.obligations), unsent)
-        return await _run(held, endpoint, body, message.header.typ, context, unsent)
+        return await _run_handler(decided, endpoint, body, message.header.typ, context, unsent)
 
 
-def _came_to(held: _Held, result: Result, error: BaseException | None = None) -> Replayed:
-    return Replayed(entry=held.entry, outcome=held.outcome, result=result, error=error)
+def _not_run(decided: _DecidedMessage, result: Result, error: BaseException | None = None) -> Replayed:
+    return Replayed(entry=decided.entry, outcome=decided.outcome, result=result, error=error)
 
 
-async def _run(
-    held: _Held, endpoint: HandlerEndpoint, body: bytes, typ: str, context: ReplayContext, unsent: Unsent
+async def _run_handler(
+    decided: _DecidedMessage, endpoint: HandlerEndpoint, body: bytes, typ: str, context: ReplayContext, unsent: Unsent
 ) -> Replayed:
     handler = endpoint.handler
     error: BaseException | None = None
     answer: Content | None = None
-    shown = ""
+    resource_name = ""
     result = Result.DONE
     started = time.perf_counter_ns()
     try:
-        async with asyncio.timeout(handler.timeout):
+        async with asyncio.timeout(handler.options.timeout):
             value = endpoint.decode(body, typ)
             resource = await endpoint.resource(value)
-            shown = f"{resource.type}:{resource.id}"
+            resource_name = f"{resource.type}:{resource.id}"
             started = time.perf_counter_ns()
             if handler.streams:
                 async for part in handler.function(value, context):
-                    unsent.note("part", held.record.action, len(handler.gives.encode(part).body))
+                    unsent.note("part", decided.record.action, len(handler.gives.encode(part).body))
             else:
-                given = await handler.function(value, context)
-                answer = handler.gives.encode(given) if given is not None else None
+                returned = await handler.function(value, context)
+                answer = handler.gives.encode(returned) if returned is not None else None
     except NotSent as stopped:
         result, error = Result.STOPPED, stopped
-    except Exception as failed:  # noqa: BLE001  a handler may raise anything, which is shown
+    except Exception as failed:  # noqa: BLE001  a handler may raise any exception, which is shown
         result, error = Result.FAILED, failed
     return Replayed(
-        entry=held.entry,
-        outcome=held.outcome,
+        entry=decided.entry,
+        outcome=decided.outcome,
         result=result,
         error=error,
-        resource=shown,
+        resource=resource_name,
         answer=answer,
         sent=tuple(unsent.noted),
         micros=(time.perf_counter_ns() - started) // 1_000,
@@ -219,11 +219,11 @@ async def _run(
 
 
 def _obligations(recorded: bytes) -> tuple[Mapping[str, object], ...]:
-    """Return recorded obligations; none if they are not in the form of a policy's answer."""
+    """Return recorded obligations; empty if they do not have the form of a policy's answer."""
     if not recorded:
         return ()
     try:
-        found = parse_object(b'{"all":' + recorded + b"}", depth=OBLIGATION_NESTING + 3).get("all")
+        obligations = parse_object(b'{"all":' + recorded + b"}", depth=OBLIGATION_NESTING + 3).get("all")
     except ValueError:
         return ()
-    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
+    return tuple(item for item in obligations if isinstance(item, dict)) if isinstance(obligations, list) else ()

@@ -1,4 +1,4 @@
-"""`Unsent`: a `Sender` that sends nothing and notes what it would have sent, for replayed handlers."""
+"""`Unsent`: a `Sender` for replayed handlers that sends nothing and notes the messages that it would have sent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sealbus.agents.sdk.messages import NO_SUBJECTS
 from sealbus.agents.sdk.sender import Receipt, Sender
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.sending.message import Content, OutgoingMessage
@@ -17,8 +18,6 @@ from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["NOTED", "NotSent", "Unsent", "WouldSend"]
-
 NOTED = 1_000
 """Most messages noted in one handling; a handler that sends more is ended."""
 _NO_ID = bytes(16)
@@ -26,7 +25,7 @@ _NO_DIGEST = bytes(32)
 
 
 class NotSent(SealError):
-    """A replayed handler asked for an answer, which no one was asked for: the replay shows how far it got."""
+    """A replayed handler needs an answer, which a replay does not get; the replay ends here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +40,17 @@ class WouldSend:
 class Unsent(Sender):
     """A `Sender` that composes every message, so that composing fails in the same cases, and then drops it.
 
-    Refusals by sealing, such as of an envelope over its limit, are not found. `own` is the sender. Tasks and events are
-    noted, and the handler continues with a handle and a receipt that name no message; where it needs an answer, it ends with
-    `NotSent`.
+    It does not find refusals by sealing, such as of an envelope over its limit. `own` is the sender. Tasks and events are
+    noted, and the handler continues with a handle and a receipt that name no message. If the handler needs an answer, it ends
+    with `NotSent`.
     """
 
     def __init__(self, *, own: SpiffeId, names: Names, own_subjects: OwnSubjects = NO_SUBJECTS) -> None:
-        # Not the base's: there is no outbox to send by.
+        # Not the base's `__init__`: there is no outbox.
         self._own = own
         self._names = names
         self._own_subjects = own_subjects
+        self._clock = wall_clock
         self._requests = _NoRequests(self)
         self._reader = _NoStatuses()
         self.noted: list[WouldSend] = []
@@ -78,7 +78,7 @@ class _NoRequests(Requests):
     """Requests that call nothing."""
 
     def __init__(self, unsent: Unsent) -> None:
-        # Not the base's: there is no inbox for answers.
+        # Not the base's `__init__`: there is no inbox for answers.
         self._unsent = unsent
 
     def address(self) -> str:
@@ -115,11 +115,11 @@ class _NoStatuses(StatusReader):
     """A status reader that reads nothing."""
 
     def __init__(self) -> None:
-        # Not the base's: there is no stream to read from.
+        # Not the base's `__init__`: there is no stream to read from.
         pass
 
     async def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
         """Raise `NotSent`."""
         del after, follow
         raise NotSent(f"this is a replay: {task.action} was not submitted, and has no result")
-        yield  # makes this a generator, as the base's is
+        yield  # makes this a generator, as in the base

@@ -28,22 +28,6 @@ from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "ApiTable",
-    "CalloutTable",
-    "ControlTable",
-    "DevTable",
-    "Document",
-    "EdgeTable",
-    "EgressTable",
-    "FileOrUrl",
-    "IssuerTable",
-    "NotaryTable",
-    "OwnSubjectTable",
-    "PolicyTable",
-    "StreamsTable",
-]
-
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _BUCKET: Final = "nats://"
 _LOGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@")
@@ -65,10 +49,10 @@ def _trust_domain(value: object) -> TrustDomain:
 
 
 def _size(value: object) -> int:
-    found = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
-    if found is None or not int(found[1]):
+    match = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if match is None or not int(match[1]):
         raise ValueError('must be a number of bytes over 0, or a text such as "512MiB" or "1GiB"')
-    return int(found[1]) * _UNITS[found[2]]
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def _server(value: object) -> object:
@@ -113,28 +97,28 @@ Life = Annotated[int, Field(ge=1, le=86_400)]
 
 
 class _Table(BaseModel):
-    """Holds no secret, only the files that do: settings are shown, by `sealbus doctor` and wherever they are printed."""
+    """Holds no secret, only paths of files with secrets: `sealbus doctor` and others show the settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
     def _without_login(cls, value: object) -> object:
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, str) and _LOGIN.match(one):
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, str) and _LOGIN.match(item):
                 raise ValueError("must be an address without user or password; sealbus logs in with its SVID")
         return value
 
 
 class PolicyTable(_Table):
-    """How decisions are made. The engine must be set explicitly: nothing decides by accident.
+    """How decisions are made. The engine has no default, so that no engine decides by accident.
 
     `native` is `embedded` with the wheel that `make engine` builds.
 
     `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are the servers that
     may answer there, by default `/opa` of the trust domain.
 
-    `bundle` is a file, or `nats://<bucket>` for what is pushed there; then `cache` is the folder where it is kept. `keys` are
+    `bundle` is a file, or `nats://<bucket>` for a pushed policy; then `cache` is the folder where it is kept. `keys` are
     public keys in PEM that sign the policy (the platform's part, if there are several), required for a bucket. `serve` and
     `serve_key` are for the policy server alone: its address, and the key that signs bundles for OPA.
     """
@@ -151,7 +135,7 @@ class PolicyTable(_Table):
 
     @property
     def in_process(self) -> bool:
-        """Whether this process decides, by the bundle in force; otherwise an OPA does, which gets its own."""
+        """Whether this process decides, by the bundle in force; otherwise an OPA decides, by its own bundle."""
         return self.engine in ("embedded", "native")
 
     @property
@@ -166,7 +150,7 @@ class PolicyTable(_Table):
 
 
 class AgentsTable(_Table):
-    """Names and SPIFFE IDs: a template, and one line for each agent that does not follow it."""
+    """Names and SPIFFE IDs: a template, and one line for each agent that does not follow the template."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Id] = Field(init=False)
@@ -175,10 +159,11 @@ class AgentsTable(_Table):
 
 
 class ContextTable(_Table):
-    """Who may mint user contexts, and how many seconds readers let one live: the same in every process of a deployment.
+    """The minters of user contexts, and how many seconds readers accept a context: the same in every process of a deployment.
 
-    A chain may start with a context for `start` and go on for `life`, whatever the context says. These bound what an edge's
-    key could do after its end, so keep them as short as the work allows (docs/threat-model.md, "What is not protected").
+    A chain may start with a context for `start` seconds and go on for `life` seconds, even if the context allows more. They
+    bound the use of an edge's key after its end: keep them as short as the work allows (docs/threat-model.md, "What is not
+    protected").
     """
 
     minters: tuple[Id, ...] = ()
@@ -187,9 +172,10 @@ class ContextTable(_Table):
 
 
 class ChainTable(_Table):
-    """Seconds for which readers let a chain go on: `life` one without a user, `after` any after an ancestor's credential.
+    """Seconds for which readers let a chain go on: `life` without a user, `after` any chain.
 
-    `after` is not checked by default: a task may lawfully wait longer than an SVID lives.
+    `after` counts from the end of the credential of each ancestor. It is not checked by default: a task may legitimately wait
+    longer than an SVID lives.
     """
 
     life: Life = DEFAULT_LIFETIMES.chain_life // SECOND
@@ -197,7 +183,7 @@ class ChainTable(_Table):
 
 
 class MaxBytesTable(_Table):
-    """How much each stream may hold. TASKS and AUDIT are required where streams are declared (`bus.streams`)."""
+    """The size of each stream. TASKS and AUDIT are required where streams are declared (`bus.streams`)."""
 
     tasks: Size | None = None
     events: Size | None = None
@@ -225,22 +211,22 @@ class OwnSubjectTable(_Table):
 
 
 class TrustTable(_Table):
-    """Whose word for the trust bundles of the past counts: the notaries', by default nobody's.
+    """The notaries that vouch for the trust bundles of the past; by default there are none.
 
-    They write the key books by which values that outlive a day (the stream HELD) still verify when their keys are gone: the
-    same in every process of a deployment.
+    Notaries write the key books by which values that outlive a day (the stream HELD) still verify when their keys are gone.
+    The setting is the same in every process of a deployment.
     """
 
     notaries: tuple[Id, ...] = ()
 
 
 class AuditTable(_Table):
-    """How the audit writer waits, how many denials of one sender it records one by one in a minute, and what it keeps.
+    """How the audit writer waits, how many denials of one sender it records singly in a minute, and what it leaves out.
 
-    `redact` has JSON pointers into input documents by the subject pattern of the decided message; the values they point to
-    are decided on but not recorded. `bodies` are patterns of the subjects whose bodies are recorded, by default none. `spool`
-    is a local folder in which records count as stored until the stream has them, up to `spool_max` bytes; without it, which
-    is the default, nothing is handled that the stream has not acknowledged.
+    `redact` has JSON pointers into input documents by the subject pattern of the decided message; the policy sees these
+    values, but they are not recorded. `bodies` are patterns of the subjects whose bodies are recorded, by default none.
+    `spool` is a local folder in which records count as stored until the stream has them, up to `spool_max` bytes. Without it,
+    which is the default, a message is handled only after the stream has acknowledged its record.
     """
 
     within: Seconds = 10.0
@@ -254,8 +240,8 @@ class AuditTable(_Table):
 class IdentityTable(_Table):
     """How many seconds the Workload API has to give the first identity.
 
-    `within` is for services, which also wait for an agent that is not started and an entry that does not exist yet;
-    `command_within` for a command that a person waits for, which only waits for an overloaded one.
+    `within` is for services, which also wait for a Workload API that is not started and an entry that does not exist yet;
+    `command_within` is for a command that a person waits for, which waits only for an overloaded Workload API.
     """
 
     within: Seconds = 60.0
@@ -263,7 +249,7 @@ class IdentityTable(_Table):
 
 
 class LimitsTable(_Table):
-    """Bounds of what a worker keeps in memory; `WorkerLimits` has the same names."""
+    """Bounds of a worker's memory; `WorkerLimits` has the same names."""
 
     pending_calls: Count = 4_096
     replay_entries: Count = 100_000
@@ -323,14 +309,14 @@ class IssuerTable(_Table):
 
 
 class ApiTable(_Table):
-    """One API outside; docs/legacy.md shows each grant, `agents/edge/egress/api.py` says what is checked.
+    """One API outside; docs/legacy.md shows each grant, `agents/edge/egress/api.py` has the checks.
 
-    `grant` is what it wants to be shown: a `key` of its own in `key_header`, or an access token for the exit itself
-    (`client_credentials`) or on behalf of the user, for the user's own token (`token_exchange`) or by the exit's word
-    (`jwt_bearer`). `issuer` is the authorization server, of which the exit is the `client`. `users` are the issuers whose
-    users the API knows by the same ids; the other grants ask for no user, and take none. Without `networks` the API's
-    addresses must be public. `authorities` is a PEM file. `tools` are patterns of the tools of an MCP server (docs/mcp.md),
-    `card` is the path of the card of an A2A agent (docs/a2a.md).
+    `grant` is the credential that the API wants: a `key` in `key_header`, an access token for the exit itself
+    (`client_credentials`), or an access token on behalf of the user, in exchange for the user's own token (`token_exchange`)
+    or an assertion of the exit (`jwt_bearer`). `issuer` is the authorization server, of which the exit is the `client`.
+    `users` are the issuers whose users the API knows by the same ids; only grants for a user take it. Without `networks` the
+    API's addresses must be public. `authorities` is a PEM file. `tools` are patterns of the tools of an MCP server
+    (docs/mcp.md), `card` is the path of the card of an A2A agent (docs/a2a.md).
     """
 
     url: str
@@ -359,14 +345,14 @@ class ApiTable(_Table):
     @classmethod
     def _of_a_grant_for_users(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and info.data.get("grant") in {"key", "client_credentials"}:
-            raise ValueError("this grant asks for no user: whose requests leave is the policy's to say")
+            raise ValueError("this grant asks for no user: the policy decides whose requests may leave")
         return value
 
 
 class EgressTable(_Table):
     """The exit, and the APIs that agents reach through it, by the names that agents call them.
 
-    `authorities` is a PEM file of those that vouch for authorization servers, by default the system's.
+    `authorities` is a PEM file of the certificate authorities of authorization servers, by default the system's.
     """
 
     agent: str = "exit"
@@ -377,11 +363,11 @@ class EgressTable(_Table):
 class McpTable(_Table):
     """The edge's MCP server at `/mcp`, which needs the extra `mcp`.
 
-    `actions` are those that are tools, as in `edge.actions` and among them, each described in `edge.schemas`. `scopes`
-    gives for such a pattern the scope that a token needs. `state_keys` are files made by `sealbus edge key`, at least
-    one: the first seals what clients bring back, all open it. `sessions` are those of older clients at a time, which last
-    half an hour after their last request. `approvals` is the page to which people are sent who can approve, if there is
-    one.
+    `actions` are the patterns of the actions that are tools: some of `edge.actions`, each described in `edge.schemas`.
+    `scopes` has for such a pattern the scope that a token needs. `state_keys` are files made by `sealbus edge key`, at least
+    one: the first seals the state that clients bring back, all open it. `sessions` is the number of sessions of older clients
+    at a time, which last half an hour after their last request. `approvals` is the page for people who can approve, if there
+    is one.
     """
 
     actions: tuple[str, ...]
@@ -394,10 +380,10 @@ class McpTable(_Table):
 class A2aTable(_Table):
     """The edge's A2A server at `/a2a/<agent>`, which needs the extra `a2a`.
 
-    `agents` are those that have a card, each described in `edge.schemas`; their actions are those of `edge.actions`. `scopes`
-    gives for a pattern of actions the scope that a token needs. `card_key` is the P-256 key that signs cards, and `grpc` the
-    address of the gRPC server, by default none. `approvals` is the page to which people are sent who can approve. With
-    `push_key`, a file made by `sealbus edge key`, clients can have URLs told of their tasks: at public addresses, or only in
+    `agents` are the agents with a card, each described in `edge.schemas`; their actions are those of `edge.actions`. `scopes`
+    has for a pattern of actions the scope that a token needs. `card_key` is the P-256 key that signs cards, and `grpc` the
+    address of the gRPC server, by default none. `approvals` is the page for people who can approve. With `push_key`, a file
+    made by `sealbus edge key`, clients can have news of their tasks pushed to URLs: at public addresses, or only in
     `push_networks` if there are any.
     """
 
@@ -416,19 +402,19 @@ class EdgeTable(_Table):
     `resource` is the URL by which tokens name the edge. `address` needs `certificate` and `key` unless it is loopback;
     `plaintext` says that a proxy in front of it does TLS. `connections` are those of each listener at a time,
     `connections_of_address` those of one address, by default an eighth of all, or behind proxies all. `event_streams` are
-    the streams of states and parts at a time. `proxies` is how many in front of it add to X-Forwarded-For, from which a
-    client's address is taken then. `token_service` is where backends get user contexts over mutual TLS, by default nowhere.
-    `actions` are `<agent>.<verb>` or `<agent>.*`; nothing else is exposed. `schemas` are files of `sealbus agent schema`:
-    /v1/openapi.json shows everybody what they say of exposed actions. `cors` are the origins whose pages may read answers,
-    by default none. With `pseudonym_key`, a file made by `sealbus edge key`, user contexts hold pseudonyms instead of users'
-    ids. With `nonce_key`, a file made in the same way, proofs of possession must hold a nonce of the edge. With `token_key`,
-    made in the same way, tokens of issuers that say `keep_tokens` are kept for the exit, encrypted. `client_authorities` is
-    a PEM file of the authorities whose certificates clients can show, to which tokens can be bound. `context_start` and
-    `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15 minutes and 8 hours,
-    or what readers accept if that is less (`context.start`, `context.life`), and never more than that. `approval_wait` is
-    seconds for which a task may wait for somebody's approval, a week unless set, 30 days at most. With `schedules` users may
-    have exposed actions done later (/v1/schedules), after a login that is at most `schedule_login` seconds old. `mcp` and
-    `a2a` are doors for clients of those protocols.
+    the streams of states and parts at a time. `proxies` is the number of proxies in front of it that add to X-Forwarded-For,
+    from which a client's address is taken then. `token_service` is the address where backends get user contexts over mutual
+    TLS, by default none. `actions` are `<agent>.<verb>` or `<agent>.*`; no other action is exposed. `schemas` are files of
+    `sealbus agent schema`: /v1/openapi.json shows everyone their content about exposed actions. `cors` are the origins whose
+    pages may read answers, by default none. With `pseudonym_key`, a file made by `sealbus edge key`, user contexts hold
+    pseudonyms instead of users' ids. With `nonce_key`, made in the same way, proofs of possession must hold a nonce of the
+    edge. With `token_key`, made in the same way, tokens of issuers with `keep_tokens` are kept for the exit, encrypted.
+    `client_authorities` is a PEM file of the authorities of client certificates, to which tokens can be bound.
+    `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: by
+    default 15 minutes and 8 hours, at most what readers accept (`context.start`, `context.life`). `approval_wait` is seconds
+    for which a task may wait for an approval, by default a week, at most 30 days. With `schedules` users may schedule exposed
+    actions (/v1/schedules), after a login that is at most `schedule_login` seconds old. `mcp` and `a2a` are doors for clients
+    of those protocols.
     """
 
     address: str = "127.0.0.1:8080"
@@ -461,9 +447,9 @@ class EdgeTable(_Table):
 class ConsoleTable(_Table):
     """The console: where it listens, and where people log in.
 
-    `url` is how browsers name it, by default `http://` and the `address`, which needs `certificate` and `key` unless it is
-    loopback; `plaintext` says that a proxy in front of it does TLS. `edge` is the URL of the edge that decides who may see
-    what, by default `edge.resource`. People log in at `issuer` as the public client `client_id`, by default those of
+    `url` is its URL for browsers, by default `http://` and the `address`, which needs `certificate` and `key` unless it is
+    loopback; `plaintext` says that a proxy in front of it does TLS. `edge` is the URL of the edge that decides about access,
+    by default `edge.resource`. People log in at `issuer` as the public client `client_id`, by default those of
     `client`, with `<url>/callback` as its redirect URI. `queues` are those of approvals that are always shown.
     """
 
@@ -481,12 +467,12 @@ class ConsoleTable(_Table):
 
 
 class ClientTable(_Table):
-    """What clients need besides the bus: the edge's token service, an https URL, and where a person logs in.
+    """Settings of clients besides the bus: the edge's token service, an https URL, and where a person logs in.
 
-    Commands that send do so as the workload `name`, where the settings name one Workload API socket for each.
-    `sealbus login` is the public client `client_id` at `issuer`, exactly as in its metadata, and asks for `scope`, and for a
-    token for `resource` if that is set (RFC 8707). `redirect_uri` is where a browser brings the answer: on loopback, at any
-    free port unless it names one. `logins` is the file in which logins are kept, by default in the user's state folder.
+    Commands send as the workload `name` if the settings name a Workload API socket for each workload. `sealbus login` is the
+    public client `client_id` at `issuer`, exactly as in its metadata. It asks for `scope`, and for a token for `resource` if
+    that is set (RFC 8707). A browser brings the answer to `redirect_uri`: on loopback, at any free port unless it names one.
+    `logins` is the file in which logins are kept, by default in the user's state folder.
     """
 
     name: str = "shop-web"
@@ -500,10 +486,10 @@ class ClientTable(_Table):
 
 
 class DevTable(_Table):
-    """For `sealbus dev` only: what a project declares, and what it tells commands in other terminals.
+    """For `sealbus dev` only: the declarations of a project, and values for commands in other terminals.
 
-    A project says which agents it runs, by name, as MODULE:AGENT, the folder of their policy, and the users of its identity
-    provider by name.
+    A project declares its agents by name, as MODULE:AGENT, the folder of their policy, and the users of its identity provider
+    by name.
     """
 
     agents: dict[str, str] = {}
@@ -514,13 +500,13 @@ class DevTable(_Table):
 
 
 class CalloutTable(_Table):
-    """The auth callout: files of its seeds (`sealbus control keygen`), and what the policy may give.
+    """The auth callout: files of its seeds (`sealbus control keygen`), and the bounds of its policy.
 
-    `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
-    which a policy may place connections; `servers` the nkeys of the only servers that are answered, by default all; `longest`
-    is seconds after which a connection must be made again, by default only at the end of its X.509-SVID. `bootstrap` is the
-    signed bundle file that decides until the first push if the policy comes from a bucket of this NATS. `previous` is the
-    folder of the keys that these replace, which servers may still have: they are answered under those.
+    `issuer` signs answers, `xkey` opens requests, responders log in with `nkey`. `accounts` are the server's accounts in
+    which a policy may place connections; `servers` are the nkeys of the only servers that are answered, by default all;
+    `longest` is seconds after which a connection must be made again, by default only at the end of its X.509-SVID.
+    `bootstrap` is the signed bundle file that decides until the first push if the policy comes from a bucket of this NATS.
+    `previous` is the folder of the former keys: servers that still have those are answered under them.
     """
 
     issuer: Path | None = None
@@ -536,9 +522,9 @@ class CalloutTable(_Table):
 class NotaryTable(_Table):
     """The notary of a control process: `origin` names one log of one stream, `keys` are files of `sealbus notary keygen`.
 
-    `folder` is where the log is kept. `previous` is a file with the last checkpoint of the previous period's log. `lease` is
-    how many seconds to wait for a silent notary before another takes over; `whole` compares the whole stream with the log at
-    each start, not only its last messages.
+    `folder` is the folder of the log. `previous` is a file with the last checkpoint of the previous period's log. `lease` is
+    the seconds that a notary may be silent before another takes over; `whole` compares the whole stream with the log at each
+    start, not only its last messages.
     """
 
     origin: str | None = None
@@ -565,7 +551,7 @@ class ControlTable(_Table):
 
 
 class Document(_Table):
-    """All settings. With `development` requesters are told the texts behind errors, which only `sealbus dev` allows."""
+    """All settings. With `development` requesters get the texts behind errors, which only `sealbus dev` allows."""
 
     trust_domain: Domain
     nats: Annotated[tuple[Server, ...], Field(min_length=1)]

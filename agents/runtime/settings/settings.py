@@ -1,4 +1,4 @@
-"""Settings: `sealbus.toml`, overridden by `SEALBUS_*`, overridden by flags; frozen, typed, each with its origin.
+"""Settings from `sealbus.toml`, overridden by `SEALBUS_*`, overridden by flags; frozen, typed, each with its origin.
 
 ::
 
@@ -40,18 +40,7 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "Flag",
-    "SettingLine",
-    "SettingOrigin",
-    "Settings",
-    "find_settings_file",
-    "load_client",
-    "load_settings",
-    "load_streams",
-]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 CONFIG_VARIABLE: Final = "SEALBUS_CONFIG"
 SPIFFE_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
@@ -62,7 +51,7 @@ OPA_PATH: Final = "/opa"
 """Path of a central OPA's SPIFFE ID in the local trust domain, unless `policy.opa_ids` is set."""
 
 
-_UNSAID: Final = Entry(None, DEFAULT)
+_UNSET: Final = Entry(None, DEFAULT)
 
 Table = TypeVar("Table", bound=BaseModel)
 
@@ -77,7 +66,7 @@ class SettingLine:
 
 
 class Settings(Document):
-    """All settings in force: what `Document` declares, and what follows from it. Sizes are bytes, waits are seconds."""
+    """All settings in force: those of `Document`, and values that follow from them. Sizes are bytes, waits are seconds."""
 
     _names: Names
     _own_subjects: tuple[OwnSubject, ...]
@@ -85,13 +74,15 @@ class Settings(Document):
     _for_command: bool = False
 
     def model_post_init(self, entries: Mapping[Key, Entry], /) -> None:
-        """Refuse impossible names and own subjects, and development elsewhere. `entries` hold the origin of each value."""
+        """Refuse impossible names and own subjects, and `development` outside `sealbus dev`; `entries` have the origins."""
         if self.development and self.dev.access is None:
             raise ConfigurationError(
-                "development: requesters are told the texts behind errors only where `sealbus dev` runs: leave it out here"
+                "development: only `sealbus dev` may tell requesters the texts behind errors: leave it out here"
             )
         self._names = Names(self.trust_domain, self.agents.template, dict(self.agents.__pydantic_extra__ or {}))
-        self._own_subjects = tuple(_own_subject(subject, one, self._names) for subject, one in self.subjects.items())
+        self._own_subjects = tuple(
+            _own_subject(subject, table, self._names) for subject, table in self.subjects.items()
+        )
         self._entries = entries
 
     @property
@@ -131,24 +122,24 @@ class Settings(Document):
 
     @property
     def identity_patient(self) -> bool:
-        """Whether to wait for a Workload API that is not there, or has no identity yet."""
+        """Whether to wait for a Workload API that does not run or has no identity yet."""
         return not self._for_command
 
     @property
     def identity_within(self) -> float:
-        """How long the Workload API has to give the first identity."""
+        """Seconds that the Workload API has to give the first identity."""
         return self.identity.command_within if self._for_command else self.identity.within
 
     @property
     def lines(self) -> tuple[SettingLine, ...]:
         """Every setting in force, for people."""
         return tuple(
-            SettingLine(key=dotted(key), value=_text(value), origin=self._entries.get(key, _UNSAID).origin)
+            SettingLine(key=dotted(key), value=_text(value), origin=self._entries.get(key, _UNSET).origin)
             for key, value in _leaves(self, ())
         )
 
     def for_command(self) -> Self:
-        """Return these settings for a command that a person waits for: it does not wait for what may come later."""
+        """Return these settings for a command that a person waits for: it does not wait for an identity for long."""
         changed = self.model_copy()
         changed._for_command = True
         return changed
@@ -170,12 +161,12 @@ def load_settings(
     """
     environment = os.environ if environment is None else environment
     entries = {**_workload_api(environment), **_entries(config, environment, flags, folder)}
-    said = _validated(Settings, entries, ())
-    opa_ids = said.policy.opa_ids or (said.trust_domain.id(OPA_PATH),)
-    return said.model_copy(
+    settings = _validated(Settings, entries, ())
+    opa_ids = settings.policy.opa_ids or (settings.trust_domain.id(OPA_PATH),)
+    return settings.model_copy(
         update={
-            "nats_ids": said.nats_ids or (said.trust_domain.id(SERVER_PATH),),
-            "policy": said.policy.model_copy(update={"opa_ids": opa_ids}),
+            "nats_ids": settings.nats_ids or (settings.trust_domain.id(SERVER_PATH),),
+            "policy": settings.policy.model_copy(update={"opa_ids": opa_ids}),
         }
     )
 
@@ -189,35 +180,35 @@ def load_client(
 ) -> ClientTable:
     """Return the table `client` alone, from the same sources: a person who logs in need not have a bus.
 
-    Raises `ConfigurationError` as `load_settings` does, but for what is missing elsewhere.
+    Raises `ConfigurationError` as `load_settings` does, but not for a value that is missing elsewhere.
     """
     entries = _entries(config, os.environ if environment is None else environment, flags, folder)
-    return _validated(ClientTable, {key: entry for key, entry in entries.items() if key[0] == "client"}, ("client",))
+    return _validated_table(ClientTable, entries, "client")
 
 
 def load_streams(config: str | Path | None = None) -> StreamsTable:
     """Return the table `streams` alone: streams are sized before there is a bus. Raises `ConfigurationError` as above."""
     entries = _entries(config, os.environ, (), None)
-    return _validated(StreamsTable, {key: one for key, one in entries.items() if key[0] == "streams"}, ("streams",))
+    return _validated_table(StreamsTable, entries, "streams")
 
 
 def find_settings_file(
     config: str | Path | None = None, *, environment: Mapping[str, str], folder: Path | None = None
 ) -> Path | None:
-    """Return `config`, or the file that `SEALBUS_CONFIG` names; else that of a running `sealbus dev`, or sealbus.toml.
+    """Return `config`, or the file that `SEALBUS_CONFIG` names; else the file of a running `sealbus dev`, or sealbus.toml.
 
-    The last two are looked for in `folder`, by default the current one; `None` if there is none. Reading a named file shows
-    whether it exists. The file of a killed `sealbus dev` is ignored, with one line in the log.
+    The last two are searched in `folder`, by default the current folder; `None` if there is neither. A named file need not
+    exist. The file of a killed `sealbus dev` is ignored, with one line in the log.
     """
-    named = config or environment.get(CONFIG_VARIABLE)
-    if named:
-        return Path(named)
+    configured = config or environment.get(CONFIG_VARIABLE)
+    if configured:
+        return Path(configured)
     folder = folder or Path()
-    written = folder / STATE_FOLDER / "dev.toml"
-    if written.exists():
-        if is_locked(written.parent, DEV_LOCK):
-            return written
-        _log.warning("%s is left over from a `sealbus dev` that no longer runs, and is ignored", written)
+    dev_file = folder / STATE_FOLDER / "dev.toml"
+    if dev_file.exists():
+        if is_locked(dev_file.parent, DEV_LOCK):
+            return dev_file
+        _logger.warning("%s is left over from a `sealbus dev` that no longer runs, and is ignored", dev_file)
     path = folder / FILE_NAME
     return path if path.exists() else None
 
@@ -239,8 +230,12 @@ def _entries(
     }
 
 
+def _validated_table(model: type[Table], entries: Mapping[Key, Entry], name: str) -> Table:
+    return _validated(model, {key: entry for key, entry in entries.items() if key[0] == name}, (name,))
+
+
 def _validated(model: type[Table], entries: Mapping[Key, Entry], above: Key) -> Table:
-    """Return the `model` whose place is `above`, made of `entries`, which have their whole keys."""
+    """Return the `model` at the key `above`, made of `entries`, which have their whole keys."""
     content: dict[str, object] = {}
     for key, entry in entries.items():
         table = content
@@ -251,9 +246,9 @@ def _validated(model: type[Table], entries: Mapping[Key, Entry], above: Key) -> 
     try:
         return model.model_validate(content, context=entries)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
+        details = error.errors(include_url=False, include_context=False, include_input=False)
         # Report wrong values before missing ones.
-        first = min(found, key=lambda one: one["type"] == "missing")
+        first = min(details, key=lambda detail: detail["type"] == "missing")
         key = (*above, *(str(part) for part in first["loc"]))
         raise ConfigurationError(_complaint(key, first["type"], first["msg"], entries)) from error
 
@@ -262,13 +257,13 @@ def _complaint(key: Key, kind: str, message: str, entries: Mapping[Key, Entry]) 
     if kind == "missing":
         if key == ("policy",):
             key = ("policy", "engine")
-        what = "embedded, sidecar or central" if key == ("policy", "engine") else "its value"
-        how = f"say {what} in {FILE_NAME}, or in {variable(key)}, or run `sealbus dev` in this folder"
-        return f"{dotted(key)} is not set: {how}"
+        value = "embedded, sidecar or central" if key == ("policy", "engine") else "its value"
+        where = f"in {FILE_NAME}, or in {variable(key)}, or run `sealbus dev` in this folder"
+        return f"{dotted(key)} is not set: say {value} {where}"
     text = message.removeprefix("Value error, ")
     # The place may be inside a configured value, an item of a list for instance.
-    said = next(key[:length] for length in range(len(key), 0, -1) if key[:length] in entries)
-    return f"{entries[said].origin}: {dotted(said)}: {text[:1].lower()}{text[1:]}"
+    configured = next(key[:length] for length in range(len(key), 0, -1) if key[:length] in entries)
+    return f"{entries[configured].origin}: {dotted(configured)}: {text[:1].lower()}{text[1:]}"
 
 
 def _own_subject(subject: str, table: OwnSubjectTable, names: Names) -> OwnSubject:

@@ -1,4 +1,4 @@
-"""The sources of settings: a file, the environment, flags; each value with its origin, each unknown key refused.
+"""The sources of settings: a file, the environment, flags. Each value has its origin; each unknown key is refused.
 
 Later sources win value by value. A list is one value; the open tables `[agents]` and `[subjects]` grow entry by entry.
 """
@@ -12,32 +12,17 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Final, cast, get_args, get_origin
+from typing import Final, TypeGuard, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
 from sealbus.agents.runtime.settings.schema import Document, FileOrUrl
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = [
-    "DEFAULT",
-    "PREFIX",
-    "RESERVED",
-    "Entry",
-    "Flag",
-    "Key",
-    "SettingOrigin",
-    "dotted",
-    "environment_entries",
-    "file_entries",
-    "flag_entries",
-    "variable",
-]
-
 PREFIX: Final = "SEALBUS_"
 RESERVED: Final = frozenset({"SEALBUS_CONFIG", "SEALBUS_OPA", "SEALBUS_EXAMPLES_DB"})
-"""Variables that are not settings: the settings file's path, where the tests and `sealbus dev` find the opa executable, and
-where the agents in `agents/examples` keep their data."""
+"""Variables that are not settings: the path of the settings file, the opa executable for tests and `sealbus dev`, and the
+database of the agents in `agents/examples`."""
 
 Key = tuple[str, ...]
 """A setting's place: `("policy", "engine")`."""
@@ -59,7 +44,7 @@ DEFAULT: Final = SettingOrigin("default")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One value as its source gives it."""
+    """One value in the form of its source."""
 
     value: object
     origin: SettingOrigin
@@ -106,7 +91,7 @@ def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
 
     Lists are separated by commas or written as JSON, tables are JSON objects. Raises `ConfigurationError`.
     """
-    found: dict[Key, Entry] = {}
+    entries: dict[Key, Entry] = {}
     for name in sorted(environment):
         if not name.startswith(PREFIX) or name in RESERVED:
             continue
@@ -115,21 +100,21 @@ def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
         place = _place(key, origin)
         text = environment[name]
         if text:
-            found.update(_entries(_nested(key, _parsed(text, place, key, origin)), (), origin))
-    return found
+            entries.update(_entries(_nested(key, _parsed(text, place, key, origin)), (), origin))
+    return entries
 
 
 def flag_entries(flags: Iterable[Flag]) -> dict[Key, Entry]:
     """Return the values of the options that were given. Raises `ConfigurationError`."""
-    found: dict[Key, Entry] = {}
+    entries: dict[Key, Entry] = {}
     for flag in flags:
         key = tuple(flag.key.split("."))
         origin = SettingOrigin("flag", flag.option)
         place = _place(key, origin)
         if flag.value is not None:
             value = _parsed(flag.value, place, key, origin) if isinstance(flag.value, str) else flag.value
-            found.update(_entries(_nested(key, value), (), origin))
-    return found
+            entries.update(_entries(_nested(key, value), (), origin))
+    return entries
 
 
 def _entries(table: Mapping[str, object], above: Key, origin: SettingOrigin) -> Iterator[tuple[Key, Entry]]:
@@ -145,7 +130,7 @@ def _entries(table: Mapping[str, object], above: Key, origin: SettingOrigin) -> 
 
 
 def _parsed(value: str, place: object, key: Key, origin: SettingOrigin) -> object:
-    """Return the value of a text where TOML would have a list or a table."""
+    """Return the value of a text for a place that may be a list or a table."""
     is_list = get_origin(place) is tuple
     if is_list and not value.lstrip().startswith("["):
         return [item.strip() for item in value.split(",")]
@@ -170,36 +155,40 @@ def _place(key: Key, origin: SettingOrigin) -> object:
 def _inside(place: object, part: str) -> object:
     if get_origin(place) is dict:
         return get_args(place)[1]
-    if not isinstance(place, type) or not issubclass(place, BaseModel):
+    if not _is_model(place):
         return None
     field = place.model_fields.get(part)
     if field is not None:
-        return _there(field.annotation)
+        return _table_or_type(field.annotation)
     return str if place.model_config.get("extra") == "allow" else None
 
 
-def _there(declared: object) -> object:
-    """Return the table that a type declares, if it is one that may be left out; else the type."""
-    tables = [one for one in get_args(declared) if isinstance(one, type) and issubclass(one, BaseModel)]
+def _table_or_type(declared: object) -> object:
+    """Return the table of a declared type such as `McpTable | None`; every other type as it is."""
+    tables = [type_ for type_ in get_args(declared) if _is_model(type_)]
     return tables[0] if isinstance(declared, UnionType) and tables else declared
 
 
 def _is_table(place: object) -> bool:
-    return get_origin(place) is dict or (isinstance(place, type) and issubclass(place, BaseModel))
+    return get_origin(place) is dict or _is_model(place)
 
 
-def _known(model: type[BaseModel], above: Key = ()) -> Iterator[Key]:
+def _is_model(place: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(place, type) and issubclass(place, BaseModel)
+
+
+def _declared_keys(model: type[BaseModel], above: Key = ()) -> Iterator[Key]:
     for name, field in model.model_fields.items():
         key = (*above, name)
         yield key
-        table = _there(field.annotation)
-        if isinstance(table, type) and issubclass(table, BaseModel):
-            yield from _known(table, key)
+        table = _table_or_type(field.annotation)
+        if _is_model(table):
+            yield from _declared_keys(table, key)
 
 
 def _nearest(key: Key, origin: SettingOrigin) -> str:
     write = variable if origin.kind == "environment" else dotted
-    names = [write(known) for known in _known(Document)]
+    names = [write(declared) for declared in _declared_keys(Document)]
     close = get_close_matches(write(key), names, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -216,23 +205,21 @@ def _is_file(place: object) -> bool:
 
 
 def _anchored(value: object, place: object, folder: Path) -> object:
-    """Return `value` for `place` with its relative files starting at `folder`, also those in a list of tables."""
+    """Return `value` for `place`; each relative file, also in a list of tables, starts at `folder`."""
     if isinstance(value, list):
-        rows = [one for one in get_args(place) if isinstance(one, type) and issubclass(one, BaseModel)]
-        return [_of_row(one, rows[0], folder) if rows else _anchored(one, place, folder) for one in value]
+        rows = [type_ for type_ in get_args(place) if _is_model(type_)]
+        return [_anchored_row(item, rows[0], folder) if rows else _anchored(item, place, folder) for item in value]
     return str(folder / value) if _is_file(place) and isinstance(value, str) and ":" not in value else value
 
 
-def _of_row(row: object, model: type[BaseModel], folder: Path) -> object:
+def _anchored_row(row: object, model: type[BaseModel], folder: Path) -> object:
     fields = model.model_fields
-    return (
-        {
-            name: _anchored(value, fields[name].annotation, folder) if name in fields else value
-            for name, value in row.items()
-        }
-        if isinstance(row, dict)
-        else row
-    )
+    if not isinstance(row, dict):
+        return row
+    return {
+        name: _anchored(value, fields[name].annotation, folder) if name in fields else value
+        for name, value in row.items()
+    }
 
 
 def _is_bare(part: str) -> bool:

@@ -1,6 +1,6 @@
-"""The state folder of a development environment: its name, and the lock that shows that one is running.
+"""The state folder of a development environment: its name, and the lock of a running environment.
 
-The kernel releases the lock however its holders end.
+The kernel releases the lock when its holders end, in any way.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from typing import Final
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["DEV_LOCK", "STARTER_AGENTS", "STATE_FOLDER", "is_locked", "lock_folder"]
-
 STATE_FOLDER: Final = ".sealbus"
 """The one folder that `sealbus dev` writes to."""
 
 DEV_LOCK: Final = "dev"
-"""Name of the lock in it that a running `sealbus dev` holds: what it wrote there is valid while it does."""
+"""Name of the lock that a running `sealbus dev` holds in it: the files that it wrote there are valid meanwhile."""
 
 STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing", "payments")
 """The agents that the starter policy knows."""
@@ -27,8 +25,8 @@ STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing", "payment
 def lock_folder(folder: Path, name: str) -> int:
     """Lock `folder` by its file `<name>.lock` and return the open file descriptor that holds the lock.
 
-    A process that inherits the descriptor holds the lock too, so a child that outlives its parent still keeps others away.
-    Raises `ConfigurationError` if another process holds it, and names that process by `<name>.pid` if it left one.
+    A process that inherits the descriptor holds the lock too, so a child that outlives its parent still excludes others.
+    Raises `ConfigurationError` if another process holds it; the text names that process if there is a `<name>.pid`.
     """
     path = folder / f"{name}.lock"
     try:
@@ -40,15 +38,15 @@ def lock_folder(folder: Path, name: str) -> int:
     except OSError as error:
         os.close(descriptor)
         raise ConfigurationError(
-            f"{folder} is in use{_by(folder / f'{name}.pid')}: stop that one, or choose another state folder"
+            f"{folder} is in use{_holder(folder / f'{name}.pid')}: stop that one, or choose another state folder"
         ) from error
     return descriptor
 
 
 def is_locked(folder: Path, name: str) -> bool:
-    """Return whether a living process holds the lock of `lock_folder`: the kernel keeps none of a dead one.
+    """Return whether a running process holds the lock of `lock_folder`.
 
-    It takes the lock for a moment, shared, so that several may ask at once.
+    This takes the lock for a moment, shared, so that several processes may call it at once.
     """
     try:
         descriptor = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -63,7 +61,7 @@ def is_locked(folder: Path, name: str) -> bool:
     return False
 
 
-def _by(path: Path) -> str:
+def _holder(path: Path) -> str:
     try:
         return f" by process {int(path.read_text())}"
     except (OSError, ValueError):

@@ -1,41 +1,38 @@
-"""nats-py's client, hardened against hostile peers: nothing that a peer publishes can silence, stall or downgrade it.
+"""nats-py's client, hardened against hostile peers: no message of a peer can silence, stall or downgrade it.
 
-This overrides private parts of nats-py, which is why its version is pinned. Kept from it are INFO, CONNECT and
-authentication, PING and PONG, and closing. One client is one connection to one server and never reconnects; `Connection`
-makes new ones, and treats a lost connection and a rotated one alike.
+This overrides private parts of nats-py, so its version is pinned. nats-py still does INFO, CONNECT and authentication, PING
+and PONG, and closing. One client is one connection to one server and never reconnects; `Connection` makes new clients, for
+lost links and for rotations alike.
 
-nats-py itself continues in clear text if the server does not ask for TLS. Here the handshake comes before the server's
-first line, so no server can cause a fallback to clear text.
+nats-py continues in clear text if the server does not ask for TLS. Here the handshake comes before the server's first line,
+so that no server can cause a fallback to clear text.
 
-An nkey in addition to the client certificate is for the responder of the auth callout, which tells a NATS server who may
-do what. It must log in before any certificate is mapped to a user: it cannot wait for its own answer, and a server that
-maps certificates to users by itself does not check which authority may vouch for which trust domain.
+The responder of the auth callout logs in with an nkey in addition to its certificate. It decides the permissions of all
+users, so that it cannot wait for its own answer. Nor can the server map the certificate to a user by itself, because it
+would not check which authority may vouch for which trust domain.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from urllib.parse import ParseResult
 
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.parser import ProtocolParser, Sink
 from sealbus.bus.routing.timers import being_cancelled, cancellations, raise_if_cancelled_since
 
-__all__ = ["READ_BYTES", "NkeyLogin", "SafeClient", "TlsStream"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 READ_BYTES = 262_144
-"""Most bytes read from the connection at a time; also the most that CPython's `ssl` holds."""
+"""Most bytes read from the connection at a time, and the most that CPython's `ssl` holds."""
 
 CLOSE_SECONDS = 2.0
 """Seconds that the peer has to answer the end of TLS before the connection is cut."""
@@ -45,60 +42,52 @@ class SafeClient(Client):
     """A NATS client whose raw subscriptions call a `Sink` for each message, straight from the read loop.
 
     `on_lost` is called once, with the reason, if the connection ends other than by `close()`; `on_violation` with the
-    server's text when it refuses a subject; `on_dropped` when a message could not be processed. `login` adds an nkey.
+    server's text when it refuses a subject; `on_dropped` when a message could not be processed.
     """
 
     def __init__(
         self,
         context: ssl.SSLContext,
+        options: ConnectionOptions,
         *,
-        connect_seconds: float,
         on_lost: Callable[[Exception], None],
         on_violation: Callable[[str], None],
         on_dropped: Callable[[Exception], None],
-        login: NkeyLogin | None = None,
     ) -> None:
         super().__init__()
-        self._login = login
-        if login is not None:
+        self._connect_options = options
+        if options.login is not None:
             # nats-py accepts a public nkey only with its seed, and signs with a separate package.
-            self._public_nkey = login.public
+            self._public_nkey = options.login.public
         self._sinks: dict[int, Sink] = {}
         self._ps = ProtocolParser(self, self._sinks)
-        self._stream = TlsStream(context, connect_seconds)
+        self._stream = TlsStream(context, options.connect)
         self._on_lost = on_lost
         self._on_violation = on_violation
         self._on_dropped = on_dropped
         self._reported = False
 
-    async def open(
-        self,
-        url: str,
-        *,
-        name: str,
-        seconds: float,
-        ping_seconds: float,
-        on_lame_duck: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    async def open(self, url: str, on_lame_duck: Callable[[], Awaitable[None]] | None = None) -> None:
         """Connect to `url` once. Raises `OSError`, `TimeoutError` or nats-py's `Error`, with nothing left open."""
+        options = self._connect_options
         before = cancellations()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(options.connect):
                 await self.connect(
                     servers=[url],
-                    name=name,
+                    name=options.name,
                     error_cb=self._note,
                     allow_reconnect=False,
-                    connect_timeout=max(1, int(seconds)),
+                    connect_timeout=max(1, int(options.connect)),
                     tls=self._stream._context,  # nats-py wants one; the stream uses it
                     tls_handshake_first=True,
-                    ping_interval=ping_seconds,  # type: ignore[arg-type]  # only passed to sleep, fractions are fine
+                    ping_interval=options.ping,  # type: ignore[arg-type]  # only passed to sleep, fractions are fine
                     max_outstanding_pings=2,
                     lame_duck_mode_cb=on_lame_duck,
-                    signature_cb=self._login.signature if self._login is not None else None,
+                    signature_cb=options.login.signature if options.login is not None else None,
                 )
-            # nats-py awaits with `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes in the same
-            # turn as the server's line: a task that awaits the cancelled one would then wait for ever.
+            # nats-py awaits with `asyncio.wait_for`. Before Python 3.12 that loses a cancellation in the same turn as the
+            # server's line, and a task that awaits the cancelled task would then wait forever.
             raise_if_cancelled_since(before)
         except BaseException:
             self._reported = True
@@ -108,7 +97,7 @@ class SafeClient(Client):
             self._reading_task.add_done_callback(self._reading_ended)
 
     def subscribe_raw(self, subject: str, queue: str, sink: Sink) -> int:
-        """Subscribe and return the subscription's number; the frame is written but the server may not have seen it."""
+        """Subscribe and return the subscription's number. The frame is written, but the server may not have seen it yet."""
         self._sid += 1
         self._sinks[self._sid] = sink
         self.write(f"SUB {subject} {queue + ' ' if queue else ''}{self._sid}\r\n".encode())
@@ -120,7 +109,7 @@ class SafeClient(Client):
             self.write(b"UNSUB %d\r\n" % sid)
 
     def forget_raw(self, sid: int) -> None:
-        """Drop what still arrives for a subscription that was ended."""
+        """Drop messages that still arrive for a subscription that was ended."""
         self._sinks.pop(sid, None)
 
     def write(self, data: bytes) -> None:
@@ -151,7 +140,7 @@ class SafeClient(Client):
         self._on_dropped(error)
 
     async def _select_next_server(self) -> None:
-        # nats-py's own version cycles through its pool for ever if a port is closed. One server, one attempt.
+        # nats-py's version cycles through its pool forever if a port is closed. Here: one server, one attempt.
         server = self._server_pool[0]
         self._transport = self._stream
         await self._stream.connect(server.uri, READ_BYTES, self.options["connect_timeout"])
@@ -170,7 +159,7 @@ class SafeClient(Client):
         await self._process_op_err(error)
 
     def _reading_ended(self, _: asyncio.Task[None]) -> None:
-        # Also if something outside cancelled the task: otherwise the connection looks alive and receives nothing.
+        # Also if the task was cancelled from outside; otherwise the connection looks alive and receives nothing.
         self._report(errors.UnexpectedEOF())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
@@ -180,8 +169,8 @@ class SafeClient(Client):
             self._on_dropped(error)
 
     async def _process_err(self, err_msg: str) -> None:
-        # nats-py closes for good at an expired user JWT and at any unknown error. Here every error but a refused
-        # subject ends this connection, and the next one is made with the certificate current by then.
+        # nats-py never reconnects after an expired user JWT or an unknown error. Here every error but a refused subject
+        # ends this connection, and the next connection uses the certificate that is current then.
         text = err_msg.strip().strip("'")
         if text.lower().startswith("permissions violation"):
             self._on_violation(text)
@@ -189,7 +178,7 @@ class SafeClient(Client):
         await self._process_op_err(errors.Error(text))
 
     async def _process_pong(self) -> None:
-        # nats-py's version sets the result of a future that may have been cancelled, which ends its read loop.
+        # nats-py's version sets the result of a future that may have been cancelled, and so ends its read loop.
         self._pings_outstanding = 0
         self._pongs_received += 1
         if self._pongs:
@@ -209,7 +198,7 @@ class SafeClient(Client):
         await super().close()
 
     async def _cut_and_close(self) -> None:
-        # What nats-py has queued would be written to a closed connection, and raise.
+        # Frames that nats-py has queued would be written to a closed connection, and raise.
         self._pending = []
         self._pending_data_size = 0
         self._stream.abort()
@@ -221,7 +210,7 @@ class SafeClient(Client):
             self._on_lost(error)
 
     async def _note(self, error: Exception) -> None:
-        _log.debug("nats: %s", error)
+        _logger.debug("nats: %s", error)
 
 
 class TlsStream(TcpTransport):
@@ -257,9 +246,9 @@ class TlsStream(TcpTransport):
             raise ConnectionError("the connection is not encrypted")
 
     def write(self, payload: bytes) -> None:
-        """Write `payload` after what was written before, as one piece with all that is written in this turn of the loop.
+        """Write `payload` in order, as one piece with all writes of this turn of the loop.
 
-        What many tasks write at once then costs one record of TLS and one system call.
+        Writes of many tasks then cost one TLS record and one system call.
         """
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._send)
@@ -277,7 +266,7 @@ class TlsStream(TcpTransport):
         await super().drain()  # type: ignore[no-untyped-call]  # untyped in nats-py
 
     def close(self) -> None:
-        """Close the connection after all that was written."""
+        """Close the connection after all writes."""
         self._send()
         super().close()  # type: ignore[no-untyped-call]  # untyped in nats-py
 
@@ -292,7 +281,7 @@ class TlsStream(TcpTransport):
             self._io_writer.write(b"".join(unsent))
 
     def abort(self) -> None:
-        """Cut the connection without waiting for the peer; what was not sent is dropped."""
+        """Cut the connection without waiting for the peer; unsent bytes are dropped."""
         self._unsent, self._unsent_bytes = [], 0
         if self._io_writer is not None:
             self._io_writer.transport.abort()
@@ -305,19 +294,7 @@ class TlsStream(TcpTransport):
                     await super().wait_closed()  # type: ignore[no-untyped-call]  # untyped in nats-py
                     return
         except asyncio.CancelledError:
-            # All that close the connection wait for one future: one that is cancelled meanwhile cancels it for the others.
+            # All tasks that close the connection await one future, and a cancelled task cancels it for the others.
             if being_cancelled():
                 raise
         self.abort()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NkeyLogin:
-    """A user's public nkey (`U...`) and its signing function: bytes in, the 64 bytes of an Ed25519 signature out."""
-
-    public: str
-    sign: Callable[[bytes], bytes] = field(repr=False)
-
-    def signature(self, nonce: str) -> bytes:
-        """Return `sig` for CONNECT: the signature over the server's nonce, in base64."""
-        return base64.b64encode(self.sign(nonce.encode()))

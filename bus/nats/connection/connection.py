@@ -1,7 +1,7 @@
-"""The connection of one workload to NATS: always one live link, replaced before it must end, and after it is lost.
+"""The connection of one workload to NATS: one live link, replaced before its certificate expires and after it is lost.
 
-A lost link and one whose certificate is to be replaced are the same case: a new link is made, everything enters it,
-publishers move to it, and the old one, if it still lives, is left once nothing more is expected from it.
+Both cases are the same: a new link is made, all attachments enter it, publishers move to it, and the old link, if it is
+alive, is left once no more messages or answers are expected from it.
 """
 
 from __future__ import annotations
@@ -17,43 +17,33 @@ from typing import Self
 from weakref import WeakSet
 
 from sealbus.bus.clocks import wall_clock
-from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.frames import check_pattern, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.nats.connection.rotation import (
-    Attachment,
-    ConnectionOptions,
-    enter_all,
-    leave_all,
-    rotate_after,
-    seconds_left,
-)
+from sealbus.bus.nats.connection.options import ConnectionOptions
+from sealbus.bus.nats.connection.rotation import Attachment, enter_all, leave_all, rotate_after, seconds_left
 from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Answer", "Connection", "NoResponder", "ask"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 API_SECONDS = 5.0
 """Seconds for one answer of the JetStream API."""
 
 FOLLOW = 1.0
-"""Most seconds that a new link waits for writes to the old one: order is not worth an outage."""
+"""Most seconds that a new link waits for the writes of the old one; beyond that order is given up."""
 
 LOOK_AGAIN = 5.0
-"""Seconds between looks at the identity after a certificate's half-life: its callback should have come by then."""
+"""Seconds between checks of the identity after a certificate's half-life, when its callback should have come."""
 
 
 class Connection:
-    """The connection; entering it (`async with`) fails at once if the first connect does. Reconnecting never gives up.
+    """The connection. Entering it (`async with`) raises if no server can be reached; later it reconnects until it is left.
 
-    `servers` are `tls://host:port`; `server_ids` the SPIFFE IDs that a server may have, all of one trust domain;
-    `inbox_prefix` the one prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
-    `login` is an nkey login, for a server that needs more than the client certificate.
+    `servers` are `tls://host:port`. `server_ids` are the SPIFFE IDs that a server may have, all of one trust domain.
+    `inbox_prefix` is the prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
     """
 
     def __init__(
@@ -63,12 +53,10 @@ class Connection:
         identity: Identity,
         server_ids: frozenset[SpiffeId],
         inbox_prefix: str,
-        name: str = "",
         options: ConnectionOptions | None = None,
         counters: Counters | None = None,
         clock: Clock = wall_clock,
         random: Callable[[], float] = random_module.random,
-        login: NkeyLogin | None = None,
     ) -> None:
         self.options = options or ConnectionOptions()
         self.counters = counters or Counters()
@@ -78,12 +66,10 @@ class Connection:
             identity=identity,
             server_ids=server_ids,
             inbox_prefix=inbox_prefix,
-            name=name,
             options=self.options,
             counters=self.counters,
             clock=clock,
             random=random,
-            login=login,
         )
         self._identity = identity
         self._clock = clock
@@ -103,7 +89,6 @@ class Connection:
         """The supervisor, and one task for each link that is being left."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self.closed = False
-        self._name = name
         self._unshown: Callable[[], None] = lambda: None
         for reason in ("permissions", "slow"):
             self.counters.add("sealbus_bus_dropped_total", 0, reason=reason)
@@ -114,7 +99,7 @@ class Connection:
         await self._group.__aenter__()
         self._adopt(link)
         self._unshown = self.counters.gauges(
-            "sealbus_bus_connected", ("connection",), lambda: {(self._name,): float(self.connected)}
+            "sealbus_bus_connected", ("connection",), lambda: {(self.options.name,): float(self.connected)}
         )
         self._unsubscribe = self._identity.on_rotation(self._wake.set)
         self._tasks.append(self._group.create_task(self._supervise(), name="connection"))
@@ -133,9 +118,9 @@ class Connection:
         if link is not None:
             for attachment in self._attachments:
                 attachment.lost(link)
-            # In the group it would be cancelled before it began if we leave because of an error.
+            # Not in the group, which would cancel it before it began if we leave because of an error.
             await leave_all((), link, overlap=0.0, seconds=self.options.settle if kind is None else 0.0)
-        # The group would wrap the caller's own error in an ExceptionGroup; it needs to know only of a cancellation.
+        # The group would wrap the caller's error in an ExceptionGroup; it must know only of a cancellation.
         if kind is not None and issubclass(kind, asyncio.CancelledError):
             await self._group.__aexit__(kind, error, trace)
         else:
@@ -166,7 +151,7 @@ class Connection:
 
     async def ready(self, seconds: float) -> Link:
         """Return the link to write to, waiting at most `seconds` for one. Raises `BusUnavailable`."""
-        # Mostly there is one; a timer would take longer than the rest.
+        # Usually there is a link, and a timer would take longer than the rest.
         if self.connected:
             return self.link
         with contextlib.suppress(TimeoutError):
@@ -177,19 +162,19 @@ class Connection:
         return self.link
 
     async def attach(self, attachment: Attachment) -> None:
-        """Put `attachment` on the current link and every later one; return once the server has seen it."""
+        """Put `attachment` on the current link and every later link; return once the server has seen it."""
         async with self._moving:
             self._attachments.append(attachment)
             link = self._link
             if link is None or not link.alive:
-                return  # the next link takes it in
+                return  # it enters the next link
             try:
                 await enter_all([attachment], link, self.options.connect)
             except BusUnavailable as error:
                 link.cut(error.detail)
 
     def detach(self, attachment: Attachment) -> None:
-        """Take `attachment` off; it ends its own subscriptions."""
+        """Remove `attachment`, which ends its subscriptions itself."""
         with contextlib.suppress(ValueError):
             self._attachments.remove(attachment)
 
@@ -281,14 +266,14 @@ class Connection:
             self._attempts += 1
             pause = self.options.backoff.interval(self._attempts, self._random())
             self.counters.add("sealbus_bus_connect_failures_total")
-            _log.warning("%s: %s (attempt %d)", "rotation" if old else "reconnect", error.detail, self._attempts)
+            _logger.warning("%s: %s (attempt %d)", "rotation" if old else "reconnect", error.detail, self._attempts)
             if old is not None:
                 self._rotate_at = asyncio.get_running_loop().time() + pause
             else:
                 await asyncio.sleep(pause)
             return
         self.counters.add("sealbus_bus_rotations_total" if old else "sealbus_bus_reconnects_total")
-        _log.info("connected to %s", link.url)
+        _logger.info("connected to %s", link.url)
         if old is not None:
             task = self._group.create_task(self._leave(old, link), name="leave-link")
             self._tasks.append(task)
@@ -302,7 +287,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer of the broker: the raw header block (empty if there was none) and the payload."""
+    """An answer of the broker: the raw header block, empty if there was none, and the payload."""
 
     header_block: bytes
     payload: bytes = field(repr=False)
@@ -331,15 +316,15 @@ class _Question:
 
 
 class NoResponder(BusUnavailable):
-    """Nobody has subscribed to the subject, as far as the server knows: what was published was delivered to nobody."""
+    """As far as the server knows, the subject has no subscriber: the message was not delivered."""
 
 
 async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> Answer:
     """Publish `payload` and return the answer.
 
-    Raises `BusUnavailable` if none comes in `deadline` seconds, and `NoResponder` at once where nobody could answer.
+    Raises `BusUnavailable` if no answer comes in `deadline` seconds, and `NoResponder` at once if there is no subscriber.
     """
-    check_pattern(subject)  # API subjects may hold wildcards, where they name a filter
+    check_pattern(subject)  # API subjects may hold wildcards if they name a filter
     question = _Question(subject)
     token = link.replies.expect(question, 0)
     try:
@@ -353,7 +338,7 @@ async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> A
         if not question.answer.cancel() and not question.answer.cancelled():
             question.answer.exception()
     status, _ = status_of(answer.header_block)
-    # A message that is stored has a sequence, whatever else it says: its first line is its sender's.
+    # A stored message, which has a sequence, may have any status: its sender chose its first line.
     if status == 503 and not header_value(answer.header_block, "Nats-Sequence"):
         raise NoResponder(f"{subject}: no responder; is JetStream enabled, and does the stream exist?")
     return answer

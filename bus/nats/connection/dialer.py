@@ -1,21 +1,19 @@
-"""Making links for one workload: with its current certificate, to the next server in turn."""
+"""Makes links for one workload: with its current certificate, to the next server in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
-from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.link import Link, fingerprint
-from sealbus.bus.nats.connection.rotation import ConnectionOptions, seconds_left
+from sealbus.bus.nats.connection.options import ConnectionOptions
+from sealbus.bus.nats.connection.rotation import seconds_left
 from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Dialer", "Servers"]
-
-TOLD = 64
+MOST_ANNOUNCED = 64
 """Servers of the cluster that are remembered besides the configured ones."""
 
 
@@ -29,12 +27,10 @@ class Dialer:
         identity: Identity,
         server_ids: frozenset[SpiffeId],
         inbox_prefix: str,
-        name: str,
         options: ConnectionOptions,
         counters: Counters,
         clock: Clock,
         random: Callable[[], float],
-        login: NkeyLogin | None = None,
     ) -> None:
         if not inbox_prefix.startswith("_INBOX.") or not inbox_prefix.endswith("."):
             raise ConfigurationError(f"inbox prefix {inbox_prefix!r}: must be _INBOX.<token>.")
@@ -42,14 +38,12 @@ class Dialer:
         self._identity = identity
         self._server_ids = server_ids
         self._inbox_prefix = inbox_prefix
-        self._name = name
         self._options = options
         self._counters = counters
         self._clock = clock
-        self._login = login
 
     async def dial_any(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
-        """Try each configured server once. Raises `BusUnavailable`, which says in one line why each failed."""
+        """Try each configured server once. Raises `BusUnavailable`, with the reason of each failure in one line."""
         reasons = []
         for _ in self._servers.configured:
             try:
@@ -68,16 +62,15 @@ class Dialer:
             material=material,
             expected=self._server_ids,
             inbox_prefix=self._inbox_prefix,
-            connect_seconds=self._options.connect,
+            options=self._options,
             on_lost=on_lost,
             on_dropped=lambda kind: self._counters.add("sealbus_bus_dropped_total", 1, reason=kind),
             on_lame_duck=on_lame_duck,
-            login=self._login,
         )
         if seconds_left(link, self._options, self._clock()) <= 0:
             raise IdentityUnavailable(f"the X.509-SVID of {material.spiffe_id} has expired")
-        await link.open(name=self._name, seconds=self._options.connect, ping_seconds=self._options.ping)
-        self._servers.told(link.known_servers)
+        await link.open()
+        self._servers.announce(link.known_servers)
         self._counters.add("sealbus_bus_connections_total")
         return link
 
@@ -90,27 +83,27 @@ class Dialer:
 
 
 class Servers:
-    """The configured `tls://host:port` and those that the cluster announces, in turn, from a random one.
+    """The configured `tls://host:port` and the addresses that the cluster announces, in turn, from a random one.
 
-    Announced addresses need no trust: a server must prove that it has one of the expected SPIFFE IDs.
+    Announced addresses need no trust: each server must prove one of the expected SPIFFE IDs.
     """
 
     def __init__(self, urls: Sequence[str], random: Callable[[], float]) -> None:
         self.configured = tuple(_checked(url) for url in urls)
         if not self.configured:
             raise ConfigurationError("nats: name at least one server, for instance tls://localhost:4222")
-        self._told: tuple[str, ...] = ()
+        self._announced: tuple[str, ...] = ()
         self._turn = int(random() * len(self.configured))
 
     def next(self) -> str:
         """Return the next address to try."""
-        known = (*self.configured, *(url for url in self._told if url not in self.configured))
+        servers = (*self.configured, *(url for url in self._announced if url not in self.configured))
         self._turn += 1
-        return known[(self._turn - 1) % len(known)]
+        return servers[(self._turn - 1) % len(servers)]
 
-    def told(self, urls: Sequence[str]) -> None:
-        """Replace the announced addresses with those that a server announced now."""
-        self._told = tuple(urls[:TOLD])
+    def announce(self, urls: Sequence[str]) -> None:
+        """Replace the announced addresses."""
+        self._announced = tuple(urls[:MOST_ANNOUNCED])
 
 
 def _checked(url: str) -> str:

@@ -1,7 +1,7 @@
-"""What is written to and read from NATS, as bytes: publish frames, raw header blocks, and the rules of subjects.
+"""The bytes of NATS' protocol: publish frames, raw header blocks, and the rules of subjects.
 
-nats-py sends wildcards and empty tokens to the server unchecked; here a subject is checked before anything is written,
-and nothing that a caller passes can end a protocol line.
+nats-py sends wildcards and empty tokens to the server unchecked. Here a subject is checked before anything is written, and no
+argument of a caller can end a protocol line.
 """
 
 from __future__ import annotations
@@ -12,16 +12,6 @@ from collections.abc import Mapping
 from sealbus.bus.ports import Outgoing
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-
-__all__ = [
-    "check_pattern",
-    "check_subject",
-    "header_lines",
-    "header_value",
-    "publish_frame",
-    "publish_parts",
-    "status_of",
-]
 
 _TOKEN = r"[^\x00-\x20\x7f.*>]+"
 _SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
@@ -65,10 +55,10 @@ def header_lines(message_id: str, headers: Mapping[str, str]) -> bytes:
 
 
 def publish_parts(message: Outgoing, *, replied: bool) -> tuple[bytes, bytes, int]:
-    """Return the parts before and after the reply subject in the frame of `message`, and its size for `max_payload`.
+    """Return the parts before and after the reply subject in the frame of `message`, and the size that `max_payload` bounds.
 
     A frame is the two parts with the reply subject between them (empty unless `replied`), the payload and CRLF. The size
-    is that of header block and payload, which `max_payload` bounds. Raises `ConfigurationError`.
+    counts header block and payload. Raises `ConfigurationError`.
     """
     name, payload, message_id, headers, _ = message
     check_subject(name)
@@ -88,17 +78,17 @@ def publish_frame(message: Outgoing, reply: str = "") -> bytes:
 
 
 def status_of(block: bytes) -> tuple[int, str]:
-    """Return the status code and text of a header block that the server made itself; `(0, "")` if it has none."""
-    found = _STATUS.match(block)
-    if found is None:
+    """Return the status code and text of a header block that the server made; `(0, "")` if it has no status."""
+    match = _STATUS.match(block)
+    if match is None:
         return 0, ""
-    return int(found[1]), (found[2] or b"").decode("ascii", "replace").strip()
+    return int(match[1]), (match[2] or b"").decode("ascii", "replace").strip()
 
 
 def header_value(block: bytes, name: str) -> str:
     """Return the value of the last header `name` (case-sensitive) in `block`; empty if there is none.
 
-    The last, because nats-server adds its own lines behind those of a stored message, which may be called the same.
+    The last one counts, because nats-server adds its lines after those of a stored message, which may have the same names.
     """
     start = block.rfind(b"\r\n%b: " % name.encode())
     if start < 0:

@@ -1,8 +1,8 @@
-"""One inbox for every answer that the broker owes a link: PubAcks by the thousand, and answers of the JetStream API.
+"""One inbox for all answers that a link expects: PubAcks by the thousand, and answers of the JetStream API.
 
-Peers may be allowed to publish under our inbox prefix, because replies come that way. So every answer has its own reply
-subject with 96 random bits: a peer that sees the reply subject of a message on core NATS learns nothing about others,
-and cannot forge the acknowledgement of an audit record.
+Peers may publish under our inbox prefix, because replies come that way. So every answer has its own reply subject with 96
+random bits. A peer that sees the reply subject of a message on core NATS learns nothing about other reply subjects, and
+cannot forge the acknowledgement of an audit record.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import secrets
 from typing import Protocol
 
 from sealbus.envelopes.errors import BusUnavailable
-
-__all__ = ["Awaiting", "Replies", "tokens"]
 
 TOKEN_BYTES = 12
 
@@ -32,7 +30,7 @@ class Awaiting(Protocol):
 
 
 def tokens(count: int) -> list[bytes]:
-    """Return `count` subject tokens that cannot be guessed, not even from each other."""
+    """Return `count` subject tokens that cannot be guessed, even if some are known."""
     size = 2 * TOKEN_BYTES
     digits = secrets.token_hex(TOKEN_BYTES * count).encode()
     return [digits[start : start + size] for start in range(0, count * size, size)]
@@ -46,7 +44,7 @@ class Replies:
         self._place = len(self.inbox)
         self._pending: dict[bytes, tuple[Awaiting, int]] = {}
         self.settled = asyncio.Event()
-        """Set while no answer is owed."""
+        """Set while no answer is expected."""
         self.settled.set()
 
     @property
@@ -56,7 +54,7 @@ class Replies:
 
     @property
     def pending(self) -> int:
-        """How many answers are owed."""
+        """How many answers are expected."""
         return len(self._pending)
 
     def expect(self, awaiting: Awaiting, index: int, token: bytes | None = None) -> bytes:
@@ -68,15 +66,15 @@ class Replies:
         return token
 
     def forget(self, token: bytes) -> None:
-        """Stop taking an answer under `token`."""
+        """Stop expecting an answer under `token`."""
         self._pending.pop(token, None)
         self._note()
 
     def take(self, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
-        """Serve as the sink of the inbox. An answer that is not, or no longer, expected is dropped."""
-        found = self._pending.pop(subject[self._place :], None)
-        if found is not None:
-            found[0].answered(found[1], block, payload)
+        """Take one answer, as the sink of the inbox. An answer that is not, or no longer, expected is dropped."""
+        pending = self._pending.pop(subject[self._place :], None)
+        if pending is not None:
+            pending[0].answered(pending[1], block, payload)
             self._note()
 
     def refuse(self, subject: str, error: BusUnavailable) -> None:
@@ -89,7 +87,7 @@ class Replies:
                 return
 
     def fail_all(self, error: BusUnavailable) -> None:
-        """Fail everything that waits: the link is gone."""
+        """Fail all expected answers: the link is gone."""
         pending, self._pending = self._pending, {}
         for awaiting, index in pending.values():
             awaiting.failed(index, error)

@@ -1,6 +1,6 @@
 """A link: one connection to one server, made with one X.509-SVID, from its handshake to its end.
 
-If a link cannot be made, one line says why, and what to do about it.
+If a link cannot be made, one line names the cause and what to check.
 """
 
 from __future__ import annotations
@@ -14,33 +14,40 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from nats.errors import Error as NatsError
 
-from sealbus.bus.nats.connection.client import NkeyLogin, SafeClient
+from sealbus.bus.nats.connection.client import SafeClient
 from sealbus.bus.nats.connection.inbox import Replies
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.parser import Sink
-from sealbus.bus.nats.connection.server_version import too_old
 from sealbus.bus.nats.connection.tls import WrongPeer, client_context
 from sealbus.bus.ports import NotPermitted, X509Material
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Link", "explain", "fingerprint"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "([^"]*)"', re.IGNORECASE)
 
+LEAST_VERSION: Final = (2, 12, 7)
+"""The oldest nats-server that we connect to: the first without known faults that break our guarantees.
+
+Fixed by then: routes without authentication, and denied queue subscriptions that were allowed (advisories 2026-16 and
+2026-18); clients mistaken for others by names in their certificates (CVE-2026-33248); a stream's log that was dropped with an
+unreadable snapshot (#7580). The tests run 2.15.1."""
+
+_VERSION: Final = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?:[-+].*)?", re.ASCII)
+
 WRITE_LIMIT = 33_554_432
-"""Bytes that may wait for the network; beyond that `write` refuses: a stalled server must not fill our memory."""
+"""Bytes that may wait for the network. Beyond that `write` raises, so that a stalled server cannot fill our memory."""
 
 CLOSE_SECONDS = 5.0
 
 
 def fingerprint(material: X509Material, expected: frozenset[SpiffeId]) -> bytes:
-    """Return 32 bytes that change with our certificate or the server's bundle, when a new connection must be made."""
+    """Return 32 bytes that change with our certificate or the server's bundle; a new link must be made then."""
     digest = hashlib.sha256(b"".join(material.chain))
     for domain in sorted({one.trust_domain for one in expected}, key=lambda one: one.name):
         for anchor in material.bundles.get(domain, ()):
@@ -57,8 +64,8 @@ class _Subscription:
 class Link:
     """One link, to be opened with `Link.open`. `not_before` and `not_after` are its client certificate's, in microseconds.
 
-    `on_lost(link)` is called once if the link ends other than by `close()`; `on_dropped` with the class of what was
-    dropped; `on_lame_duck(link)` when its server is about to shut down.
+    `on_lost(link)` is called once if the link ends other than by `close()`. `on_dropped` is called with the reason or class
+    of error for which a message was dropped, `on_lame_duck(link)` when the server is about to shut down.
     """
 
     def __init__(
@@ -68,11 +75,10 @@ class Link:
         material: X509Material,
         expected: frozenset[SpiffeId],
         inbox_prefix: str,
-        connect_seconds: float,
+        options: ConnectionOptions,
         on_lost: Callable[[Link], None],
         on_dropped: Callable[[str], None],
         on_lame_duck: Callable[[Link], None],
-        login: NkeyLogin | None = None,
     ) -> None:
         self.url = url
         self.not_before = material.not_before
@@ -82,7 +88,7 @@ class Link:
         self.alive = False
         self.ended = asyncio.Event()
         self.watchers: list[Callable[[], None]] = []
-        """Called once when the link has ended, for whatever reason."""
+        """Called once when the link has ended, for any reason."""
         self.reason = ""
         self._own_id = str(material.spiffe_id)
         self._on_lost = on_lost
@@ -92,19 +98,16 @@ class Link:
         self._subscriptions: dict[int, _Subscription] = {}
         self._client = SafeClient(
             client_context(material, expected=expected),
-            connect_seconds=connect_seconds,
+            options,
             on_lost=self._lost,
             on_violation=self._violation,
             on_dropped=lambda error: on_dropped(type(error).__name__),
-            login=login,
         )
 
-    async def open(self, *, name: str, seconds: float, ping_seconds: float) -> None:
-        """Connect within `seconds`. Raises `BusUnavailable`, which says why in one line."""
+    async def open(self) -> None:
+        """Connect. Raises `BusUnavailable` with the cause in one line."""
         try:
-            await self._client.open(
-                self.url, name=name, seconds=seconds, ping_seconds=ping_seconds, on_lame_duck=self._lame_duck
-            )
+            await self._client.open(self.url, self._lame_duck)
         except (OSError, TimeoutError, NatsError) as error:
             raise BusUnavailable(explain(self.url, self._own_id, error)) from error
         if refused := too_old(self._client._server_info.get("version")):
@@ -125,9 +128,9 @@ class Link:
 
     @property
     def known_servers(self) -> tuple[str, ...]:
-        """Addresses of the cluster's servers that this one announced, as `tls://` URLs."""
-        told = self._client._server_info.get("connect_urls") or ()
-        return tuple(f"tls://{address}" for address in told if isinstance(address, str))
+        """Addresses of the cluster's servers that this server announced, as `tls://` URLs."""
+        urls = self._client._server_info.get("connect_urls") or ()
+        return tuple(f"tls://{address}" for address in urls if isinstance(address, str))
 
     def write(self, frames: bytes) -> None:
         """Write frames, in the order of the calls. Raises `BusUnavailable` if the link is gone or takes no more."""
@@ -141,18 +144,18 @@ class Link:
             self._held += frames
 
     def hold(self) -> None:
-        """Hold back all further writes until `follow` has ended."""
+        """Hold back all writes until `follow` has ended."""
         self._held = bytearray()
 
     async def follow(self, old: Link, seconds: float) -> None:
-        """Write what is held back once the server has handled all that was written to `old`.
+        """Write the held frames once the server has handled all frames of `old`, or after `seconds`.
 
-        This keeps a sender's messages in order through a rotation: the server serves both connections concurrently.
+        This keeps a sender's messages in order through a rotation, because the server serves both links concurrently.
         """
         try:
             await old.flush(seconds)
         except BusUnavailable as error:
-            _log.info("%s; going on without it", error.detail)
+            _logger.info("%s; continuing without it", error.detail)
         finally:
             held, self._held = self._held, None
             if self.alive and held:
@@ -182,12 +185,12 @@ class Link:
             self._client.unsubscribe_raw(sid)
 
     def forget(self, sid: int) -> None:
-        """Drop what still comes for a subscription that was ended."""
+        """Drop messages that still come for a subscription that was ended."""
         self._client.forget_raw(sid)
         self._subscriptions.pop(sid, None)
 
     def end(self, sid: int) -> None:
-        """End a subscription, and forget it once everything has come that the server sent before it saw the end."""
+        """End a subscription, and forget it once all messages have come that the server sent before it saw the end."""
         if self.alive:
             self._client.unsubscribe_raw(sid)
             self._client.ping().add_done_callback(lambda _: self.forget(sid))
@@ -195,10 +198,10 @@ class Link:
             self.forget(sid)
 
     def end_after_requests(self, sid: int) -> None:
-        """End a subscription, as `end`, once the server has seen what was sent before.
+        """End a subscription, as `end`, once the server has seen all earlier frames.
 
-        nats-server looks a moment after a request of another account (`agents/dev/nats/accounts`) who waits for its answers.
-        If nobody does by then, it never notices: it answers until the request expires.
+        A moment after a request of another account (`agents/dev/nats/accounts`), nats-server looks for the subscriber of its
+        answers. If the subscription has ended by then, the server never notices, and answers until the request expires.
         """
         if self.alive:
             self._client.ping().add_done_callback(lambda _: self.end(sid))
@@ -206,7 +209,7 @@ class Link:
             self.forget(sid)
 
     async def flush(self, seconds: float) -> None:
-        """Wait until the server has handled all that was written. Raises `BusUnavailable`."""
+        """Wait until the server has handled all written frames. Raises `BusUnavailable`."""
         if not self.alive:
             raise BusUnavailable(f"{self.url}: the connection is gone")
         pong = self._client.ping()
@@ -223,13 +226,13 @@ class Link:
             )
 
     async def close(self) -> None:
-        """Send what waits, close, and fail all answers that are still expected."""
+        """Send the waiting frames, close, and fail all expected answers."""
         self._end("the connection was closed")
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._client.close()
         except (OSError, TimeoutError, NatsError) as error:
-            _log.debug("closing %s: %s", self.url, error)
+            _logger.debug("closing %s: %s", self.url, error)
             self._client.cut()
         except BaseException:
             self._client.cut()
@@ -255,23 +258,34 @@ class Link:
 
     def _violation(self, text: str) -> None:
         self._on_dropped("permissions")
-        found = _VIOLATION.search(text)
-        _log.warning("%s: %s", self._own_id, text)
-        if found is None:
+        match = _VIOLATION.search(text)
+        _logger.warning("%s: %s", self._own_id, text)
+        if match is None:
             return
-        if found[1].lower() == "publish":
-            self.replies.refuse(found[2], NotPermitted(f"{found[2]}: not permitted to publish"))
+        if match[1].lower() == "publish":
+            self.replies.refuse(match[2], NotPermitted(f"{match[2]}: not permitted to publish"))
             return
         for subscription in list(self._subscriptions.values()):
-            if subscription.subject == found[2] and subscription.refused is not None:
+            if subscription.subject == match[2] and subscription.refused is not None:
                 subscription.refused(text)
 
     async def _lame_duck(self) -> None:
         self._on_lame_duck(self)
 
 
+def too_old(version: object) -> str:
+    """Return one line that says why a server with this `version` is not used; empty if it is new enough."""
+    needed = f"nats-server {'.'.join(map(str, LEAST_VERSION))} or newer is needed"
+    match = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    if match is None:
+        return f"the server does not state its version; {needed}"
+    if tuple(int(part) for part in match.groups()) < LEAST_VERSION:
+        return f"the server is nats-server {match[1]}.{match[2]}.{match[3]}; {needed}"
+    return ""
+
+
 def explain(url: str, own_id: str, error: BaseException) -> str:
-    """Return one line for the operator: the server's address, what was wrong, and what to check."""
+    """Return one line for the operator: the server's address, the cause, and what to check."""
     return f"{url}: {_cause(own_id, error)}"
 
 

@@ -1,9 +1,9 @@
-"""The parser of the server's protocol stream; a drop-in for nats-py's that passes raw messages on at once.
+"""The parser of the server's protocol stream, which replaces nats-py's and passes raw messages on at once.
 
-There are three reasons for our own. Messages of raw subscriptions reach their sink without a task, queue or object in
-between (half the time of a fast pull). Arguments are split at single spaces, as the server writes them: nats-py splits at
-any white space, so that it reads a peer's subject with a form feed as a subject and another subscription's number. And
-header blocks are passed on as they are, so that a malformed one is an ordinary delivery.
+There are three reasons for it. Messages of raw subscriptions reach their sink without a task, queue or object in between,
+which would take half the time of a fast pull. Arguments are split at single spaces, as the server writes them; nats-py
+splits at any white space, so that a peer's subject with a form feed reads as a subject and the number of another
+subscription. Header blocks are passed on unparsed, so that a message with a malformed block is an ordinary delivery.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from typing import Protocol
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-__all__ = ["ProtocolParser", "Sink"]
-
 Sink = Callable[[bytes, bytes, bytes, bytes], None]
 """Takes the subject, reply subject, raw header block (empty if none) and payload of one message; must not block."""
 
 LONGEST_LINE = 262_144
-"""Most bytes of a control line; an INFO line lists the servers of a cluster."""
+"""Most bytes of a control line. An INFO line lists the servers of a cluster."""
 
 
-class Receiver(Protocol):
-    """The receiver of everything but messages of raw subscriptions."""
+class _Receiver(Protocol):
+    """Receives all operations of the server but messages of raw subscriptions."""
 
     def sink_failed(self, error: Exception) -> None: ...
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None: ...
@@ -36,9 +34,9 @@ class Receiver(Protocol):
 
 
 class ProtocolParser(Parser):
-    """Parses bytes as they come. Raises nats-py's `ProtocolError`, which is final, for what no server writes."""
+    """Parses bytes as they come. Raises nats-py's `ProtocolError`, which is final, for bytes that no server writes."""
 
-    def __init__(self, receiver: Receiver, sinks: dict[int, Sink]) -> None:
+    def __init__(self, receiver: _Receiver, sinks: dict[int, Sink]) -> None:
         super().__init__(receiver)
         self._receiver = receiver
         self._sinks = sinks

@@ -1,7 +1,7 @@
-"""When a new connection is made, and how everything moves to it: the new one is entered first, then the old one is left.
+"""When a new link is made, and how attachments move to it: they enter the new link first, then they leave the old one.
 
-The expiry of a client certificate does not end a TLS connection, so we make sure that none lives past its `notAfter`: a
-new certificate is used as soon as there is one, and without one the connection is cut in time.
+The expiry of a client certificate does not end a TLS connection. So a link is replaced soon after there is a new
+certificate, and is cut before `notAfter` otherwise.
 """
 
 from __future__ import annotations
@@ -10,59 +10,31 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from sealbus.bus.nats.connection.link import Link
-from sealbus.envelopes.backoff import Backoff
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.bus.nats.connection.options import ConnectionOptions
+from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Attachment", "ConnectionOptions", "enter_all", "leave_all", "rotate_after", "seconds_left"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 LAST_SECONDS = 0.5
-"""Seconds for what is on its way when a link is closed; less than the margin kept before its certificate's end."""
+"""Seconds for messages on their way when a link is closed; less than the margin before its certificate's end."""
 
 
 class Attachment(Protocol):
-    """Something that lives on links and moves from one to the next: a subscription, a pull."""
+    """A subscription or pull, which lives on links and moves from one link to the next."""
 
     def enter(self, link: Link) -> None:
         """Subscribe on `link`, in addition to any link still in use. May raise `BusUnavailable`."""
 
     async def leave(self, link: Link) -> None:
-        """Withdraw from `link`, and return once nothing more is expected from it. Another link was entered before."""
+        """Withdraw from `link`; return once no more messages are expected from it. Another link was entered before."""
 
     def lost(self, link: Link) -> None:
         """Note that `link` is gone. Never raises; called for every link that was entered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionOptions:
-    """Waits of a connection, in seconds."""
-
-    connect: float = 5.0
-    """For one attempt: TCP, TLS, CONNECT and the first PONG."""
-    ping: float = 3.0
-    """Between PINGs. A server that leaves two unanswered counts as gone."""
-    backoff: Backoff = Backoff(initial_interval=0.05, maximum_interval=5.0, jitter=0.5)
-    """Between attempts."""
-    overlap: float = 0.25
-    """How long both connections stay subscribed, so that the new subscriptions reach the whole cluster."""
-    settle: float = 10.0
-    """How long the old connection is kept for outstanding PubAcks and deliveries."""
-    jitter: float = 1.0
-    """A rotation starts after a random delay up to this: a new bundle reaches every workload at once."""
-    margin: float = 1.0
-    """A connection ends this long before its client certificate's `notAfter`."""
-
-    def __post_init__(self) -> None:
-        for name in ("connect", "ping", "overlap", "settle", "jitter", "margin"):
-            if not 0 <= getattr(self, name) <= 3600:
-                raise ConfigurationError(f"connection option {name}: must be between 0 and 3600 seconds")
 
 
 def seconds_left(link: Link, options: ConnectionOptions, now: int) -> float:
@@ -71,12 +43,12 @@ def seconds_left(link: Link, options: ConnectionOptions, now: int) -> float:
 
 
 def rotate_after(link: Link, options: ConnectionOptions, now: int, random: Callable[[], float]) -> float:
-    """Return how many seconds to wait before `link` is replaced, now that a newer certificate or bundle exists."""
+    """Return how many seconds to wait until `link` is replaced because of a newer certificate or bundle."""
     return random() * max(0.0, min(options.jitter, 0.1 * seconds_left(link, options, now)))
 
 
 async def enter_all(attachments: Sequence[Attachment], link: Link, seconds: float) -> None:
-    """Bring everything onto `link` and return once its server has seen the subscriptions. Raises `BusUnavailable`."""
+    """Let `attachments` enter `link`; return once its server has seen the subscriptions. Raises `BusUnavailable`."""
     try:
         for attachment in attachments:
             attachment.enter(link)
@@ -88,9 +60,9 @@ async def enter_all(attachments: Sequence[Attachment], link: Link, seconds: floa
 
 
 async def leave_all(attachments: Sequence[Attachment], link: Link, *, overlap: float, seconds: float) -> None:
-    """Take everything off `link` and close it, `seconds` from now at the latest.
+    """Let `attachments` leave `link` and close it, at most `seconds` from now.
 
-    It is kept until what was published on it is acknowledged and what was delivered on it has arrived.
+    The link is kept until its publishes are acknowledged and its deliveries have arrived.
     """
     try:
         with contextlib.suppress(TimeoutError):
@@ -102,17 +74,17 @@ async def leave_all(attachments: Sequence[Attachment], link: Link, *, overlap: f
                 await link.replies.settled.wait()
     finally:
         if link.replies.pending:
-            _log.warning("%s: closed with %d answers outstanding", link.url, link.replies.pending)
+            _logger.warning("%s: closed with %d answers outstanding", link.url, link.replies.pending)
         for attachment in attachments:
             attachment.lost(link)
         if link.alive:
-            # What was cut short has just unsubscribed: take what was on its way.
+            # Attachments that were cut short have just unsubscribed: take the messages on their way.
             with contextlib.suppress(BusUnavailable):
                 await link.flush(LAST_SECONDS)
         await link.close()
 
 
 async def _leave(attachment: Attachment, link: Link) -> None:
-    # A link that dies meanwhile is as good as left, and must not disturb the others.
+    # A link that dies meanwhile needs no leaving, and must not disturb the other attachments.
     with contextlib.suppress(BusUnavailable):
         await attachment.leave(link)

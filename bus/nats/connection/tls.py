@@ -1,7 +1,7 @@
-"""TLS between SPIFFE workloads: the peer is a SPIFFE ID, checked inside the handshake, never a host name.
+"""TLS between SPIFFE workloads: the handshake checks the peer's SPIFFE ID, never a host name.
 
 A context is made for one X.509-SVID and never changed: `ssl` can add certificate authorities to a context but not remove
-one, so a rotation makes a new context. Making one costs half a millisecond.
+them, so a rotation makes a new context. That costs half a millisecond.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["SpiffeContext", "WrongPeer", "client_context", "server_context", "spiffe_id_of"]
-
 
 class WrongPeer(ssl.SSLCertVerificationError):
-    """A peer with a valid certificate of the right trust domain, but not of an expected SPIFFE ID."""
+    """The peer has a valid certificate of the right trust domain, but not an expected SPIFFE ID."""
 
 
 class _SpiffeObject(ssl.SSLObject):
-    """The TLS state of one connection, whose handshake succeeds only if the peer's SPIFFE ID is an expected one."""
+    """The TLS state of one connection, whose handshake succeeds only if the peer's SPIFFE ID is expected."""
 
     def do_handshake(self) -> None:
-        """Do the handshake; raise `WrongPeer` before anything of ours, including the certificate, is sent."""
+        """Do the handshake. Raises `WrongPeer` before we send anything, including our certificate."""
         super().do_handshake()
-        # OpenSSL has verified the chain by now; while it still needs bytes, the line above raises SSLWantReadError.
+        # OpenSSL has verified the chain now; while it needs more bytes, the line above raises SSLWantReadError.
         context = self.context
         if not isinstance(context, SpiffeContext):
             raise WrongPeer(1, "the TLS context does not know the server's SPIFFE ID")
@@ -50,11 +48,11 @@ class SpiffeContext(ssl.SSLContext):
     _expected: frozenset[str]
 
     def __new__(cls, expected: frozenset[SpiffeId]) -> Self:
-        """Make the context that `__init__` sets up; `ssl` wants the protocol here."""
+        """Make the context that `__init__` sets up; `ssl` takes the protocol here."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, expected: frozenset[SpiffeId]) -> None:
-        self._expected = frozenset(str(one) for one in expected)
+        self._expected = frozenset(str(spiffe_id) for spiffe_id in expected)
         self.check_hostname = False
         self.verify_mode = ssl.CERT_REQUIRED
         self.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -66,19 +64,19 @@ class SpiffeContext(ssl.SSLContext):
         if certificate is None:
             raise WrongPeer(1, "the server has no certificate")
         try:
-            found = spiffe_id_of(certificate)
+            peer = spiffe_id_of(certificate)
         except ValueError as error:
             raise WrongPeer(1, f"the server's certificate is not an X.509-SVID: {error}") from error
-        if found not in self._expected:
+        if peer not in self._expected:
             wanted = " or ".join(sorted(self._expected))
-            raise WrongPeer(1, f"the server is {found[:200]}, expected {wanted}")
+            raise WrongPeer(1, f"the server is {peer[:200]}, expected {wanted}")
 
 
 def spiffe_id_of(certificate: bytes) -> str:
     """Return the only URI SAN of a DER certificate, which must be a leaf (X509-SVID.md sections 2 and 4).
 
-    The chain is not verified here, nor is the URI parsed: callers compare it with known IDs. Raises `ValueError` unless it
-    is a certificate, not an authority's, with exactly one URI SAN.
+    The chain is not verified here, and the URI is not parsed: callers compare it with known IDs. Raises `ValueError` for
+    bytes that are no certificate, for an authority's certificate, and unless there is exactly one URI SAN.
     """
     parsed = x509.load_der_x509_certificate(certificate)
     try:
@@ -100,7 +98,7 @@ def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> 
     All of `expected` must be of one trust domain, and only its X.509 bundle is trusted: with two, the authority of either
     could impersonate the other's server. Raises `ConfigurationError` otherwise, or without that bundle.
     """
-    domains = {one.trust_domain for one in expected}
+    domains = {spiffe_id.trust_domain for spiffe_id in expected}
     if len(domains) != 1:
         raise ConfigurationError("the expected server IDs must be of one trust domain, and at least one must be given")
     domain: TrustDomain = domains.pop()
@@ -108,11 +106,7 @@ def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> 
     if not anchors:
         raise ConfigurationError(f"the Workload API gave no X.509 bundle of {domain.name}, the server's trust domain")
     context = SpiffeContext(expected)
-    try:
-        context.load_verify_locations(cadata=b"".join(anchors))
-        _load_identity(context, material)
-    except (ssl.SSLError, ValueError) as error:
-        raise ConfigurationError(f"the X.509-SVID or bundle from the Workload API cannot be loaded: {error}") from error
+    _load(context, anchors, material)
     return context
 
 
@@ -131,19 +125,24 @@ def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     # A resumed session would keep a client's certificate without checking it, or its expiry, again.
     context.num_tickets = 0
+    _load(context, anchors, material)
+    return context
+
+
+def _load(context: ssl.SSLContext, anchors: tuple[bytes, ...], material: X509Material) -> None:
     try:
         context.load_verify_locations(cadata=b"".join(anchors))
         _load_identity(context, material)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigurationError(f"the X.509-SVID or bundle from the Workload API cannot be loaded: {error}") from error
-    return context
 
 
 def _load_identity(context: ssl.SSLContext, material: X509Material) -> None:
-    """Load certificate and key. `ssl` reads them only from a file: on Linux an anonymous one in memory."""
-    chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in material.chain).encode()
+    """Load certificate and key. `ssl` reads them only from files; on Linux the file is an anonymous one in memory."""
+    chain = "".join(ssl.DER_cert_to_PEM_cert(certificate) for certificate in material.chain).encode()
     if hasattr(os, "memfd_create"):
-        with _memory_file(chain + _pem_key(material.key)) as path:
+        key = b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(material.key) + b"-----END PRIVATE KEY-----\n"
+        with _memory_file(chain + key) as path:
             context.load_cert_chain(path)
         return
     password = secrets.token_urlsafe(32)
@@ -177,8 +176,3 @@ def _encrypted_file(chain: bytes, key: bytes, password: str) -> Iterator[str]:
         with os.fdopen(descriptor, "wb") as file:
             file.write(chain + encrypted)
         yield str(path)
-
-
-def _pem_key(key: bytes) -> bytes:
-    text = base64.encodebytes(key)
-    return b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"

@@ -96,7 +96,7 @@ async def attempt(
     The log has where a handler failed, and what `tell` gives of it. `ending` tells whether the current task is to end.
     Unless it is, no request to cancel it that a handler leaves behind outlasts the attempt.
     """
-    seconds = min(permitted.route.timeout, left)
+    seconds = min(permitted.route.options.timeout, left)
     deadline = deadlines.within(seconds, stuck=Stuck(GIVEN_UP_AFTER, give_up))
     try:
         try:

@@ -83,8 +83,8 @@ def _limits(work: Work) -> list[tuple[object, int]]:
     """Return each limit that a message has to pass, in order: that of its partition before that of its handler."""
     route = work.permitted.route
     limits: list[tuple[object, int]] = []
-    if route.ordered:
+    if route.options.ordered:
         limits.append(((route.endpoint, work.delivery.subject), 1))
-    if route.concurrency is not None:
-        limits.append((route.endpoint, route.concurrency))
+    if route.options.concurrency is not None:
+        limits.append((route.endpoint, route.options.concurrency))
     return limits

@@ -239,7 +239,7 @@ def _end_of_failed(work: Work, outcome: Failed, *, now: int, random: float) -> E
         return Close(
             State.REJECTED, failure.code, "denied", extra="a request of its handler was denied", explanation=explanation
         )
-    policy, deadline = work.permitted.route.retry, deadline_of(work)
+    policy, deadline = work.permitted.route.options.retry, deadline_of(work)
     if not is_retried(work, failure) or policy.is_last(outcome.number):
         return Bury(failure)
     after = outcome.requested.after if outcome.requested is not None else None
@@ -252,7 +252,7 @@ def _end_of_failed(work: Work, outcome: Failed, *, now: int, random: float) -> E
 def is_retried(work: Work, failure: HandlingError) -> bool:
     """Return whether the policy of the message's route retries `failure` while there are attempts left."""
     lasting = failure.code in LASTING or failure.code is Code.DENIED
-    return not lasting and work.permitted.route.retry.is_retryable(failure)
+    return not lasting and work.permitted.route.options.retry.is_retryable(failure)
 
 
 def delay_of(work: Work, schedule: RetryPolicy, *, now: int, random: float) -> float | None:
@@ -262,12 +262,12 @@ def delay_of(work: Work, schedule: RetryPolicy, *, now: int, random: float) -> f
 
 def deadline_of(work: Work) -> float:
     """Return when all attempts have to be over, in microseconds; infinite where the handler does not say."""
-    return work.since + work.permitted.route.total_timeout * SECOND if work.since is not None else math.inf
+    return work.since + work.permitted.route.options.total_timeout * SECOND if work.since is not None else math.inf
 
 
 def over(work: Work) -> HandlingError:
     """Return the failure of a message whose attempts took too long together."""
-    return HandlingError(Code.HANDLER_TIMEOUT, f"over {work.permitted.route.total_timeout:g} s in all")
+    return HandlingError(Code.HANDLER_TIMEOUT, f"over {work.permitted.route.options.total_timeout:g} s in all")
 
 
 def passed_on(permitted: Permitted, failure: HandlingError) -> Explanation:

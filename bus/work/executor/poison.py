@@ -192,7 +192,7 @@ class PoisonGuard:
     def _is_suspect(self, work: Work) -> bool:
         number = work.tried.number
         known = self._put_off.get(work.header.digest)
-        return number > 1 and not work.permitted.route.once and (known is None or known + 1 != number)
+        return number > 1 and not work.permitted.route.options.once and (known is None or known + 1 != number)
 
     async def _known(self, work: Work) -> _Counted:
         """Return the count of this attempt, and the sequence of the one that it replaces."""

@@ -211,7 +211,7 @@ class WorkSettlement:
 
     async def _count_failed(self, work: Work) -> int:
         """Return which attempt of the handler has failed, from 1."""
-        if work.permitted.route.retry.maximum_attempts in {None, 1}:
+        if work.permitted.route.options.retry.maximum_attempts in {None, 1}:
             # The count would decide nothing but how long the next pause is.
             return work.tried.number
         return await self._stores.failed_attempts.count(work)

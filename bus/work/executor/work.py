@@ -71,7 +71,7 @@ class Work:
     @property
     def progress(self) -> TaskReporter | None:
         """The reporter of progress and result, if the route reports them to the requester."""
-        return self.permitted.reporter if self.permitted.route.status else None
+        return self.permitted.reporter if self.permitted.route.options.status else None
 
     def alive(self) -> None:
         """Tell the broker that the delivery is being handled, so that it is not redelivered."""

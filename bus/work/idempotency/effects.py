@@ -60,16 +60,16 @@ class Effects:
         if known is not None:
             same_body(known.dig, header.dig)
             same, result = known.first == header.digest, self._results.get(key)
-            if result is None and not same and permitted.route.once:
+            if result is None and not same and permitted.route.options.once:
                 result = await self._claims.kept(Claim(key=key, dig=header.dig, first=header.digest))
             return AlreadyDone(result=result, same=same, told=same)
         claim = Claim(key=key, dig=header.dig, first=header.digest)
         self._running[key] = header.dig
-        if not permitted.route.once:
+        if not permitted.route.options.once:
             return claim
         begun: Claim | AlreadyDone | None = None
         try:
-            begun = await self._claims.claim(claim, permitted.route.timeout)
+            begun = await self._claims.claim(claim, permitted.route.options.timeout)
         finally:
             if not isinstance(begun, Claim):
                 del self._running[key]

@@ -147,7 +147,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
                 one, files=tuple(replace(file, keeps="/etc/passwd") if file.keeps else file for file in one.files)
             ),
         ),
-        "no key that these settings name",
+        "not a key that these settings name",
     ),
     "a stream that the server does not take": (
         lambda folder: rewritten(
@@ -195,7 +195,7 @@ async def test_another_key_is_not_written_over(
     backup: Path, connection: Connection, settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "log.key").write_text("another")
-    with pytest.raises(BackupRefused, match="another key"):
+    with pytest.raises(BackupRefused, match="hold different keys"):
         await restore_backup(backup, connection, settings, log=None, keys=True)
     assert await list_streams(connection.jetstream) == []
     with pytest.raises(ConfigurationError, match="not empty"):

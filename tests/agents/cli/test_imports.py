@@ -109,11 +109,3 @@ def test_a_token_of_the_development_provider_needs_no_certificates() -> None:
         loaded("import sealbus.agents.dev.idp.access", ("sealbus.agents.dev.workload_api", "starlette", "authlib"))
         == []
     )
-
-
-def test_a_command_on_the_bus_imports_no_websockets_and_leaves_them_to_be_imported() -> None:
-    """nats-py takes them if they are there; nothing here speaks them, and they would take a quarter of a command's start."""
-    code = "import sealbus.agents.runtime.open, sealbus.agents.runtime.client, sealbus.bus.nats.transport"
-    assert loaded(code, ("aiohttp", "nats.aio.transport")) == ["nats.aio.transport"]
-    assert loaded(f"{code}, aiohttp", ("aiohttp",)) == ["aiohttp"]
-    assert loaded(f"import aiohttp; {code}", ("aiohttp",)) == ["aiohttp"]

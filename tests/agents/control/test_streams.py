@@ -111,7 +111,7 @@ async def test_what_is_not_told_any_more_is_not_shown_as_it_was(caplog: pytest.L
         assert "sealbus_stream_bytes{" in counters.render()
         assert "sealbus_agent_processes{" not in counters.render()
         broker.up = False
-        await until(lambda: "streams are not told" in role.problem)
+        await until(lambda: "streams cannot be listed" in role.problem)
         assert "sealbus_stream_bytes{" not in counters.render()
         broker.up = broker.permits = True
         await until(lambda: role.problem == "")

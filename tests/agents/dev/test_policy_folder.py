@@ -67,7 +67,7 @@ async def test_a_bad_one_leaves_the_old_in_force_until_it_is_mended(
         (environment.policy / "deep" / "authz.rego").write_text("nonsense")
         await until(lambda: environment.refused == 1)
         assert environment.published == []
-        assert "the old one stays in force: authz.rego:1: nonsense" in caplog.text
+        assert "the old policy stays in force: authz.rego:1: nonsense" in caplog.text
         (environment.policy / "deep" / "authz.rego").write_text("mended now")
         await until(lambda: environment.published == [["mended now"]])
     assert environment.refused == 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sealbus.agents.dev.idp.registry import DEMO_CLIENTS, merged_users
-from sealbus.agents.dev.settings_file import Declared, DevLog, read_declared, write_settings
+from sealbus.agents.dev.settings_file import Declared, DevLog, DevSettings, read_declared
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.envelopes.limits import SECOND
@@ -30,8 +30,7 @@ def written(
     folder: Path, declared: Declared, issuers: Sequence[IssuerTable] = (), log: DevLog | None = None
 ) -> Settings:
     path = folder / "dev.toml"
-    write_settings(
-        path,
+    DevSettings(
         declared=declared,
         issuer="http://127.0.0.1:5/development-only",
         issuers=issuers,
@@ -41,15 +40,13 @@ def written(
         workload_api=f"unix://{folder}/{{name}}.sock",
         engine="embedded",
         bundle=folder / "bundle.tar.gz",
-        opa="",
-        edge_id=declared.names().id_of("edge"),
         edge_address="127.0.0.1:8080",
         token_service="127.0.0.1:8444",
         actions=("inventory.*", "pricing.*"),
         max_bytes=1_000,
         policy=folder / "policy",
         log=log,
-    )
+    ).write(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     return load_settings(path, environment={})
 

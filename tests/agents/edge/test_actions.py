@@ -19,10 +19,10 @@ async def test_what_came_through_one_door_is_found_through_another_by_the_same_u
             await front.verified(edge.issuer.token(sub=sub), now=front.node.clock()) for sub in ("alice", "bob")
         ]
         another = Actions(front)
-        found = await another.tasks.owners.find(answer.json()["id"], alice)
+        found = await another.tasks.owners.find_task(answer.json()["id"], alice)
         assert found.action == "inventory.update"
         with pytest.raises(EdgeError, match="task"):
-            await another.tasks.owners.find(found.message_id, bob)
+            await another.tasks.owners.find_task(found.message_id, bob)
 
 
 async def test_all_doors_count_the_streams_of_a_user_together() -> None:

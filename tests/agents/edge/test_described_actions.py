@@ -98,15 +98,17 @@ def test_what_is_no_object_is_a_member_of_one() -> None:
     one = described("shop.price")["shop.price"]
     jsonschema.validate({"value": 3}, one.takes)
     assert one.body({"value": 3}) == Content(body=b"3", typ=JSON)
-    assert one.given(Content(body=b"12", typ=JSON)) == {"result": 12}
-    assert described("shop.order")["shop.order"].given(Content(body=b'{"number": 1}', typ=JSON)) == {"number": 1}
+    assert one.decoded_result(Content(body=b"12", typ=JSON)) == {"result": 12}
+    assert described("shop.order")["shop.order"].decoded_result(Content(body=b'{"number": 1}', typ=JSON)) == {
+        "number": 1
+    }
 
 
 def test_parts_are_a_list() -> None:
     one = described("shop.order")["shop.order"]
     parted = DescribedAction(one.agent, one.action.model_copy(update={"parts": True}), one.models)
     jsonschema.validate({"result": [{"number": 1}, {"number": 2}]}, parted.gives or {})
-    given = parted.given(Content(body=b'{"number":1}', typ=JSON), Content(body=b'{"number":2}', typ=JSON))
+    given = parted.decoded_result(Content(body=b'{"number":1}', typ=JSON), Content(body=b'{"number":2}', typ=JSON))
     assert given == {"result": [{"number": 1}, {"number": 2}]}
 
 
@@ -115,7 +117,7 @@ def test_parts_are_a_list() -> None:
 )
 def test_an_answer_that_is_no_json_object_is_refused(answer: Content) -> None:
     with pytest.raises(HandlingError):
-        described("shop.order")["shop.order"].given(answer)
+        described("shop.order")["shop.order"].decoded_result(answer)
 
 
 def test_the_scope_of_an_action_wins_over_that_of_its_agent() -> None:

@@ -188,7 +188,7 @@ async def test_streams_of_calls_are_bounded_as_those_of_tasks(writer: Writer, en
         writer.leave.set()
 
 
-async def followed(edge: Door, url: str, after: str = "") -> list[Event]:
+async def follow_task(edge: Door, url: str, after: str = "") -> list[Event]:
     headers = {**edge.authorized(), **({"Last-Event-ID": after} if after else {})}
     async with edge.http.stream("GET", f"{url}/events", headers=headers) as answer:
         return [one async for one in events(answer)]
@@ -203,12 +203,12 @@ async def test_the_parts_of_a_task_are_events_that_one_can_come_back_to(edge: Do
     status = (await edge.get(f"{url}/result")).status_code
     assert status == 202
     writer.leave.set()
-    rest = await followed(edge, url, first[1])
+    rest = await follow_task(edge, url, first[1])
     assert [(name, data.get("value")) for name, _, data in rest[:-1]] == [("part", {"n": 1}), ("part", {"n": 2})]
     assert (rest[-1][0], rest[-1][2]["state"]) == ("status", "completed")
     # Leaving the stream of a task cancels nothing.
     assert writer.canceled == 0
-    whole = await followed(edge, url)
+    whole = await follow_task(edge, url)
     assert [data["number"] for name, _, data in whole if name == "part"] == [0, 1, 2]
     result = await edge.get(f"{url}/result")
     assert (result.status_code, result.json()) == (200, [{"n": 0}, {"n": 1}, {"n": 2}])
@@ -216,7 +216,7 @@ async def test_the_parts_of_a_task_are_events_that_one_can_come_back_to(edge: Do
 
 async def test_parts_that_are_no_json_have_their_type_and_no_json_result(edge: Door) -> None:
     url = (await edge.post("/v1/tasks/inventory/scan", {})).json()["status_url"]
-    [(_, _, part), (_, _, last)] = await followed(edge, url)
+    [(_, _, part), (_, _, last)] = await follow_task(edge, url)
     assert (part["base64"], last["state"]) == ("AA==", "completed")
     result = await edge.get(f"{url}/result")
     assert (result.status_code, result.json()["code"]) == (502, "bad_result")
@@ -225,11 +225,11 @@ async def test_parts_that_are_no_json_have_their_type_and_no_json_result(edge: D
 async def test_a_missing_part_ends_the_stream_with_a_problem(edge: Door, writer: Writer) -> None:
     writer.leave.set()
     url = (await edge.post("/v1/tasks/inventory/write", {})).json()["status_url"]
-    await followed(edge, url)
+    await follow_task(edge, url)
     stored = edge.bus.broker.streams["RESULTS"].stored
     with suppress(StopIteration):
         stored.remove(next(one for one in stored if b'{"n":1}' in one.payload))
-    found = await followed(edge, url)
+    found = await follow_task(edge, url)
     assert [name for name, _, _ in found] == ["part", "problem"]
     assert found[-1][2]["code"] == "bad_result"
     assert (await edge.get(f"{url}/result")).status_code == 502

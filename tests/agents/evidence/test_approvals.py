@@ -12,12 +12,12 @@ from support.approved_world import Approval, approval_world, compact, judged, le
 from support.bus_export import exported, frames_of_bus
 from support.kept_log import root_of
 from support.log_world import EPOCH, Frame, World
+from support.memory_files import MemoryFiles
 from support.near import near, nearly
 from support.payments import ASKED, Payments
 from vectors.issuing import INVENTORY, SECOND
 
 from sealbus.agents.evidence.approvals import LATEST, ApprovalChains
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.export.approvals import ApprovalAsked, ApprovalFact, ApprovalSaid, ApprovalUsed
 from sealbus.envelopes.export.entries import EntryReader
@@ -288,7 +288,7 @@ def test_what_is_nearly_right() -> None:
     [entry] = used.entries
 
     def told(*facts: ApprovalFact) -> list[str]:
-        return [one.code for one in ApprovalChains().take(facts)]
+        return [one.code for one in ApprovalChains().take_facts(facts)]
 
     assert told(asked, said, used) == []
     wrong = ["bad_approval"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support.kept_log import root_of
 from support.log_world import make_world
+from support.memory_files import MemoryFiles
 
 from sealbus.agents.evidence.decisions import decision_entries
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
 from sealbus.envelopes.records.decision import DecisionRecord

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from support.memory_files import MemoryFiles
 
-from sealbus.agents.evidence.files import ExportFiles, FolderFiles, MemoryFiles
+from sealbus.agents.evidence.files import ExportFiles, FolderFiles
 from sealbus.envelopes.errors import ConfigurationError
 
 FILES = {"checkpoint": b"note", "tile/0/000.p/1": b"hash", "messages/x001/234": b""}

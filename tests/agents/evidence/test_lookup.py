@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support.kept_log import root_of
 from support.log_world import World, make_world
+from support.memory_files import MemoryFiles
 from support.receipts import FILES, ROOT, WORLD, frame_of, looked_up, message_ids
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import identifier, items_of, look_up
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.records.decision import DecisionRecord

@@ -9,11 +9,11 @@ from random import Random
 
 import pytest
 from support.log_world import World
+from support.memory_files import MemoryFiles
 from support.receipts import FILES, ROOT, looked_up, message_ids, receipts_of
 from vectors.issuing import INVENTORY
 from vectors.recorded import decision, evidence
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import FoundRecord, look_up
 from sealbus.agents.evidence.receipt import make_receipt
 from sealbus.envelopes.errors import EnvelopeError, LogError

@@ -6,8 +6,8 @@ import json
 import pickle
 
 from support.log_world import make_world
+from support.memory_files import MemoryFiles
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import Segment, SegmentReader, begin_worker, read_in_worker, tile_bytes
 from sealbus.envelopes.export.format import Frame
 from sealbus.envelopes.export.tally import Span

@@ -64,7 +64,7 @@ def used(**changes: Any) -> GrantUsed:
 
 
 def found(*facts: GrantSaid | GrantUsed) -> list[tuple[int, str]]:
-    return [(one.sequence, one.code) for one in StandingChains().take(facts)]
+    return [(one.sequence, one.code) for one in StandingChains().take_facts(facts)]
 
 
 def test_what_was_granted_before_is_no_finding() -> None:

@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 from support.log_world import World
+from support.memory_files import MemoryFiles
 from support.receipts import ROOT, WORLD, looked_up, message_ids
 from vectors.issuing import INVENTORY
 from vectors.recorded import decision, evidence
 
-from sealbus.agents.evidence.files import MemoryFiles
-from sealbus.agents.evidence.lookup import look_up, tell
+from sealbus.agents.evidence.lookup import look_up, verify_lookup
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -21,7 +21,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 def test_a_decision_with_its_chain_and_its_outcomes() -> None:
     outcomes = 0
     for message, ident in zip(WORLD.messages, message_ids(), strict=True):
-        told = tell(looked_up(ident), ROOT)
+        told = verify_lookup(looked_up(ident), ROOT)
         [decided] = told.decisions
         assert decided.recorder == SpiffeId(INVENTORY)
         assert decided.decided.header.id == ident
@@ -36,7 +36,7 @@ def test_records_of_no_decision_stand_alone() -> None:
     lookup = looked_up(message_ids()[0])
     [*_, outcome] = [found for ident in message_ids() for found in looked_up(ident).found[1:]]
     lookup = looked_up(outcome.leaf)
-    told = tell(lookup, ROOT)
+    told = verify_lookup(lookup, ROOT)
     assert {found.leaf for found in told.others} == {outcome.leaf}
     assert told.decisions == []
 
@@ -50,6 +50,6 @@ def test_what_does_not_verify_is_not_told_as_if_it_did() -> None:
     ident = task.entries()["id"]
     assert isinstance(ident, bytes)
     root = Root.parse(json.dumps(made.root()).encode())
-    told = tell(look_up(MemoryFiles(made.files()), root, ident), root)
+    told = verify_lookup(look_up(MemoryFiles(made.files()), root, ident), root)
     [(found, error)] = told.refused
     assert (found.frame.sequence, error.code, told.decisions) == (2, "bad_signature", [])

@@ -11,9 +11,10 @@ from random import Random
 import pytest
 from independent import verify_export as independent
 from support.log_world import NOTARY, Frame, World, encode_frame, entry_of, make_world, note, tree_root
+from support.memory_files import MemoryFiles
 from vectors.recorded import record_map
 
-from sealbus.agents.evidence.files import FolderFiles, MemoryFiles
+from sealbus.agents.evidence.files import FolderFiles
 from sealbus.agents.evidence.verify import KEPT_FINDINGS, Verification, verify_export
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.finding import of_file
@@ -165,7 +166,7 @@ def test_each_missing_file_is_named() -> None:
 
 def test_findings_are_kept_as_far_as_there_is_room_and_counted_beyond() -> None:
     report = Verification()
-    report.found(of_file(str(number), "unknown_file") for number in range(KEPT_FINDINGS + 3))
+    report.add_findings(of_file(str(number), "unknown_file") for number in range(KEPT_FINDINGS + 3))
     assert (len(report.findings), report.count) == (KEPT_FINDINGS, KEPT_FINDINGS + 3)
 
 

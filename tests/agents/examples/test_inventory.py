@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,8 @@ async def test_an_update_that_comes_again_after_a_restart_is_not_done_again(kept
 
 
 async def test_without_a_price_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory.update, "retry", RetryPolicy(maximum_attempts=1))
+    once = replace(inventory.update.options, retry=RetryPolicy(maximum_attempts=1))
+    monkeypatch.setattr(inventory.update, "options", once)
     async with TestBus(inventory.agent, pricing.agent) as bus:
         await pricing.store.change("DELETE FROM prices WHERE item_id = ?", "42")
         handle = await submit(bus, "alice")

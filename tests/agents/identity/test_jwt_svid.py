@@ -41,8 +41,8 @@ def test_sealer_holds_the_key_that_the_token_vouches_for(authority: DevelopmentA
     sealer = credential.sealer(clock())
     assert (sealer.iss, sealer.key.public) == (ME, credential.key)
     assert sealer.credential.token == token.encode()
-    assert credential.says is not None
-    assert sealer.expires == credential.says.exp
+    assert credential.verified is not None
+    assert sealer.expires == credential.verified.exp
 
 
 def test_each_process_has_its_own_key() -> None:
@@ -54,9 +54,9 @@ def test_under_twenty_seconds_nothing_is_sealed(authority: DevelopmentAuthority,
     """SPEC.md section 5: 20 s left are enough, a microsecond less is not."""
     credential = KeyCredential()
     credential.accept(token_for(authority, credential), ME, bundles_of(authority), clock())
-    assert credential.says is not None
-    last = credential.says.exp - LEAST_LIFE
-    assert credential.sealer(last).expires == credential.says.exp
+    assert credential.verified is not None
+    last = credential.verified.exp - LEAST_LIFE
+    assert credential.sealer(last).expires == credential.verified.exp
     with pytest.raises(IdentityUnavailable, match="needs 20"):
         credential.sealer(last + 1)
 
@@ -65,8 +65,8 @@ def test_refresh_is_due_at_half_life(authority: DevelopmentAuthority, clock: Mov
     """SPEC.md section 5."""
     credential = KeyCredential()
     credential.accept(token_for(authority, credential, ttl=60), ME, bundles_of(authority), clock())
-    assert credential.says is not None
-    assert credential.due() == credential.says.iat + 30 * SECOND
+    assert credential.verified is not None
+    assert credential.due() == credential.verified.iat + 30 * SECOND
 
 
 def test_the_same_token_is_asked_for_again_after_five_seconds(
@@ -163,5 +163,5 @@ def test_nothing_shows_key_or_token(authority: DevelopmentAuthority, clock: Move
     credential = KeyCredential()
     token = token_for(authority, credential)
     credential.accept(token, ME, bundles_of(authority), clock())
-    shown = repr(credential.sealer(clock())) + repr(credential) + repr(credential.says)
+    shown = repr(credential.sealer(clock())) + repr(credential) + repr(credential.verified)
     assert token not in shown

@@ -12,7 +12,7 @@ import pytest
 from support.edge import door
 from support.payments import Payments
 
-from sealbus.agents.edge.approval_routes import SCOPE
+from sealbus.agents.edge.v1.approval_routes import SCOPE
 from sealbus.agents.login.approvals import Approvals, Refused
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Denied
@@ -93,8 +93,8 @@ async def test_one_is_asked_for_and_told_by_its_id(edge: Scripted) -> None:
     edge.says({"id": ID})
     edge.says({"id": ID, "verdict": "approve"})
     async with edge.client() as approvals:
-        assert await approvals.one(ID) == {"id": ID}
-        await approvals.say(ID, "approve", decision=DECISION, note="as agreed")
+        assert await approvals.approval(ID) == {"id": ID}
+        await approvals.submit_verdict(ID, "approve", decision=DECISION, note="as agreed")
     shown, said = edge.asked
     assert (shown.method, str(shown.url)) == ("GET", f"{EDGE}/v1/approvals/{ID}")
     assert (said.method, str(said.url), said.headers["content-type"]) == (
@@ -109,7 +109,7 @@ async def test_what_a_person_types_goes_to_no_other_path(edge: Scripted) -> None
     async with edge.client() as approvals:
         for text in ("../tasks/payments/pay", "x?queue=a", "x#y"):
             edge.says({})
-            await approvals.one(text)
+            await approvals.approval(text)
         edge.says({})
         await approvals.waiting("a&after=5")
     assert [one.url.raw_path.decode().removeprefix("/api/v1/approvals") for one in edge.asked] == [
@@ -130,7 +130,7 @@ async def test_a_login_or_scope_that_is_missing_is_told_with_its_remedy(edge: Sc
         found: list[Denied] = []
         for _ in range(4):
             with pytest.raises(Denied) as raised:
-                await approvals.say(ID, "approve", decision=DECISION)
+                await approvals.submit_verdict(ID, "approve", decision=DECISION)
             found.append(raised.value)
     first, second, third, fourth = found
     [remedy] = first.remedies
@@ -156,7 +156,7 @@ async def test_every_other_answer_is_a_refusal_with_its_code(
     edge.says(document, status, Location="https://evil.example/")
     async with edge.client() as approvals:
         with pytest.raises(Refused) as raised:
-            await approvals.say(ID, "approve", decision=DECISION)
+            await approvals.submit_verdict(ID, "approve", decision=DECISION)
     assert (raised.value.code, raised.value.detail) == (code, detail)
     # Nowhere else is the token sent.
     assert len(edge.asked) == 1
@@ -170,10 +170,10 @@ async def test_an_edge_that_is_away_or_none_is_told_by_its_address(edge: Scripte
             httpx2.Response(200, json=[]),
         ]
         with pytest.raises(BusUnavailable, match=r"edge\.example/api/? does not answer: ConnectError"):
-            await approvals.one(ID)
+            await approvals.approval(ID)
         for _ in range(2):
-            with pytest.raises(ConfigurationError, match=r"edge\.example/api/? is no edge"):
-                await approvals.one(ID)
+            with pytest.raises(ConfigurationError, match=r"edge\.example/api/? is not an edge"):
+                await approvals.approval(ID)
 
 
 @pytest.mark.parametrize(
@@ -191,16 +191,16 @@ async def test_at_an_edge_what_waits_is_seen_and_approved() -> None:
         url = f"http://127.0.0.1:{running.edge.port}"
         async with Approvals(url, running.issuer.token(sub="boss")) as approvals:
             [one] = await approvals.waiting("managers")
-            assert await approvals.one(one["id"]) == one
+            assert await approvals.approval(one["id"]) == one
             with pytest.raises(Denied) as raised:
-                await approvals.say(one["id"], "approve", decision=one["decision"])
+                await approvals.submit_verdict(one["id"], "approve", decision=one["decision"])
             assert [remedy.scope for remedy in raised.value.remedies] == [SCOPE]
         async with Approvals(url, running.issuer.token(sub="boss", scope=SCOPE)) as approvals:
             said: dict[str, Any] = {"decision": one["decision"], "note": "as agreed"}
-            await approvals.say(one["id"], "approve", **said)
+            await approvals.submit_verdict(one["id"], "approve", **said)
             await running.bus.idle()
             with pytest.raises(Refused) as closed:
-                await approvals.say(one["id"], "approve", **said)
+                await approvals.submit_verdict(one["id"], "approve", **said)
             assert closed.value.code == "approval_closed"
         assert payments.paid == [("42", ("boss",))]
         assert handle.digest.hex() == one["id"]

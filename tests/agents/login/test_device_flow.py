@@ -104,7 +104,7 @@ async def test_what_nobody_answers_ends_with_the_code(idp: ScriptedProvider) -> 
     idp.says("/device", codes(expires_in=20))
     for _ in range(3):
         idp.says("/token", PENDING, 400)
-    with pytest.raises(LoginFailed, match=r"expired before anybody logged in.*run `sealbus login` again"):
+    with pytest.raises(LoginFailed, match=r"expired before you logged in.*run `sealbus login` again"):
         await log_in(idp, person)
     assert person.pauses == [5] * 4
     assert len(idp.fields("/token")) == 3
@@ -113,7 +113,7 @@ async def test_what_nobody_answers_ends_with_the_code(idp: ScriptedProvider) -> 
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        ("access_denied", "said no on its page"),
+        ("access_denied", "refused on its page"),
         ("expired_token", "run `sealbus login` again"),
         ("invalid_grant", "run `sealbus login` again"),
         ("invalid_client", r"check client\.client_id"),

@@ -69,9 +69,9 @@ def test_a_redirect_uri_is_on_loopback(uri: str) -> None:
 def test_the_settings_name_it() -> None:
     table = ClientTable(issuer="http://127.0.0.1:5/x", client_id="cli", scope="", resource="urn:api")
     client = PublicClient.of(table, acr="urn:mfa", max_age=0)
-    assert client.asked == {"acr_values": "urn:mfa", "max_age": "0", "resource": "urn:api"}
+    assert client.parameters == {"acr_values": "urn:mfa", "max_age": "0", "resource": "urn:api"}
     assert client.target == {"resource": "urn:api"}
-    assert PublicClient(**GOOD).asked == {"scope": "openid"}
+    assert PublicClient(**GOOD).parameters == {"scope": "openid"}
 
 
 @pytest.mark.parametrize("missing", ["issuer", "client_id"])

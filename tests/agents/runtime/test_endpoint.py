@@ -138,7 +138,7 @@ def test_what_a_handler_says_about_once_and_statuses_reaches_its_routes() -> Non
     @agent.on("event.shop.sold", once=True)
     async def sold(body: Item, ctx: Context) -> None: ...
 
-    said = {route.subject: (route.once, route.status) for route in routes(agent)}
+    said = {route.subject: (route.options.once, route.options.status) for route in routes(agent)}
     assert said["task.stock.move"] == said["task.stock.move.*"] == (True, False)
     assert said["task.stock.count"] == (False, True)
     assert said["event.shop.sold"] == (True, True)
@@ -153,4 +153,4 @@ def test_a_call_cannot_be_declared_once() -> None:
 
     with pytest.raises(ConfigurationError, match="never delivered again"):
         routes(agent, own("shop.ask", Kind.CALL))
-    assert routes(agent, own("shop.ask", Kind.TASK))[0].once
+    assert routes(agent, own("shop.ask", Kind.TASK))[0].options.once

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from sealbus.agents.runtime import health
 from sealbus.agents.runtime.health import HealthServer, Probes, numbered_address, parse_address
-from sealbus.agents.runtime.loop_watch import LoopWatch
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 

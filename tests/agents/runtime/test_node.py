@@ -13,9 +13,9 @@ from support.shop import Update
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.client import Client
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
 from sealbus.bus.audit.writer import AuditLimits
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.nats import clock_difference
 from sealbus.bus.streams.held import current_only
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, StateUnavailable
@@ -77,7 +77,7 @@ async def test_leaving_with_an_error_passes_it_on() -> None:
 
 async def test_trust_is_what_the_identity_gives_now() -> None:
     bus = TestBus(engine=ScriptedEngine())
-    node = node_on(bus, bus.names.id_of("shop"), audit_limits=AuditLimits(within=1.0))
+    node = node_on(bus, bus.names.id_of("shop"), audit=AuditOptions(limits=AuditLimits(within=1.0)))
     assert node.trust().bundles == node.identity.bundles()
     assert node.connected()
 
@@ -93,7 +93,7 @@ async def test_revocations_by_time_are_those_of_the_moment_and_cost_nothing_whil
     bus = TestBus(engine=ScriptedEngine())
     planner = bus.names.id_of("planner")
     now: dict[SpiffeId, int] = {}
-    node = node_on(bus, bus.names.id_of("shop"), revoked_before=lambda: now)
+    node = node_on(bus, bus.names.id_of("shop"), feeds=Feeds(revoked_before=lambda: now))
     before = node.trust()
     assert (before.revoked_before, before.bundles) == ({}, node.identity.bundles())
     assert node.trust() is before
@@ -165,7 +165,7 @@ async def test_what_it_seals_while_its_clock_is_wrong_can_be_read() -> None:
     """The handler was running when the clock was set: its result must not be lost with that."""
     bus = TestBus(engine=ScriptedEngine())
     wrong = [0]
-    node = node_on(bus, bus.names.id_of("shop"), clock=lambda: wall_clock() + wrong[0])
+    node = node_on(bus, bus.names.id_of("shop"), host=Host(clock=HostClock(lambda: wall_clock() + wrong[0])))
     async with node:
         assert await node.clocks.settle() is None
         for wrong[0] in (3_600 * SECOND, -3_600 * SECOND):

@@ -16,7 +16,7 @@ from support.shop import Shop, Update
 
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
-from sealbus.agents.runtime.loop_watch import LoopWatch
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit import writer as audit_module
 from sealbus.bus.ports import StreamRefused

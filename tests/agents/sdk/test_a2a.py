@@ -19,8 +19,7 @@ from support.outside_a2a import CARD, OutsideAgent, outside_agent
 
 from sealbus import Agent, Context, Denied, RemoteError
 from sealbus.agents.edge.egress.api import Api
-from sealbus.agents.sdk.a2a import a2a_client
-from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
+from sealbus.agents.sdk.http import ApiAnswer, ApiRequest, a2a_client
 from sealbus.envelopes.errors import ConfigurationError
 
 SECRETIVE = "what nobody else may read"

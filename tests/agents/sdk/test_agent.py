@@ -58,9 +58,9 @@ def test_a_fact_is_a_field() -> None:
 
 def test_how_a_handler_is_tried_again_is_a_policy_or_a_number_of_tries_after_the_first() -> None:
     agent, policy = Agent("inventory"), RetryPolicy(maximum_attempts=2)
-    assert agent.task("a", retry=policy)(handle).retry is policy
-    assert agent.task("b", retry=0)(handle).retry == RetryPolicy(maximum_attempts=1)
-    assert agent.task("c")(handle).retry == RetryPolicy(maximum_attempts=6)
+    assert agent.task("a", retry=policy)(handle).options.retry is policy
+    assert agent.task("b", retry=0)(handle).options.retry == RetryPolicy(maximum_attempts=1)
+    assert agent.task("c")(handle).options.retry == RetryPolicy(maximum_attempts=6)
     for retry in (-1, True, 1.5, "often"):
         with pytest.raises(ConfigurationError, match="a RetryPolicy or 0 or more tries after the first"):
             agent.task("update", retry=retry)(handle)  # type: ignore[arg-type]
@@ -113,8 +113,8 @@ def test_what_a_handler_honours_is_declared_as_types() -> None:
     @agent.on("event.desk.changed")
     async def changed(body: str, ctx: Context) -> None: ...
 
-    assert print_.honours == frozenset({"watermark", "log"})
-    assert (ask.honours, changed.honours) == (frozenset({"log"}), frozenset())
+    assert print_.options.honours == frozenset({"watermark", "log"})
+    assert (ask.options.honours, changed.options.honours) == (frozenset({"log"}), frozenset())
     for wrong in ("watermark", ("",)):
         with pytest.raises(ConfigurationError, match="honours lists types"):
             agent.task("other", honours=wrong)(print_.function)
@@ -156,3 +156,16 @@ def test_a_loader_that_wants_more_than_the_body_is_refused_where_it_is_declared(
 
     with pytest.raises(ConfigurationError, match=r"shop\.look: a resource loader takes the body"):
         agent.task("look", resource=item)(look)  # type: ignore[arg-type]  # what is refused
+
+
+def test_an_option_that_a_declaration_does_not_have_is_refused() -> None:
+    agent = Agent("printer")
+    declarations: list[tuple[Callable[..., object], str]] = [
+        (agent.task, "timeuot"),
+        (agent.call, "retry"),
+        (agent.on, "ordered"),
+    ]
+    for declare_handler, option in declarations:
+        with pytest.raises(TypeError, match=option):
+            declare_handler("print", **{option: 1})
+    assert not agent.handlers

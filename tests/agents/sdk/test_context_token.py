@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.envelopes import NOW, TRUST_DOMAIN, Issuer, agent
 
-from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.oauth.user_context import mint
+from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
+from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter
 from sealbus.agents.sdk.token_exchange import CONTEXT_TOKEN_BYTES, context_token, parse_context_token
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
@@ -29,13 +29,8 @@ TOKEN = AccessToken(
     issued=NOW,
     expires=NOW + 3_600_000_000,
 )
-STATEMENT = mint(
-    TOKEN,
-    Issuer().sealer(agent("edge")),
-    transaction=bytes(16),
-    trust_domain=TRUST_DOMAIN,
-    now=NOW,
-    workload=agent("web"),
+STATEMENT = ContextMinter(trust_domain=TRUST_DOMAIN).mint(
+    TOKEN, Issuer().sealer(agent("edge")), transaction=bytes(16), now=NOW, workload=agent("web")
 )
 TEXT = context_token(STATEMENT)
 

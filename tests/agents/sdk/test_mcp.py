@@ -14,7 +14,7 @@ from support.outside_mcp import OutsideServer, outside_server
 from sealbus import Agent, Context, Denied, RemoteError
 from sealbus.agents.edge.egress.operation import Operation
 from sealbus.agents.edge.egress.outside_tools import manifest_of
-from sealbus.agents.sdk.mcp import mcp_client
+from sealbus.agents.sdk.http import mcp_client
 from sealbus.envelopes.errors import ConfigurationError
 
 assistant = Agent("assistant")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.acceptance import Delivery, Message
 from support.envelopes import NAMES
 
 from sealbus.agents.sdk.messages import (
-    CALL_LIFE,
+    NO_SUBJECTS,
+    NOBODY,
     TASK_LIFE,
     Origin,
     call_message,
@@ -18,10 +20,12 @@ from sealbus.agents.sdk.messages import (
     split_action,
     task_message,
 )
+from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, SealError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
+from sealbus.envelopes.message.subjects import OwnSubject, OwnSubjects, own_subjects
 from sealbus.envelopes.message.wire import Statement
 
 BODY = Content(body=b"{}", typ="application/json")
@@ -29,12 +33,14 @@ SHOP = NAMES.id_of("shop")
 STOCK = NAMES.id_of("stock")
 
 
-def task(action: str = "stock.move", **said: object) -> OutgoingMessage:
-    return task_message(action, BODY, names=NAMES, **{"origin": Origin(), **said})  # type: ignore[arg-type]
+def task(
+    action: str = "stock.move", *, origin: Origin = NOBODY, own: OwnSubjects = NO_SUBJECTS, **options: Any
+) -> OutgoingMessage:
+    return task_message(action, BODY, names=NAMES, origin=origin, own=own, options=SubmitOptions(**options))
 
 
-def call(action: str = "stock.count", **said: object) -> OutgoingMessage:
-    return call_message(action, BODY, names=NAMES, reply_to="_INBOX.shop.reply.0.1", **{"origin": Origin(), **said})  # type: ignore[arg-type]
+def call(action: str = "stock.count", origin: Origin = NOBODY, own: OwnSubjects = NO_SUBJECTS) -> OutgoingMessage:
+    return call_message(action, BODY, names=NAMES, reply_to="_INBOX.shop.reply.0.1", origin=origin, own=own)
 
 
 def test_an_action_is_an_agent_and_a_verb() -> None:
@@ -68,7 +74,7 @@ def test_a_call_says_where_its_answer_goes() -> None:
     message = call()
     assert (message.draft.kind, message.draft.to, message.draft.aud) == (Kind.CALL, "call.stock.count", STOCK)
     assert message.draft.rpl == "_INBOX.shop.reply.0.1"
-    assert message.life == message.end_after == CALL_LIFE
+    assert message.life == message.end_after == 30 * SECOND
 
 
 def test_an_event_is_ours_and_carries_no_user_and_no_chain() -> None:
@@ -156,5 +162,5 @@ def test_an_own_event_is_its_owners() -> None:
 
 
 def test_a_verb_that_no_handler_has_is_refused_at_the_sender() -> None:
-    with pytest.raises(SealError, match="begin with _"):
+    with pytest.raises(SealError, match="begins with _"):
         split_action("inventory._cancel")

@@ -14,6 +14,7 @@ from support.shop import Price, Shop, Update
 from sealbus import Agent, Context, Denied
 from sealbus.agents.sdk.agent import Handler
 from sealbus.agents.sdk.bodies import MSGPACK
+from sealbus.agents.sdk.messages import Origin
 from sealbus.agents.sdk.sender import Receipt, encoded
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.answer import RemoteError
@@ -108,7 +109,9 @@ async def test_a_declared_handler_is_asked_for_as_what_it_is(bus: TestBus) -> No
 
 async def test_a_handle_read_from_text_gives_the_same(bus: TestBus, engine: ScriptedEngine) -> None:
     sending = (await bus.client("shop-web")).node.sending
-    handle: TaskHandle = await sending.submit("prices.work_out", Update(item_id="1"), user=bus.user("ola", "shop-web"))
+    handle: TaskHandle = await sending.submit(
+        "prices.work_out", Update(item_id="1"), origin=Origin.user(bus.user("ola", "shop-web"))
+    )
     again = sending.handle(str(handle))
     assert (again.text, again.digest, again.message_id) == (handle.text, handle.digest, handle.message_id)
     assert (again.subject, again.stream, again.sequence) == ("", "", 0)
@@ -229,3 +232,12 @@ async def test_a_life_is_given_as_asked_or_refused_with_what_is_allowed(bus: Tes
     assert [(one.exp - one.iat) // SECOND for one in headers][0::2] == [day, hour]
     assert 8 * hour - 60 <= (headers[1].exp - headers[1].iat) // SECOND <= 8 * hour
     assert (headers[0].end or 0) - headers[0].iat == day * SECOND
+
+
+async def test_a_client_takes_its_own_options_alone(bus: TestBus) -> None:
+    client: Any = await bus.client("shop-web")
+    with pytest.raises(TypeError, match="detached"):
+        await client.submit("inventory.update", Update(item_id="1"), detached=True)
+    with pytest.raises(TypeError, match="life"):
+        await client.call("pricing.quote", Update(item_id="1"), returns=int, life=1)
+    assert bus.stored("TASKS") == []

@@ -14,7 +14,7 @@ from support.envelopes import NOW, TRUST_DOMAIN, Issuer, agent
 from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.dev.users import mint_user
+from sealbus.agents.dev.users import DevUser, mint_user
 from sealbus.agents.sdk.token_exchange import (
     CONTEXT_TOKEN_BYTES,
     USER_CONTEXT_TYPE,
@@ -33,7 +33,7 @@ Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 def minted(workload: SpiffeId | None = WEB, edge: SpiffeId = EDGE) -> Statement:
-    return mint_user(Issuer().sealer(edge), "alice", trust_domain=TRUST_DOMAIN, now=NOW, workload=workload)
+    return mint_user(Issuer().sealer(edge), DevUser("alice", workload=workload), trust_domain=TRUST_DOMAIN, now=NOW)
 
 
 def said(statement: Statement, **changes: Any) -> dict[str, Any]:

@@ -131,7 +131,7 @@ async def test_a_chain_that_is_too_long_to_follow_is_not_cut_off(bus: TestBus, m
     (first, *_) = await read(trail_of(bus))
     assert first.decided is not None
     monkeypatch.setattr("sealbus.bus.audit.trail.FOLLOWING", 0)
-    with pytest.raises(ConfigurationError, match="later one"):
+    with pytest.raises(ConfigurationError, match="later message"):
         await read(trail_of(bus), AuditFilter(chain=first.decided.digest))
 
 

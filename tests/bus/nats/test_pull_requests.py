@@ -246,7 +246,7 @@ async def test_what_has_a_header_or_a_payload_ends_nothing(
 
 async def test_care_taken_before_is_taken_from_the_start() -> None:
     care, made = Care(), FakeLink()
-    care.take()
+    care.note_empty_message()
     pulls = PullRequests(
         "api",
         REQUEST,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 import pytest
 
 from sealbus.bus.routing.retry import RetryPolicy
-from sealbus.bus.routing.routes import Permitted, Route, RouteTable
+from sealbus.bus.routing.routes import HandlerOptions, Permitted, Route, RouteTable
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.kinds import Kind
@@ -34,7 +34,9 @@ class Nothing:
 
 
 def route(subject: str, kind: Kind = Kind.TASK) -> Route:
-    return Route(kind=kind, subject=subject, action="a.run", endpoint=Nothing(), retry=RetryPolicy())
+    return Route(
+        kind=kind, subject=subject, action="a.run", endpoint=Nothing(), options=HandlerOptions(retry=RetryPolicy())
+    )
 
 
 TABLE = RouteTable([route("task.a.run"), route("task.a.run.*"), route("call.a.ask", Kind.CALL)])

@@ -329,7 +329,7 @@ async def test_forgeries_under_one_subject_are_bounded_and_hide_nothing_else(mon
         site.plant(forged)
     assert list(await site.held().newest(PATTERN, TYPE)) == [SUBJECT]
     site.plant(forged)
-    with pytest.raises(StateUnavailable, match=f"{SUBJECT}: over 10 that are not genuine"):
+    with pytest.raises(StateUnavailable, match=f"{SUBJECT}: over 10 values there are not genuine"):
         await site.held().newest(PATTERN, TYPE)
     assert list(await site.held().newest("held.inventory.>", TYPE, flooded=False)) == [other]
     # A genuine one that is behind them may be newer than the one before them: neither counts.

@@ -11,11 +11,11 @@ from random import Random
 import pytest
 from independent import verify_export as independent
 from support.log_world import NOTARY, ORIGIN, World, bundle, note
+from support.memory_files import MemoryFiles
 from support.receipts import shown, unchecked
 from vectors.issuing import INVENTORY
 from vectors.recorded import decision, evidence, record_map
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.receipt import RecordReceipt, check_receipt, show_items

@@ -6,9 +6,9 @@ import json
 
 import pytest
 from independent import verify_export as independent
+from support.memory_files import MemoryFiles
 from support.vectors import FOLDER, Given
 
-from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.receipt import check_receipt

@@ -1,6 +1,6 @@
 """A log in a folder: each file is written whole, made durable and renamed, the checkpoint last.
 
-Whenever the process or the machine stops, a file is complete and durable, or not there.
+If the process or the machine stops, each file is complete and durable, or missing.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 
-__all__ = ["FolderStore", "write_durably"]
+CHECKPOINT: Final = "checkpoint"
+"""Path of the checkpoint (C2SP tlog-tiles)."""
+TRUST: Final = "trust"
+"""Folder of the `bundle` records in the log so far, one per file."""
 
 _LOCK: Final = "notary.lock"
 _PLACE: Final = "notary.place"
@@ -29,10 +31,12 @@ _FULL_TILE: Final = re.compile(r"tile/[^.]+", re.ASCII)
 
 
 class FolderStore:
-    """The `LogStore` on a local folder, which other programs may read or serve as it is (C2SP tlog-tiles).
+    """One log's files in a local folder, which other programs may read or serve as it is (C2SP tlog-tiles).
 
-    The kernel keeps out a second process on the same machine, and releases the lock of a dead one. The folder is made if it
-    does not exist. Several notaries must not use a folder shared between machines at a time: give each its own.
+    Calls block, and come from one thread at a time. Failures raise `StateUnavailable`, and may be tried again after `enter`;
+    `LogError` (`log_mismatch`) if another notary has taken over. The kernel keeps a second process on the same machine out,
+    and releases the lock of a dead process. A missing folder is made. Notaries on several machines must not share a folder:
+    give each its own.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +46,7 @@ class FolderStore:
 
     @property
     def place(self) -> bytes:
-        """16 bytes unique to this folder; empty before `enter`."""
+        """16 bytes unique to this folder, made when it was first used; empty before `enter`."""
         return self._place
 
     def enter(self) -> None:
@@ -83,14 +87,14 @@ class FolderStore:
     def names(self, folder: str) -> Sequence[str]:
         """Return the paths of the files in `folder`, sorted."""
         try:
-            return sorted(f"{folder}/{one.name}" for one in (self.folder / folder).iterdir())
+            return sorted(f"{folder}/{file.name}" for file in (self.folder / folder).iterdir())
         except FileNotFoundError:
             return []
         except OSError as error:
             raise StateUnavailable(f"{self.folder / folder} cannot be read: {error.strerror}") from error
 
     def fence(self) -> int:
-        """Return the highest number that was claimed; raise `LogError` (`log_mismatch`) if it is not a number."""
+        """Return the highest claimed number; raise `LogError` (`log_mismatch`) if the file does not hold a number."""
         data = self.get(_FENCE)
         if data is None:
             return 0
@@ -99,17 +103,17 @@ class FolderStore:
         return int(data)
 
     def claim(self, fence: int) -> None:
-        """Store the number, unless a higher one is stored, which raises `LogError` (`log_mismatch`)."""
+        """Store `fence`, and refuse every change under a smaller number from now on."""
         self._check(fence)
         self._store({_FENCE: str(fence).encode()})
 
     def keep(self, fence: int, files: Mapping[str, bytes]) -> None:
-        """Store `files` that no checkpoint depends on yet."""
+        """Store `files` durably, without a checkpoint."""
         self._check(fence)
         self._store(files)
 
     def forget(self, fence: int, paths: Sequence[str]) -> None:
-        """Remove the files at `paths`."""
+        """Remove the files at `paths`, on which no checkpoint depends; missing files are ignored."""
         self._check(fence)
         try:
             for path in paths:
@@ -118,7 +122,11 @@ class FolderStore:
             raise StateUnavailable(f"{self.folder} cannot be written: {error.strerror}") from error
 
     def commit(self, fence: int, files: Mapping[str, bytes], note: bytes) -> None:
-        """Store `files`, then `note`; then remove partial tiles whose full ones are among `files`."""
+        """Store all `files` durably, and only then `note` as the checkpoint, atomically.
+
+        If a step fails, the checkpoint is the old or the new one, and its files are there. At the end the partial tiles are
+        removed whose full tiles are among `files`.
+        """
         self._check(fence)
         self._store(files)
         self._check(fence)
@@ -143,8 +151,8 @@ class FolderStore:
 def write_durably(folder: Path, files: Mapping[str, bytes], under_way: Path) -> None:
     """Write `files`, by path under `folder`: all are complete and durable before the first has its name.
 
-    `under_way` is a folder of the same file system for incomplete files; nothing else writes there. Missing folders are made.
-    When this returns, everything is durable. Raises `OSError`.
+    `under_way` is a folder of the same file system for incomplete files, which only this call uses. Missing folders are
+    made. When this returns, all files are durable. Raises `OSError`.
     """
     written: list[tuple[Path, Path]] = []
     for number, (path, data) in enumerate(files.items()):
@@ -159,8 +167,8 @@ def write_durably(folder: Path, files: Mapping[str, bytes], under_way: Path) -> 
         _make(target.parent, changed)
         temporary.replace(target)
         changed[target.parent] = None
-    for one in changed:
-        _sync(one)
+    for parent in changed:
+        _sync(parent)
 
 
 def _make(folder: Path, changed: dict[Path, None]) -> None:

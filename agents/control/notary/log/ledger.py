@@ -1,10 +1,10 @@
-"""The log as it grows in memory: what is new since the last checkpoint, as the files to store."""
+"""The log as it grows in memory: its entries, and the files that are new since the last checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sealbus.agents.control.notary.log.store import CHECKPOINT, LogStore
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.envelopes.log.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint
 from sealbus.envelopes.log.entries import Entry, EntryOrder
 from sealbus.envelopes.log.note import NoteVerifier
@@ -12,37 +12,40 @@ from sealbus.envelopes.log.places import Place, encode_places, parse_places, pla
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries, parse_entries, tile_reader
 from sealbus.envelopes.log.tree_builder import TreeBuilder, check_tiles
 
-__all__ = ["Ledger", "entry_rows", "stored_checkpoint"]
 
-
-def stored_checkpoint(store: LogStore, origin: str, verifiers: Sequence[NoteVerifier]) -> SignedCheckpoint | None:
+def stored_checkpoint(store: FolderStore, origin: str, verifiers: Sequence[NoteVerifier]) -> SignedCheckpoint | None:
     """Return the last checkpoint of `store`, or `None`; raise `LogError` unless one of `verifiers` signed it."""
     note = store.get(CHECKPOINT)
     return open_checkpoint(note, origin=origin, verifiers=verifiers) if note is not None else None
 
 
-def entry_rows(store: LogStore, index: int, width: int) -> tuple[tuple[Place, ...], tuple[bytes, ...]]:
+def entry_rows(store: FolderStore, index: int, width: int) -> tuple[tuple[Place, ...], tuple[bytes, ...]]:
     """Return places and entries of tile `index`, of which `width` count; raise `LogError` (`bad_tile`)."""
     read = tile_reader(store.get)
     places = parse_places(read(TileName("places", index, width)), width)
     return places, parse_entries(read(TileName("entries", index, width)), width)
 
 
+def last_place(store: FolderStore, size: int) -> Place:
+    """Return the place of the last entry of a log of `size` entries; raise `LogError` (`bad_tile`)."""
+    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
+    return places[-1]
+
+
 class Ledger:
-    """The entries of a log, and the files to store for them. It stores nothing itself, and no entry counts before that."""
+    """The entries of a log, and the files to store for them. It stores nothing; an entry counts once its files are stored."""
 
     def __init__(self) -> None:
-        """Begin with no entries."""
         self._tree = TreeBuilder()
         self._order = EntryOrder()
         self._entries: list[bytes] = []
         self._places: list[Place] = []
         self._filled: dict[str, bytes] = {}
         self.latest = 0
-        """The latest stored time of any entry read so far: in a resumed log, from the last tile on."""
+        """The latest stored time of the entries so far; in a resumed log, of those from the last tile on."""
 
     @classmethod
-    def resume(cls, store: LogStore, checkpoint: Checkpoint) -> Ledger:
+    def resume(cls, store: FolderStore, checkpoint: Checkpoint) -> Ledger:
         """Return the ledger that continues after `checkpoint`, whose tiles are all checked against it.
 
         Raises `LogError`: `log_mismatch` if they do not lead to its root, `bad_tile`, `bad_entry`.

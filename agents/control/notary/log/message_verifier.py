@@ -1,4 +1,4 @@
-"""How each message of the stream enters the log: verified, not verifiable, or to be tried again (SPEC.md section 13)."""
+"""Verifies the messages of the stream for the log: verified, not verifiable, or to be tried again (SPEC.md section 13)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
-__all__ = ["CLOCK_SECONDS", "RETRY_SECONDS", "LoggedMessage", "MessageVerifier", "placed"]
-
 CLOCK_SECONDS = 60
-"""How far the broker's clock may be from ours before entries are no longer added."""
+"""Most seconds between the broker's clock and ours; beyond that no entries are added."""
 RETRY_SECONDS = 60
-"""How long after it was stored a message with an unknown key is tried again."""
+"""Seconds after its storage for which a message with an unknown key is tried again."""
 
 _LATER = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedMessage:
-    """One message with its entries: its own and, if sequences are missing before it, that of the gap first.
+    """One message with its entry, after the entry of a gap if sequences are missing before it.
 
-    `own` are the records of a message that the notary itself sealed, in any of its processes. `revisions` are those of the
-    policies by which the decisions in it were made, as they claim.
+    `own` are the records of a message that a process of the notary sealed. `revisions` are the policy revisions that the
+    decisions in it claim.
     """
 
     entries: tuple[Entry, ...]
@@ -44,12 +42,16 @@ class LoggedMessage:
 
     @property
     def counts(self) -> bool:
-        """Whether a checkpoint must follow: not if the message only holds checkpoints."""
-        return len(self.entries) > 1 or not self.own or not all(isinstance(one, CheckpointRecord) for one in self.own)
+        """Whether a checkpoint must follow, which is not so for a message that holds only checkpoints."""
+        return (
+            len(self.entries) > 1
+            or not self.own
+            or not all(isinstance(record, CheckpointRecord) for record in self.own)
+        )
 
 
 class MessageVerifier:
-    """The verifier of a stream's messages, in order. Its calls take time, and come from one thread at a time."""
+    """The verifier of a stream's messages, in order. Its calls block, and come from one thread at a time."""
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class MessageVerifier:
         self._caches = Caches()
 
     def verify(self, deliveries: Sequence[Delivery], following: int, now: int) -> Iterator[LoggedMessage]:
-        """Yield the messages verified, the first of which may be sequence `following`, up to one that has to wait.
+        """Yield the messages verified, from the sequence `following` on, up to a message that has to wait.
 
         `now` is our clock's time. Raises `LogError`: `log_mismatch` for a sequence that was there before,
         `clock_disagreement`.
@@ -76,7 +78,7 @@ class MessageVerifier:
             position = placed(delivery)
             if position.stored > now + CLOCK_SECONDS * SECOND:
                 raise LogError(Code.CLOCK_DISAGREEMENT, f"sequence {position.sequence} was stored in our future")
-            # With a clock far behind, not even our own message verifies: so do not ask whether it does.
+            # Before verification: if a clock is far behind, not even our own message verifies.
             _same_time(position, self._sent.pop(position.sequence, position.stored))
             if position.sequence < following:
                 raise LogError(Code.LOG_MISMATCH, f"sequence {position.sequence} comes again")
@@ -97,9 +99,9 @@ class MessageVerifier:
             following = position.sequence + 1
 
     def open(self, delivery: Delivery, also: Sequence[TrustBundles] = ()) -> VerifiedAudit:
-        """Return the audit message, opened with one of the sets of bundles of its time, or of `also`.
+        """Return the audit message, opened with the bundles of its time, or with a set of `also`.
 
-        Raises `EnvelopeError`; of several, one that a newer bundle could resolve.
+        Raises `EnvelopeError`: of several errors, one that a newer bundle could resolve.
         """
         position = placed(delivery)
         refused = EnvelopeError(Code.UNKNOWN_TRUST_DOMAIN, 7, "no bundle is known")
@@ -120,7 +122,7 @@ class MessageVerifier:
         raise refused
 
     def _records(self, audit: VerifiedAudit, position: StreamArrival) -> tuple[Record, ...]:
-        """Return the records of a message of our own, whose two times come from the two clocks."""
+        """Return the records of a message that this notary sent, whose two times must agree; no records of other messages."""
         if audit.header.iss != self._own:
             return ()
         _same_time(position, audit.header.iat)
@@ -128,15 +130,17 @@ class MessageVerifier:
 
 
 def _revisions(audit: VerifiedAudit) -> frozenset[str]:
-    """Return the revisions of the policies that decided; a list of revocations is none."""
-    decisions = [one for one in audit.body.records.values() if isinstance(one, DecisionRecord)]
-    return frozenset(one.revision for one in decisions if one.revision and one.engine != REVOCATIONS)
+    """Return the revisions of the policies that decided; a list of revocations is no policy."""
+    decisions = [record for record in audit.body.records.values() if isinstance(record, DecisionRecord)]
+    return frozenset(
+        decision.revision for decision in decisions if decision.revision and decision.engine != REVOCATIONS
+    )
 
 
 def _same_time(position: StreamArrival, sent: int) -> None:
-    """Refuse a stored time that is not close to when a message of our own was sent.
+    """Raise `LogError` unless a message of our own was stored close to when it was sent.
 
-    A publisher repeats the same bytes for half a minute at most, so no other delay is as long.
+    A publisher repeats the same bytes for half a minute at most, so a longer delay means that a clock is wrong.
     """
     if abs(position.stored - sent) > CLOCK_SECONDS * SECOND:
         raise LogError(Code.CLOCK_DISAGREEMENT, f"our own sequence {position.sequence} was stored at another time")

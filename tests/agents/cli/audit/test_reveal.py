@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from sealbus.agents.cli.audit.group import command
 from sealbus.agents.cli.run.edge import command as edge
-from sealbus.agents.edge.oauth.user_context import Pseudonyms
+from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
 
 IDP = "https://idp.example.org"
 

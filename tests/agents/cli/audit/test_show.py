@@ -59,7 +59,8 @@ def test_as_json(tmp_path: Path) -> None:
 
 def test_a_record_of_another_kind(tmp_path: Path) -> None:
     world = make_world(9, 60)
-    from sealbus.agents.evidence.files import MemoryFiles
+    from support.memory_files import MemoryFiles
+
     from sealbus.agents.evidence.lookup import look_up
     from sealbus.envelopes.export.trust_root import Root
     from sealbus.envelopes.trust.merkle import leaf_hash

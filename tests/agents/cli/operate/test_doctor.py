@@ -18,7 +18,7 @@ from support.x509 import ThrowawayCa
 from sealbus.agents.cli.operate import examination as diagnosis
 from sealbus.agents.cli.operate.examination import Check, examine
 from sealbus.agents.runtime.health import HealthServer, Probes
-from sealbus.agents.runtime.loop_watch import LoopWatch
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.clocks import wall_clock

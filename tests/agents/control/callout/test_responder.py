@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -18,7 +18,7 @@ from support.x509 import IssuedSvid, ThrowawayCa
 from sealbus.agents.control.callout import responder
 from sealbus.agents.control.callout.key_files import CalloutKeys
 from sealbus.agents.control.callout.nkeys import CurveKey, Prefix, SigningKey, decode_jwt
-from sealbus.agents.control.callout.responder import Callout, RefusedConnection
+from sealbus.agents.control.callout.responder import Callout, ConnectRules, RefusedConnection
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.subscription import Asked
 from sealbus.bus.telemetry import Counters
@@ -44,12 +44,13 @@ INVENTORY = "spiffe://example.org/agent/inventory"
 class Asker:
     """A server that asks one responder, and reads its answers."""
 
-    def __init__(self, engine: PolicyEngine, **options: Any) -> None:
+    def __init__(self, engine: PolicyEngine, keys: Sequence[CalloutKeys] = (KEYS,), **rules: Any) -> None:
         self.server = AskingServer()
         self.identity = StaticIdentity(CA, "spiffe://example.org/control", federated=(PARTNER,))
         self.refused: list[RefusedConnection] = []
         self.counters = Counters()
         self.callout = Callout(
+            ConnectRules(**{"names": NAMES, "accounts": ["APP", "APP_AGENTS"], **rules}),
             connection=Connection(
                 ["tls://127.0.0.1:1"],
                 identity=self.identity,
@@ -58,11 +59,9 @@ class Asker:
             ),
             identity=self.identity,
             engine=engine,
-            keys=KEYS,
-            names=NAMES,
+            keys=keys,
             counters=self.counters,
             on_refused=self.refused.append,
-            **{"accounts": ["APP", "APP_AGENTS"], **options},
         )
 
     def claims(self, svid: IssuedSvid, ca: ThrowawayCa = CA) -> dict[str, Any]:
@@ -175,7 +174,7 @@ async def test_refusals_are_answered_and_told(
 
 async def test_a_server_is_answered_under_the_keys_that_it_has(engine: PolicyEngine) -> None:
     """While they are replaced: some servers have the new ones already, and others do not."""
-    asker, strict = Asker(engine, previous=PREVIOUS), Asker(engine)
+    asker, strict = Asker(engine, (KEYS, PREVIOUS)), Asker(engine)
     for keys in (KEYS, PREVIOUS):
         claims = asker.claims(CA.issue(INVENTORY))
         claims["nats"]["user_nkey"] = asker.server.user = SigningKey.generate(Prefix.USER).public

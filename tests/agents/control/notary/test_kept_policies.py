@@ -40,7 +40,7 @@ async def archived(bench: Bench, archive: PolicyArchive, folder: Path | None = N
     """Run a notary until nothing is left to be archived, and all is under a checkpoint."""
     store = FolderStore(folder or bench.folder)
     async with bench.running(store=store, policies=archive):
-        await bench.until(lambda: archive.next() is None)
+        await bench.until(lambda: archive.next_offered() is None)
         bench.record()
         await bench.sealed(bench.stored(), folder)
 
@@ -91,9 +91,9 @@ async def test_a_notary_with_another_folder_looks_for_what_the_first_recorded(be
     store = FolderStore(tmp_path / "second")
     async with bench.running(store=store, policies=archive):
         await bench.until(lambda: archive.is_recorded(ONE.digest))
-        assert await archive.wanted() == "one"
+        assert await archive.next_wanted() == "one"
         archive.offer(ONE)
-        await bench.until(lambda: archive.next() is None)
+        await bench.until(lambda: archive.next_offered() is None)
     assert store.get(policy_path(ONE.digest)) == ONE.raw
     assert len(recorded(bench)) == 1
 
@@ -105,10 +105,10 @@ async def test_the_revisions_of_decisions_are_looked_for(bench: Bench) -> None:
         # A list of revocations is no policy, and is not looked for: there is a new one every second at worst.
         bench.decide("revocations-7", engine="revocations")
         bench.decide("gone")
-        assert await archive.wanted() == "gone"
+        assert await archive.next_wanted() == "gone"
         assert notary.note == "no policy is followed"
         archive.offer(bundle(revision="gone"))
-        await bench.until(lambda: archive.next() is None)
+        await bench.until(lambda: archive.next_offered() is None)
     assert {record.revision for record in recorded(bench)} == {"one", "gone"}
 
 

@@ -196,7 +196,7 @@ async def test_a_notary_writes_its_book_beside_its_log_and_readers_take_it(bench
         bench.authority.prune_jwt()
         identity.rotated()
         # Its own SVID is still of the old key: a book under that would count for nobody.
-        await until(lambda: "the key of its SVID is not in the bundle" in notary.note)
+        await until(lambda: "the key of the notary's SVID is not in the bundle" in notary.note)
         stored = books(bench)
         identity._sealer = None
         await until(lambda: books(bench) == stored + 1)

@@ -88,6 +88,6 @@ async def test_the_bucket_and_what_was_in_it(tmp_path: Path) -> None:
         # Who comes later, with nothing, is led to the former one by a decision that names it.
         async with following(policy, connection) as archive:
             await until(lambda: next_revision(archive).endswith(".platform-2"))
-            archive.seen([first, "never was"])
+            archive.note_revisions([first, "never was"])
             await until(lambda: next_revision(archive) == first)
             await until(lambda: "never was" in archive._given_up)

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from support.notary import NAMES, NOTARY, Bench, own_records
 
-from sealbus.agents.control.notary.publisher import RecordPublisher, new_bundles
+from sealbus.agents.control.notary.publisher import NotarySite, RecordPublisher, new_bundles
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.bus.ports import X509Material
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.message.subjects import audit_subject
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
@@ -63,28 +62,29 @@ def test_bundles_are_new_until_the_history_has_them(bench: Bench) -> None:
 
 async def test_what_is_stored_and_when_it_was_sent(bench: Bench) -> None:
     identity, history = MemoryIdentity(bench.authority, NOTARY), TrustHistory()
-    async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
-        subject = audit_subject(NAMES.token(NOTARY))
-        recording = RecordPublisher(outbox=outbox, subject=subject, identity=identity, clock=bench.now)
-        assert await recording.bundles(history, 0)
-        assert not await recording.bundles(history, 0)
-        await recording.checkpoint(b"note")
+    transport = bench.broker.connect()
+    async with Outbox(identity=identity, transport=transport, clock=bench.now) as outbox:
+        site = NotarySite(identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=bench.now)
+        publisher = RecordPublisher(site)
+        assert await publisher.publish_new_bundles(history, 0)
+        assert not await publisher.publish_new_bundles(history, 0)
+        await publisher.publish_record(CheckpointRecord(note=b"note"))
         kinds = [type(one) for one in own_records(bench.broker.streams["AUDIT"].stored)]
         assert kinds == [BundleRecord, CheckpointRecord]
-        assert list(recording.sent) == [1, 2]
+        assert list(publisher.sent) == [1, 2]
         for _ in range(300):
-            await recording.checkpoint(b"note")
-        assert len(recording.sent) == 256
-        assert max(recording.sent) == 302
+            await publisher.publish_record(CheckpointRecord(note=b"note"))
+        assert len(publisher.sent) == 256
+        assert max(publisher.sent) == 302
 
 
 async def test_what_was_not_stored_is_not_in_the_history(bench: Bench) -> None:
     identity, history = MemoryIdentity(bench.authority, NOTARY), TrustHistory()
     bench.broker.fail("AUDIT", BusUnavailable("away"))
-    async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
-        recording = RecordPublisher(
-            outbox=outbox, subject="audit.notary", identity=identity, clock=bench.now, within=0.2
-        )
+    transport = bench.broker.connect()
+    async with Outbox(identity=identity, transport=transport, clock=bench.now) as outbox:
+        site = NotarySite(identity=identity, transport=transport, outbox=outbox, names=NAMES, clock=bench.now)
+        publisher = RecordPublisher(site, within=0.2)
         with pytest.raises(BusUnavailable):
-            await recording.bundles(history, 0)
+            await publisher.publish_new_bundles(history, 0)
     assert history.at(5) == ()

@@ -13,7 +13,7 @@ from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, Bench
 from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows
-from sealbus.agents.control.notary.restored_stream import Restorations, say_restored
+from sealbus.agents.control.notary.restored_stream import Restorations, RestoredBackup, record_restoration
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.streams.key_book import KeyBook
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError, StateUnavailable
@@ -62,7 +62,7 @@ def restore(bench: Bench, upto: int) -> None:
 
 
 def say(bench: Bench, upto: int, *streams: RestoredStream) -> Restoration:
-    return say_restored(
+    return record_restoration(
         FolderStore(bench.folder),
         state(bench),
         origin=ORIGIN,
@@ -70,8 +70,7 @@ def say(bench: Bench, upto: int, *streams: RestoredStream) -> Restoration:
         last=upto,
         by=OPERATOR,
         now=bench.now(),
-        manifest="ab" * 32 if streams else "",
-        streams=streams,
+        backup=RestoredBackup("ab" * 32, streams) if streams else None,
     )
 
 

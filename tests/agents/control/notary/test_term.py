@@ -12,8 +12,7 @@ from support.notary import NOTARY, ORIGIN, SIGNER, Bench, last_place, read_log
 
 from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.keys import make_key_file
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.identity import MemoryIdentity
@@ -135,10 +134,8 @@ async def run_until_it_ends(notary: Notary) -> LogError:
 
 async def test_a_clock_that_disagrees_ends_it(bench: Bench) -> None:
     bench.record()
-    real = bench.clock
-    async with bench.notary() as notary:
-        # The broker's clock is ahead.
-        notary._clock = lambda: real() - 61 * SECOND
+    # The broker's clock is ahead.
+    async with bench.notary(clock=lambda: bench.now() - 61 * SECOND) as notary:
         with pytest.raises(LogError) as caught:
             await notary.run()
     assert caught.value.code is Code.CLOCK_DISAGREEMENT

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from support.policies import bundle, signing_key
 
-from sealbus.agents.control.policy_server.app import BUNDLE_PATH, MEDIA_TYPE, PolicyApplication, Served
+from sealbus.agents.control.policy_server import BUNDLE_PATH, MEDIA_TYPE, PolicyApplication, Served
 from sealbus.agents.edge.http.peer import PEER, Peer
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.trust.spiffe_id import SpiffeId

@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from sealbus.agents.control.policy_server import server as role
-from sealbus.agents.control.policy_server.server import open_policy_role
+from sealbus.agents.control import policy_server as role
+from sealbus.agents.control.policy_server import open_policy_role
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.policies import bundle, signing_key
 
-from sealbus.agents.control.policy_server import app
-from sealbus.agents.control.policy_server.app import COMPOSED, Served
+from sealbus.agents.control import policy_server as app
+from sealbus.agents.control.policy_server import COMPOSED, Served
 from sealbus.envelopes.trust.keys import key_id
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.signing import BundleVerifier, sign_bundle

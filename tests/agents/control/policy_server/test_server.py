@@ -22,8 +22,7 @@ from support.settings import FULL, changed, load
 from support.teams import ONLY_OPA_REFUSES, signed_platform, signed_team, team_policy
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.control.policy_server.app import BUNDLE_PATH
-from sealbus.agents.control.policy_server.server import open_policy_server
+from sealbus.agents.control.policy_server import BUNDLE_PATH, open_policy_server
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection

@@ -16,8 +16,8 @@ from support.policies import signing_key
 from support.policy_bus import ANCHORS, ROOT, pushed
 from support.teams import naming, revocations, signed_platform
 
-from sealbus.agents.control.revoker import revoker as revoker_module
-from sealbus.agents.control.revoker.revoker import Revoker
+from sealbus.agents.control import revoker as revoker_module
+from sealbus.agents.control.revoker import Revoker
 from sealbus.agents.runtime.policy.push import push_signed, roll_back
 from sealbus.agents.runtime.policy.revocation import KEPT, Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore

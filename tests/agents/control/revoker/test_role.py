@@ -16,8 +16,7 @@ from support.policy_desk import key_file
 from support.settings import SMALLEST, load
 from support.teams import naming
 
-from sealbus.agents.control.revoker.revoker import Revoker
-from sealbus.agents.control.revoker.role import open_revoker, revoker_agent, revoker_limits
+from sealbus.agents.control.revoker import Revoker, open_revoker, revoker_agent, revoker_limits
 from sealbus.agents.runtime.policy.push import push_signed
 from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore

@@ -22,7 +22,6 @@ OPERATOR = BrokerUser(
     with_streams=True,
 )
 CONFIG = NatsConfig(
-    host="127.0.0.1",
     port=4222,
     certificate=Path("/s/svid.pem"),
     key=Path("/s/svid.key"),

@@ -67,7 +67,7 @@ async def test_a_port_in_use_is_told_in_one_line(site: Site) -> None:
             async with running(site, port=port):
                 pytest.fail("it started")
     assert caught.value.detail == (
-        f"port {port} of 127.0.0.1 is in use: stop what listens there, or choose another port (0: any that is free)"
+        f"port {port} of 127.0.0.1 is in use: stop the program that listens there, or choose another port (0: any free port)"
     )
 
 

@@ -16,7 +16,7 @@ from spiffe.errors import PySpiffeError
 from spiffe.workloadapi.errors import X509SourceError
 from support.workload_api import MovedClock, RunningWorkloadApi, short_folder, workload_api
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
 from sealbus.agents.dev.workload_api.server import MAX_SOCKET_PATH, socket_path
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import ConfigurationError
@@ -211,7 +211,7 @@ async def test_server_svid_files() -> None:
     async with workload_api() as running:
         server = HOME.id("/nats/server")
         folder = running.folder / "nats"
-        files = running.api.write_server_svid(folder, server, dns=("localhost", "127.0.0.1"), ttl=3600)
+        files = write_server_svid(folder, running.api.authority, server, dns=("localhost", "127.0.0.1"), ttl=3600)
         assert mode_of(files.key) == 0o600
         assert mode_of(folder) == 0o700
         leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
@@ -227,7 +227,7 @@ async def test_server_svid_files() -> None:
             running.authority.x509_bundle()
         )
         before = files.certificate.read_bytes()
-        running.api.write_server_svid(folder, server)
+        write_server_svid(folder, running.api.authority, server)
         assert files.certificate.read_bytes() != before
         assert sorted(path.name for path in folder.iterdir()) == ["bundle.pem", "svid.key", "svid.pem"]
 

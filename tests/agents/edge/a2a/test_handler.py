@@ -31,7 +31,7 @@ from support.payments import Payments
 from support.shop import Shop
 
 from sealbus.agents.edge.a2a.task_states import PROBLEM
-from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
+from sealbus.agents.edge.v1.approval_routes import APPROVALS_PATH, SCOPE
 
 LOGIN: dict[str, object] = {"type": "remedy", "kind": "login", "acr": "urn:x:2", "max_age": 300}
 SHOWN: dict[str, object] = {"type": "show_reasons"}

@@ -6,7 +6,7 @@ from a2a.types import GetTaskRequest, ListTasksRequest
 from support.a2a import Lines, asking, site, submitted, token_of
 
 from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
-from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.edge.v1.task_owners import TaskOwners
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import signed
 from sealbus.envelopes.encoding.codec import encode

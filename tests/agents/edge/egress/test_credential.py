@@ -37,8 +37,8 @@ from sealbus.agents.edge.oauth.client_authentication import (
     JwtSvidClient,
     PrivateKeyJwt,
 )
-from sealbus.agents.edge.oauth.discovery import Documents
-from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
+from sealbus.agents.edge.oauth.keys.discovery import Documents
+from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.bus.routing.retry import Reject
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.key_value import KeyValue

@@ -17,6 +17,7 @@ from sealbus.agents.edge.http.forwarded import client_address
 from sealbus.agents.edge.http.problem import EdgeError
 
 PATH = "/v1/other"
+LOGGER = "sealbus.agents.edge.http.application"
 
 
 def fields(*values: str) -> Headers:
@@ -110,7 +111,7 @@ async def _ask(edge: Door, *values: str, **others: str) -> int:
 
 
 async def test_limits_and_the_log_go_by_the_client_and_not_by_the_proxy(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="sealbus.agents.edge.app")
+    caplog.set_level("INFO", logger=LOGGER)
     limits = {"address_rate": 0.001, "address_burst": 1}
     async with door(Shop().pricing, engine=ScriptedEngine(), limits=limits, proxies=1) as edge:
         assert await _ask(edge, "203.0.113.9, 192.0.2.7") == 404
@@ -122,19 +123,17 @@ async def test_limits_and_the_log_go_by_the_client_and_not_by_the_proxy(caplog: 
         assert await _ask(edge) == await _ask(edge, "junk") == 400
         refused = await edge.http.get(PATH, headers={"Forwarded": "for=192.0.2.9"})
         assert (refused.status_code, refused.json()["code"]) == (400, "malformed")
-    shown = [line.getMessage().partition(" ")[0] for line in caplog.records if line.name == "sealbus.agents.edge.app"]
+    shown = [line.getMessage().partition(" ")[0] for line in caplog.records if line.name == LOGGER]
     assert shown == ["192.0.2.7", "192.0.2.7", "192.0.2.8", "2001:db8::1", "2001:db8::2", *["127.0.0.1"] * 3]
 
 
 async def test_without_proxies_nobody_is_believed(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="sealbus.agents.edge.app")
+    caplog.set_level("INFO", logger=LOGGER)
     limits = {"address_rate": 0.001, "address_burst": 1}
     async with door(Shop().pricing, engine=ScriptedEngine(), limits=limits) as edge:
         assert await _ask(edge, "192.0.2.7") == 404
         assert await _ask(edge, "192.0.2.8") == 429
-    assert all(
-        "127.0.0.1 GET" in line.getMessage() for line in caplog.records if line.name == "sealbus.agents.edge.app"
-    )
+    assert all("127.0.0.1 GET" in line.getMessage() for line in caplog.records if line.name == LOGGER)
 
 
 async def test_what_is_said_of_scheme_and_host_goes_nowhere() -> None:

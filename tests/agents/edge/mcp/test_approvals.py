@@ -16,8 +16,8 @@ from support.lab import until
 from support.mcp_desk import GENERATIONS, McpDesk, mcp_desk
 from support.payments import ASKED, Payments
 
-from sealbus.agents.edge.approval_routes import APPROVALS_PATH, SCOPE
 from sealbus.agents.edge.mcp.results import PROBLEM, TASK
+from sealbus.agents.edge.v1.approval_routes import APPROVALS_PATH, SCOPE
 from sealbus.bus.gate.status_reader import StatusLimits
 
 PAY = "payments_pay"

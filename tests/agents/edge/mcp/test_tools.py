@@ -47,7 +47,7 @@ def agent(name: str, *verbs: str, doc: str = "Do.") -> Agent:
 
 
 def test_a_tool_says_what_its_handler_says() -> None:
-    shown = tool("workshop_make").shown
+    shown = tool("workshop_make").definition
     assert (shown.title, shown.description) == ("workshop.make", "Make an item.")
     assert shown.input_schema["required"] == ["item"]
     assert shown.output_schema is not None

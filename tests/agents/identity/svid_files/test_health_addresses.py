@@ -10,7 +10,7 @@ from support.ports import held_port
 from sealbus.agents.identity.svid_files import server as health_addresses
 from sealbus.agents.identity.svid_files.server import HealthAddresses
 from sealbus.agents.runtime.health import HealthServer, Probes
-from sealbus.agents.runtime.loop_watch import LoopWatch
+from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 

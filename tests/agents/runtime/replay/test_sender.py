@@ -10,6 +10,7 @@ from support.shop import Price, Shop, Update
 
 from sealbus.agents.runtime.replay import sender as module
 from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
+from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.agents.sdk.sender import Sender
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.calls import Requests
@@ -45,13 +46,18 @@ async def test_an_event_is_noted_and_its_receipt_names_nothing(unsent: Unsent) -
 
 
 async def test_a_task_is_noted_and_its_handle_has_no_result(unsent: Unsent) -> None:
-    handle: TaskHandle = await unsent.submit("pricing.quote", BODY, partition="eu")
+    handle: TaskHandle = await unsent.submit("pricing.quote", BODY, options=SubmitOptions(partition="eu"))
     assert unsent.noted == [WouldSend(kind="task", subject="task.pricing.quote.eu", size=SIZE)]
     assert (handle.action, handle.sequence) == ("pricing.quote", 0)
     with pytest.raises(NotSent, match=r"pricing\.quote was not submitted"):
         await handle.result(Price)
     with pytest.raises(NotSent):
         await handle.status()
+
+
+async def test_a_task_that_may_wait_for_an_approval_is_noted(unsent: Unsent) -> None:
+    await unsent.submit("pricing.quote", BODY, options=SubmitOptions(wait=5))
+    assert [message.kind for message in unsent.noted] == ["task"]
 
 
 async def test_what_needs_an_answer_ends_the_handler(unsent: Unsent) -> None:

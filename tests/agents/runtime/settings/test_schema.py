@@ -205,7 +205,7 @@ def test_a_worker_without_settings_works_as_one_whose_settings_say_nothing(tmp_p
 def test_texts_behind_errors_are_told_in_development_alone(tmp_path: Path) -> None:
     assert not load(tmp_path).development
     assert load(tmp_path, SMALLEST + '[dev]\naccess = "idp.json"\n', SEALBUS_DEVELOPMENT="true").development
-    with pytest.raises(ConfigurationError, match="only where `sealbus dev` runs"):
+    with pytest.raises(ConfigurationError, match="only `sealbus dev` may tell"):
         load(tmp_path, SEALBUS_DEVELOPMENT="true")
-    with pytest.raises(ConfigurationError, match="only where `sealbus dev` runs"):
+    with pytest.raises(ConfigurationError, match="only `sealbus dev` may tell"):
         load(tmp_path, "development = true\n" + SMALLEST)

@@ -8,14 +8,8 @@ from pydantic import ValidationError
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
 from sealbus.agents.runtime.settings.schema import ClientTable
-from sealbus.agents.runtime.settings.settings import (
-    Flag,
-    SettingOrigin,
-    Settings,
-    find_settings_file,
-    load_client,
-    load_settings,
-)
+from sealbus.agents.runtime.settings.settings import Settings, find_settings_file, load_client, load_settings
+from sealbus.agents.runtime.settings.source import Flag, SettingOrigin
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
 from sealbus.envelopes.errors import ConfigurationError
 

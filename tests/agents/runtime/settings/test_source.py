@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
-from sealbus.agents.runtime.settings.settings import Flag, SettingOrigin, load_settings
-from sealbus.agents.runtime.settings.source import Entry, dotted, environment_entries, file_entries, flag_entries
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.agents.runtime.settings.source import (
+    Entry,
+    Flag,
+    SettingOrigin,
+    dotted,
+    environment_entries,
+    file_entries,
+    flag_entries,
+)
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

@@ -7,6 +7,7 @@ import ssl
 from typing import cast
 
 from sealbus.bus.nats.connection.client import SafeClient, TlsStream
+from sealbus.bus.nats.connection.options import ConnectionOptions
 
 INFO = b'INFO {"server_id":"S","max_payload":1048576,"headers":true,"proto":1}\r\n'
 
@@ -58,7 +59,7 @@ class ScriptedStream:
 def client_on(stream: ScriptedStream) -> SafeClient:
     client = SafeClient(
         ScriptedStream._context,
-        connect_seconds=5.0,
+        ConnectionOptions(name="a", ping=60.0),
         on_lost=lambda _: None,
         on_violation=lambda _: None,
         on_dropped=lambda _: None,
@@ -69,7 +70,7 @@ def client_on(stream: ScriptedStream) -> SafeClient:
 
 async def open_on(stream: ScriptedStream) -> SafeClient:
     client = client_on(stream)
-    stream.opener = asyncio.create_task(client.open("tls://127.0.0.1:1", name="a", seconds=5.0, ping_seconds=60.0))
+    stream.opener = asyncio.create_task(client.open("tls://127.0.0.1:1"))
     await asyncio.wait({stream.opener})
     return client
 

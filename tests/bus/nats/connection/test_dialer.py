@@ -13,7 +13,7 @@ from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection import dialer as dialing
 from sealbus.bus.nats.connection.dialer import Dialer
 from sealbus.bus.nats.connection.link import Link, fingerprint
-from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.ports import Clock, X509Material
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
@@ -32,8 +32,11 @@ class FakeLink:
     made: list[FakeLink]
     away: frozenset[str]
 
-    def __init__(self, *, url: str, material: X509Material, expected: frozenset[SpiffeId], **_: Any) -> None:
+    def __init__(
+        self, *, url: str, material: X509Material, expected: frozenset[SpiffeId], options: ConnectionOptions, **_: Any
+    ) -> None:
         self.url = url
+        self.options = options
         self.material = material
         self.expected = expected
         self.not_after = material.not_after
@@ -42,8 +45,8 @@ class FakeLink:
         self.opened = False
         FakeLink.made.append(self)
 
-    async def open(self, *, name: str, seconds: float, ping_seconds: float) -> None:
-        assert (name, seconds, ping_seconds) == ("a", 5.0, 3.0)
+    async def open(self) -> None:
+        assert self.options == ConnectionOptions(name="a")
         if self.url in FakeLink.away:
             raise BusUnavailable(f"{self.url} is away")
         self.opened = True
@@ -74,8 +77,7 @@ def dialer(
         identity=identity,
         server_ids=EXPECTED,
         inbox_prefix=inbox,
-        name="a",
-        options=ConnectionOptions(),
+        options=ConnectionOptions(name="a"),
         counters=counters or Counters(),
         clock=clock,
         random=lambda: 0.0,

@@ -10,7 +10,8 @@ from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.nats.connection.client import SafeClient
-from sealbus.bus.nats.connection.link import WRITE_LIMIT, Link, fingerprint
+from sealbus.bus.nats.connection.link import LEAST_VERSION, WRITE_LIMIT, Link, fingerprint, too_old
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -68,7 +69,7 @@ async def link(client: FakeClient, lost: list[Link]) -> Link:
         material=StaticIdentity(CA, "spiffe://example.org/agent/a").x509(),
         expected=EXPECTED,
         inbox_prefix="_INBOX.a.",
-        connect_seconds=1.0,
+        options=ConnectionOptions(),
         on_lost=lost.append,
         on_dropped=lambda _: None,
         on_lame_duck=lambda _: None,
@@ -138,3 +139,22 @@ def test_what_a_new_link_is_made_for() -> None:
     assert fingerprint(replace(material, bundles=both), EXPECTED) != base
     identity.renew(3600.0)
     assert fingerprint(identity.x509(), EXPECTED) != base
+
+
+@pytest.mark.parametrize("version", ["2.12.7", "v2.12.7", "2.12.10", "2.14.0", "2.15.0-dev", "2.15.1", "3.0.0+build"])
+def test_a_new_server_is_used(version: str) -> None:
+    assert too_old(version) == ""
+
+
+@pytest.mark.parametrize("version", ["2.12.6", "2.11.16", "2.9.25", "1.99.99", "0.0.0"])
+def test_an_old_server_is_named_with_the_version_that_is_needed(version: str) -> None:
+    assert too_old(version) == (f"the server is nats-server {version}; nats-server 2.12.7 or newer is needed")
+
+
+@pytest.mark.parametrize("version", [None, 2, "", "2.15", "2.15.1.1", "two", "2.15.1\n", "٢.15.1", ["2.15.1"]])
+def test_a_server_without_a_version_is_not_used(version: object) -> None:
+    assert "does not state its version" in too_old(version)
+
+
+def test_the_oldest_version_is_that_of_the_documents() -> None:
+    assert LEAST_VERSION == (2, 12, 7)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from sealbus.bus.nats.connection.client import NkeyLogin
+from sealbus.bus.nats.connection.options import NkeyLogin
 
 
 def test_the_nonce_is_signed_as_it_came() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from sealbus.bus.nats.connection.inbox import Replies
 from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.rotation import (
-    ConnectionOptions,
     enter_all,
     leave_all,
     rotate_after,

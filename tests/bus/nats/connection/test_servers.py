@@ -16,9 +16,9 @@ def test_in_turn_from_a_random_one_on() -> None:
 
 def test_what_the_cluster_tells_comes_after_what_is_configured() -> None:
     servers = Servers(["tls://a:1"], lambda: 0.0)
-    servers.told(["tls://a:1", "tls://c:1"])
+    servers.announce(["tls://a:1", "tls://c:1"])
     assert [servers.next() for _ in range(3)] == ["tls://a:1", "tls://c:1", "tls://a:1"]
-    servers.told([f"tls://n{number}:1" for number in range(1_000)])
+    servers.announce([f"tls://n{number}:1" for number in range(1_000)])
     assert len({servers.next() for _ in range(2_000)}) == 65
 
 

@@ -212,4 +212,4 @@ def test_its_route_is_the_agents_own(site: Site) -> None:
     route = control_route(site.endpoint, "inventory", "cancel")
     assert (route.subject, route.action) == ("control.inventory.cancel", "inventory._cancel")
     assert route.loads_resource
-    assert route.retry.maximum_attempts is None
+    assert route.options.retry.maximum_attempts is None

@@ -10,6 +10,8 @@ from support.near import nearly
 from support.payments import Pay, Payments
 
 from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.messages import Origin
+from sealbus.agents.sdk.options import SubmitOptions
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.work.cancel.kept import KEPT_STOP_TYPE, KeptStops
@@ -81,7 +83,14 @@ async def test_a_stop_does_not_reach_past_what_is_detached() -> None:
         above, stop, node = await parked(bus)
         sending = (await bus.client("shop")).node.sending
         apart, below = [
-            (await sending.submit("payments.pay", Pay(), user=bus.user("alice", "shop"), detached=detached)).digest
+            (
+                await sending.submit(
+                    "payments.pay",
+                    Pay(),
+                    origin=Origin.user(bus.user("alice", "shop")),
+                    options=SubmitOptions(detached=detached),
+                )
+            ).digest
             for detached in (True, False)
         ]
         await bus.idle()

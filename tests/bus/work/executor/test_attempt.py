@@ -10,7 +10,7 @@ from support.audit import opened
 
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
-from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.routing.routes import HandlerOptions, Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
@@ -55,9 +55,8 @@ class Scripted:
 
 
 def permitted(endpoint: Scripted, timeout: float = 5.0) -> Permitted:
-    route = Route(
-        kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=endpoint, retry=RetryPolicy(), timeout=timeout
-    )
+    options = HandlerOptions(retry=RetryPolicy(), timeout=timeout)
+    route = Route(kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=endpoint, options=options)
     return Permitted(message=opened(), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation())
 
 

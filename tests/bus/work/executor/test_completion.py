@@ -12,7 +12,7 @@ from support.audit import opened
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
-from sealbus.bus.routing.routes import Endpoint, Permitted, Route
+from sealbus.bus.routing.routes import Endpoint, HandlerOptions, Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.work.executor.completion import AT_A_TIME, TOGETHER, Completion, Finished, Outcomes
@@ -26,7 +26,11 @@ from sealbus.envelopes.message.kinds import Kind
 
 TASK = opened()
 ROUTE = Route(
-    kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=cast("Endpoint", None), retry=RetryPolicy()
+    kind=Kind.TASK,
+    subject="task.a.run",
+    action="a.run",
+    endpoint=cast("Endpoint", None),
+    options=HandlerOptions(retry=RetryPolicy()),
 )
 
 

@@ -18,7 +18,7 @@ from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
-from sealbus.bus.routing.routes import Endpoint, Permitted, Route
+from sealbus.bus.routing.routes import Endpoint, HandlerOptions, Permitted, Route
 from sealbus.bus.work.executor import concurrency as module
 from sealbus.bus.work.executor.concurrency import ConcurrencyLimits
 from sealbus.bus.work.executor.work import Work
@@ -251,9 +251,7 @@ def work(partition: str, concurrency: int | None = None) -> Work:
         subject="task.works.run.*",
         action="works.run",
         endpoint=cast("Endpoint", "one endpoint"),
-        retry=RetryPolicy(),
-        ordered=True,
-        concurrency=concurrency,
+        options=HandlerOptions(retry=RetryPolicy(), ordered=True, concurrency=concurrency),
     )
     permitted = Permitted(
         message=opened(), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation()

@@ -14,7 +14,7 @@ from support.shop import Shop
 from sealbus.agents.runtime.endpoint import HandlerEndpoint
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
-from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.routing.routes import HandlerOptions, Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.bus.work.idempotency.claim_store import AlreadyDone, BusyEffect, Claim
 from sealbus.bus.work.idempotency.effects import REMEMBERED_BYTES, Effects, effect_key
@@ -38,8 +38,7 @@ def permitted(message: Message, *, once: bool = False) -> Permitted:
         subject="task.inventory.update",
         action="inventory.update",
         endpoint=HandlerEndpoint(shop.inventory.handlers["task.inventory.update"], None, Kind.TASK),  # type: ignore[arg-type]
-        retry=RetryPolicy(),
-        once=once,
+        options=HandlerOptions(retry=RetryPolicy(), once=once),
     )
     return Permitted(
         message=opened(message), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation()

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 
 

@@ -31,10 +31,9 @@ def bundle(bench: Bench, current: int) -> BundleRecord:
     return BundleRecord(trust_domain=domain, current=current, jwt=jwks)
 
 
-def verifier(bench: Bench, *records: BundleRecord) -> MessageVerifier:
-    return MessageVerifier(
-        profile=ArchiveProfile(names=NAMES), own=NAMES.id_of("notary"), history=TrustHistory(records)
-    )
+def verifier(bench: Bench, *records: BundleRecord, history: TrustHistory | None = None) -> MessageVerifier:
+    known = history if history is not None else TrustHistory(records)
+    return MessageVerifier(profile=ArchiveProfile(names=NAMES), own=NAMES.id_of("notary"), history=known)
 
 
 def deliveries(bench: Bench) -> list[Delivery]:
@@ -70,13 +69,14 @@ def test_an_unknown_key_is_tried_again_for_a_minute_after_it_was_stored(bench: B
     bench.record()
     bench.record()
     stored = deliveries(bench)
-    verifying = verifier(bench)
+    history = TrustHistory()
+    verifying = verifier(bench, history=history)
     now = bench.now()
     # Garbage needs no key, and is at once what it is; nothing overtakes what has to wait.
     assert kinds(list(verifying.verify(stored, 1, now))) == [[EntryKind.UNVERIFIED]]
     late = now + MINUTE + SECOND
     assert kinds(list(verifying.verify(stored, 1, late))) == [[EntryKind.UNVERIFIED]] * 3
-    verifying._history.add(bundle(bench, now))
+    history.add(bundle(bench, now))
     assert kinds(list(verifying.verify(stored, 1, now))) == [
         [EntryKind.UNVERIFIED],
         [EntryKind.VERIFIED],

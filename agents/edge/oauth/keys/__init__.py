@@ -1,0 +1,1 @@
+"""The public keys of issuers: their documents are fetched, parsed and cached here."""

@@ -1,0 +1,116 @@
+"""Tokens that only their issuer can read: it is asked what they say (RFC 7662), and its answer is kept for seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import OrderedDict
+from collections.abc import Mapping
+from hashlib import sha256
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
+from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.limits import SECOND
+
+_logger: Final = logging.getLogger(__name__)
+
+
+class Introspection:
+    """The questions of one edge. Use with `async with`, which ends those that are open.
+
+    Whoever shows the same token waits for the one question about it. An answer counts for `introspection_seconds`: as long a
+    token that was revoked at its issuer is still taken, and one that is not active causes no other question. Tokens are kept
+    as hashes, and in a bounded number.
+    """
+
+    def __init__(self, limits: EdgeLimits = DEFAULT_EDGE_LIMITS, *, tls: ssl.SSLContext | None = None) -> None:
+        self._limits = limits
+        self._documents = Documents(limits, tls)
+        self._answers: OrderedDict[bytes, tuple[int, Mapping[str, Json] | None]] = OrderedDict()
+        self._flights: dict[bytes, asyncio.Task[Mapping[str, Json] | None]] = {}
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self._documents.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        if flights:
+            await asyncio.wait(flights)
+        await self._documents.__aexit__(kind, error, trace)
+
+    async def claims(self, issuer: Issuer, at: IntrospectionEndpoint, token: str, *, now: int) -> Mapping[str, Json]:
+        """Return what `issuer` says `at` its endpoint about `token`, if it is active; nothing else of that is checked.
+
+        Raises `TokenRefused` for a token that is not active, `KeysUnavailable` if the issuer could not be asked.
+        """
+        digest = sha256(f"{issuer.issuer} {token}".encode()).digest()
+        until, answer = self._answers.get(digest, (0, None))
+        if now >= until:
+            answer = await self._ask(issuer, at, token, digest, now)
+        if answer is None:
+            raise TokenRefused("the issuer says that it is not active")
+        return answer
+
+    async def _ask(
+        self, issuer: Issuer, at: IntrospectionEndpoint, token: str, digest: bytes, now: int
+    ) -> Mapping[str, Json] | None:
+        flight = self._flights.get(digest)
+        if flight is None:
+            if self._closed or len(self._flights) >= self._limits.introspections:
+                raise KeysUnavailable("too many tokens to ask about", retry_after=1)
+            flight = asyncio.create_task(
+                self._fetch(issuer, at, token, digest, now), name=f"a token of {issuer.issuer}"
+            )
+            self._flights[digest] = flight
+        # Who leaves does not end the question for the others.
+        await asyncio.wait({flight})
+        try:
+            return flight.result()
+        except (FetchFailed, TimeoutError, asyncio.CancelledError) as error:
+            raise KeysUnavailable("the issuer cannot be asked", retry_after=1) from error
+
+    async def _fetch(
+        self, issuer: Issuer, at: IntrospectionEndpoint, token: str, digest: bytes, now: int
+    ) -> Mapping[str, Json] | None:
+        form = {"token": token, "token_type_hint": "access_token"}
+        try:
+            async with asyncio.timeout(self._limits.fetch_seconds):
+                signed = await at.client.sign(form, issuer=issuer.issuer, now=now)
+                document = await self._documents.post(at.url, *signed)
+            answer = _active(document, self._limits)
+        except (FetchFailed, TimeoutError) as error:
+            _logger.warning("issuer %s did not say about a token: %s", issuer.issuer, str(error) or "too slow")
+            raise
+        finally:
+            self._flights.pop(digest, None)
+        self._answers[digest] = now + self._limits.introspection_seconds * SECOND, answer
+        self._answers.move_to_end(digest)
+        while len(self._answers) > self._limits.introspected:
+            self._answers.popitem(last=False)
+        return answer
+
+
+def _active(document: bytes, limits: EdgeLimits) -> Mapping[str, Json] | None:
+    """Return the members of an answer, and None where it says that the token is not active."""
+    try:
+        answer = parse_object(document, depth=limits.document_nesting)
+    except ValueError:
+        # The parser's own message could quote the document.
+        raise FetchFailed("introspection: not a JSON object") from None
+    active = answer.get("active")
+    if type(active) is not bool:
+        raise FetchFailed("introspection: no word about active")
+    return answer if active else None

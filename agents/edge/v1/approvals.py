@@ -1,0 +1,485 @@
+"""What waits for an approval, as a person may see it: proved again, and only if the policy lets them.
+
+The edge shows what agents have parked. The task must be its requester's own message, verified as of when it was stored: who
+asks, for whom, through whom, and the body are theirs. The decision about it must be about that message, in all that the
+message alone decides. The rest (the text, the facts, the resource, what follows, whether the body is shown, who has said
+what) is what the agent has signed as its policy's answer. An agent that is not honest can sign others, and stands by them in
+the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import unicodedata
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.bus.gate.approval_authorizer import ask_about
+from sealbus.bus.gate.authorizer import caller_for, request_about
+from sealbus.bus.gate.opener import reopened_message
+from sealbus.bus.sending.approval import LONGEST_WAIT
+from sealbus.bus.streams.held import HeldValue, Part, Place, Scan
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.bus.work.approvals.marker import MARKER_TYPE, parsed_marker
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedState, parse_parked
+from sealbus.bus.work.cancel.kept import STOP_PLACES, KeptStops, StopPlaces
+from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
+from sealbus.envelopes.encoding.strict_json import deeper_than
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, SealbusError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.freshness import check_stored, check_times
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubjects, action_of, control_subject
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.policies.decision.approval import approval_question
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.documents import InputDocument, checked_document
+from sealbus.policies.decision.request import (
+    NO_RESOURCE,
+    Request,
+    Resource,
+    completed_document,
+    input_document,
+    rfc3339,
+)
+
+_logger: Final = logging.getLogger(__name__)
+
+PAGE: Final = 1_000
+"""Tasks on one page. What does not verify, has ended or may not be seen takes no place there."""
+PAGE_SINGLY: Final = 100
+"""The same in a queue where more was stored than is looked at: each that waits is read by itself then."""
+PAGE_BYTES: Final = 2_097_152
+"""Bytes of the tasks on one page: tasks as people ask for have some 4 kB.
+
+As JSON they may take three times that, and the console takes no answer over 8 MiB.
+"""
+PARTS: Final = 16
+"""Parts in which a page is read until it is full, of `PART` places and `PAGE_BYTES` each."""
+PART: Final = 1_000
+"""Places whose values are read together."""
+PAGE_SECONDS: Final = 10.0
+"""Seconds after which no further part is begun."""
+LOOKED_AT: Final = 65_536
+"""Messages that are looked at for one page, without what they hold: about a second. Agents can store any number."""
+TOGETHER: Final = 64
+"""Tasks that are decided and proved at a time, so that others have their turn, and a page can end in between."""
+TASKS_OF_A_REQUEST: Final = 50
+"""Tasks that were read together and cost their user as much as a request."""
+_TOGETHER_COST: Final = 2.0
+"""Requests that reading together costs: for the values, and for what was canceled."""
+_WITHIN: Final = 10.0
+_BODY_NESTING: Final = 64
+"""Deepest nesting of a body that is shown as JSON, as of one that the edge takes."""
+_VIEW: Final = "view"
+"""The verdict about which the policy is asked before a task is shown."""
+_OF_THE_AGENT: Final = {
+    "action": frozenset({"properties"}),
+    "context": frozenset({"time", "delivery", "approvals", "parked"}),
+}
+"""What of an input document, beside the resource, is not in its message: the agent's own words."""
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+"""Categories of characters that a person does not see, or that turn the direction of others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedTask:
+    """A task that waits, and its message, which was proved again."""
+
+    parked: Parked
+    message: VerifiedMessage
+
+    def asked_by(self, person: UserContext) -> bool:
+        """Return whether `person` is the user behind the task, in whatever session."""
+        context = self.message.context
+        return context is not None and (context.idp, context.sub) == (person.idp, person.sub)
+
+    def document(self) -> dict[str, object]:
+        """Return what a person is shown, as JSON; characters that could mislead are written as escapes."""
+        parked, header, context = self.parked, self.message.header, self.message.context
+        recorded, obligation = json.loads(parked.decision.input or b"{}"), parked.obligation
+        document: dict[str, object] = {
+            "id": parked.digest.hex(),
+            "task": header.id.hex(),
+            "decision": parked.leaf.hex(),
+            "queue": obligation.queue,
+            "text": obligation.text,
+            "action": parked.decision.action,
+            "agent": str(header.aud),
+            "requester": header.iss.value,
+            "chain": [link.iss.value for link in self.message.chain],
+            "user": None if context is None else {"id": context.sub, "idp": context.idp},
+            "resource": recorded.get("resource"),
+            "facts": action.get("properties") if isinstance(action := recorded.get("action"), dict) else None,
+            "reasons": list(parked.decision.reasons),
+            "since": rfc3339(parked.since // SECOND),
+            "until": rfc3339(parked.until // SECOND),
+            "needs": {"acr": list(obligation.acr), "max_age": obligation.max_age},
+            "follows": list(obligation.follows),
+            "verdicts": [
+                {
+                    "verdict": verdict.verdict.value,
+                    "user": verdict.user,
+                    "idp": verdict.idp,
+                    "time": rfc3339(verdict.time // SECOND),
+                }
+                for verdict in parked.verdicts
+            ],
+        }
+        if obligation.body:
+            document["body"] = _body(self.message)
+        escaped = _visible(document)
+        return escaped if isinstance(escaped, dict) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """At most `PAGE` tasks of a queue, by when they changed last; `after` begins the next page, 0 if there is none."""
+
+    tasks: Sequence[ParkedTask]
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listing:
+    """What was read together from sequence `first` on.
+
+    `uncanceled` is whether it is known of which messages no stop is kept.
+    """
+
+    scan: Scan
+    first: int
+    part: Part
+    uncanceled: bool
+
+    def is_sure(self, subject: str, place: Place) -> bool:
+        """Return whether all was read and verified that can count at this place."""
+        return place.whole and place.first >= self.first and subject not in self.part.unsure
+
+
+class _PageEntry(NamedTuple):
+    """What the person may see at one place of a page, and how many values were read by themselves for it."""
+
+    task: ParkedTask | None
+    reads: int
+
+
+class _OpenPage:
+    """A page that is being read, of `most` tasks: what is on it, and up to which sequence."""
+
+    def __init__(self, after: int, most: int) -> None:
+        self._most = most
+        self.tasks: list[ParkedTask] = []
+        self.bytes = 0
+        self.end = after
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it may hold; 0 if it has all its bytes."""
+        return self._most - len(self.tasks) if self.bytes < PAGE_BYTES else 0
+
+    def add(self, entries: Sequence[_PageEntry], end: int) -> None:
+        """Add what was found at the next places, the last of which changed at `end`."""
+        tasks = [entry.task for entry in entries if entry.task is not None]
+        self.tasks += tasks
+        self.bytes += sum([len(task.parked.record) + len(task.parked.envelope) for task in tasks])
+        self.end = end
+
+
+class ParkedTaskReader:
+    """The parked tasks of all agents, as one edge reads them. `stop_places` is the `most` of its `StopPlaces`."""
+
+    def __init__(self, node: Node, *, stop_places: int = STOP_PLACES) -> None:
+        self._node = node
+        self._operator_log = OperatorLog(_logger)
+        deployment = node.deployment
+        self._profile = LiveProfile(
+            own=node.own,
+            names=deployment.names,
+            kinds=frozenset({Kind.TASK}),
+            own_subjects=deployment.own_subjects,
+            minters=deployment.minters,
+        )
+        self._stops = KeptStops(
+            node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
+        )
+        self._canceled = StopPlaces(node.transport, most=stop_places)
+
+    async def page(
+        self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
+    ) -> Page:
+        """Return the next tasks of `queue` that wait and that `person` may see, from the place `after`.
+
+        They are read in `PARTS` parts at most, until the page is full or `PAGE_SECONDS` have passed, and decided and proved
+        `TOGETHER` at a time. After each time `pays` is asked for as many requests as that cost; where it says no, the page
+        ends there. So every page gets on, and what is read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
+        """
+        pattern = f"held.*.task.{queue}.*"
+        scan = await self._node.held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
+        places, page = list(scan.places.items()), _OpenPage(after, PAGE if scan.complete else PAGE_SINGLY)
+        time = asyncio.get_running_loop().time
+        until = time() + PAGE_SECONDS
+        for _ in range(PARTS):
+            if not places or (page.end > after and time() >= until):
+                break
+            listing = await self._read(pattern, scan, page, places[:PART])
+            # What has changed after the end of the part is in the next one, or on a later page.
+            read = sum([place.last <= listing.part.last for _, place in places[:PART]])
+            if not await self._fill(page, listing, places[:read], person, pays):
+                break
+            places = places[read:]
+        return Page(tasks=page.tasks, after=page.end if scan.has_more(page.end) else 0)
+
+    async def _fill(
+        self,
+        page: _OpenPage,
+        listing: _Listing,
+        places: Sequence[tuple[str, Place]],
+        person: UserContext,
+        pays: Callable[[float], bool],
+    ) -> bool:
+        """Add what waits at `places`; return whether the page goes on: there is room on it, and it was paid for."""
+        part, remaining = listing.part, list(places)
+        cost = _TOGETHER_COST + part.forged / TASKS_OF_A_REQUEST
+        while remaining:
+            number = min(TOGETHER, page.room)
+            batch, remaining = remaining[:number], remaining[number:]
+            entries = await asyncio.gather(*[self._entry_at(listing, *place, person) for place in batch])
+            page.add(entries, batch[-1][1].last)
+            genuine = sum([subject in part.values for subject, _ in batch])
+            cost += genuine / TASKS_OF_A_REQUEST + sum([entry.reads for entry in entries])
+            if not pays(cost) or not page.room:
+                return False
+            cost = 0.0
+        page.end = part.last
+        return not cost or pays(cost)
+
+    async def _read(self, pattern: str, scan: Scan, page: _OpenPage, places: Sequence[tuple[str, Place]]) -> _Listing:
+        """Read the values at the next places, as many as the page may hold, and then what was canceled."""
+        part = await self._node.held.between(
+            pattern,
+            PARKED_TYPE,
+            first=page.end + 1,
+            last=places[-1][1].last,
+            most_bytes=PAGE_BYTES - page.bytes,
+            within=_WITHIN,
+        )
+        return _Listing(scan=scan, first=page.end + 1, part=part, uncanceled=await self._canceled.refresh())
+
+    async def _entry_at(self, listing: _Listing, subject: str, place: Place, person: UserContext) -> _PageEntry:
+        """Return what waits at one place and `person` may see."""
+        reads, value = 0, listing.part.values.get(subject)
+        parked = _parked(value) if value is not None else None
+        sure = listing.is_sure(subject, place)
+        if not sure or (self._waits(parked) and not listing.scan.complete):
+            # There is more under this subject than was read: ask for what counts.
+            reads += 1
+            value = (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).get(subject)
+            # One that has changed since is on a later page.
+            parked = _parked(value) if value is not None and value.last == place.last else None
+        task = await self._seen(parked, person)
+        if task is None or (listing.uncanceled and not self._canceled.may_hold(task.message.chain)):
+            return _PageEntry(task, reads)
+        reads += len(task.message.chain)
+        return _PageEntry(task if not await self._is_canceled(task) else None, reads)
+
+    def _waits(self, parked: Parked | None) -> bool:
+        return parked is not None and parked.state is ParkedState.WAITING and self._node.clock() < parked.until
+
+    async def find_task(self, digest: bytes, person: UserContext) -> ParkedTask | None:
+        """Return the task with H(header) `digest` if it waits and `person` may see it. Raises as `page`."""
+        for parked in await self._all(digest):
+            if (task := await self._seen(parked, person)) is not None:
+                # It is one message, in whatever queues its agent says that it waits.
+                return task if not await self._is_canceled(task) else None
+        return None
+
+    async def ended(self, digest: bytes, person: UserContext) -> bool:
+        """Return whether the task with H(header) `digest` waits no longer, and `person` may know that. Raises as `page`."""
+        now = self._node.clock()
+        return any([await self.may(parked, person, _VIEW, now=now) for parked in await self._all(digest)])
+
+    async def _all(self, digest: bytes) -> list[Parked]:
+        values = await self._newest(f"held.*.task.*.{digest.hex()}", PARKED_TYPE)
+        return [parked for value in values.values() if (parked := _parked(value)) is not None]
+
+    async def _newest(self, pattern: str, payload_type: str) -> Mapping[str, HeldValue]:
+        try:
+            return await self._node.held.newest(pattern, payload_type, flooded=False)
+        except ConfigurationError as error:
+            # Where nothing is held, nothing waits. What is wrong with a stream that is there is for operators.
+            self._operator_log.warning("what waits was not looked for: %s", error.detail)
+            return {}
+
+    async def submitted(self, task: bytes) -> ParkedTask | None:
+        """Return the parked task with this id that this edge has submitted, whatever has become of it. Raises as `page`."""
+        place = f"held.*.wait.{self._node.token}.{task.hex()}"
+        markers = await self._newest(place, MARKER_TYPE)
+        for value in markers.values():
+            marker = parsed_marker(value)
+            for parked in await self._all(marker.digest) if marker is not None else ():
+                proved = await self._proved(parked) if parked.header.iss == self._node.own else None
+                if proved is not None and proved.message.header.id == task:
+                    return proved
+        return None
+
+    async def _seen(self, parked: Parked | None, person: UserContext) -> ParkedTask | None:
+        """Return what waits, if `person` may see it and it is proved; whether it was canceled is not looked up yet."""
+        # Asked before it is proved: who may see nothing has nothing verified or looked up.
+        if (
+            parked is None
+            or not self._waits(parked)
+            or not await self.may(parked, person, _VIEW, now=self._node.clock())
+        ):
+            return None
+        return await self._proved(parked)
+
+    async def _is_canceled(self, task: ParkedTask) -> bool:
+        return await self._stops.find(task.message.chain) is not None
+
+    async def _proved(self, parked: Parked) -> ParkedTask | None:
+        node = self._node
+        try:
+            message = await reopened_message(
+                parked, profile=self._profile, trust=node.trust(), past=node.past, caches=node.caches
+            )
+            _check_times(parked, message)
+        except EnvelopeError as error:
+            self._hide(parked, f"its message does not verify, {error.code}")
+            return None
+        if not is_about(parked, message, node.deployment.own_subjects):
+            self._hide(parked, "its decision is about another message")
+            return None
+        return ParkedTask(parked=parked, message=message)
+
+    def _hide(self, parked: Parked, why: str) -> None:
+        """Tell operators that what an agent has signed is not shown, and why."""
+        self._operator_log.warning("parked task %s of %s is not shown: %s", parked.digest.hex(), parked.header.aud, why)
+
+    async def may(self, parked: Parked, person: UserContext, verdict: str, *, now: int) -> bool:
+        """Return whether the policy lets `person` give this verdict on a task; what is no decision does not.
+
+        The question is the one that the agent asks about the approval itself, which decides.
+        """
+        node = self._node
+        to = control_subject(node.deployment.names.token(parked.value.own), "approve") if parked.value else ""
+        request = Request(
+            caller=caller_for(node.own, person),
+            action=action_of(to, {}),
+            properties={"verdict": verdict, "note": ""},
+            resource=Resource(type="task", id=parked.digest.hex()),
+            time=now,
+            nats_subject=to,
+            kind=Kind.TASK.value,
+            message_id="",
+        )
+        try:
+            of = _recorded(parked.decision.input or b"")
+            document = approval_question(input_document(request), of=of, obligation=parked.obligation.json)
+        except (SealbusError, ValueError):
+            # Also for a document that an agent has made up, or that has no room for this person.
+            return False
+        answer = await ask_about(node.engine, document)
+        return isinstance(answer, Decision) and answer.allow is True and not answer.obligations
+
+
+@lru_cache(maxsize=2 * TOGETHER)  # each is asked about, and then compared with its message
+def _recorded(document: bytes) -> InputDocument:
+    """Return a recorded input document, checked; raise `PolicyFailed` for one that an agent has made up."""
+    return checked_document(document)
+
+
+def is_about(parked: Parked, message: VerifiedMessage, own: OwnSubjects) -> bool:
+    """Return whether the decision that an agent has signed is about `message`.
+
+    Its input document has to have all that the message alone decides: who sent it, for which user, through whom, what for.
+    """
+    try:
+        action = action_of(message.header.to, own)
+        recorded = completed_document(_recorded(parked.decision.input or b""))
+        actual = json.loads(recorded)
+        expected = json.loads(input_document(request_about(message, action, {}, NO_RESOURCE, now=0)))
+    except (SealbusError, ValueError):
+        return False
+    return parked.decision.action == action and _of_message(actual) == _of_message(expected)
+
+
+def _check_times(parked: Parked, message: VerifiedMessage) -> None:
+    """Raise `EnvelopeError` if the message cannot have been stored when its agent says, or not have waited since then.
+
+    As of that time it was verified: an agent must not bring back an old message as one of today.
+    """
+    stored = parked.arrival.stored
+    check_times(message.header, reference=stored, now=None)
+    check_stored(message.header, stored=stored, created=0)
+    if not stored - DEFAULT_LIMITS.clock_skew <= parked.since <= parked.until <= stored + LONGEST_WAIT:
+        raise EnvelopeError(Code.EXPIRED, 5, "not as long as a task waits")
+
+
+def _of_message(document: dict[str, object]) -> dict[str, object]:
+    """Return what of an input document its message alone decides."""
+    kept_part = {name: value for name, value in document.items() if name != "resource"}
+    for name, excluded in _OF_THE_AGENT.items():
+        inner = kept_part.get(name)
+        if isinstance(inner, dict):
+            kept_part[name] = {key: value for key, value in inner.items() if key not in excluded}
+    return kept_part
+
+
+def _parked(value: HeldValue) -> Parked | None:
+    try:
+        return parse_parked(value)
+    except SealError:
+        return None
+
+
+def _body(message: VerifiedMessage) -> object:
+    """Return the body as JSON where it is some, else as base64."""
+    if message.header.typ == JSON:
+        try:
+            text = message.body.decode()
+            if not deeper_than(text, _BODY_NESTING):
+                # Nothing is shown that two readers could read differently.
+                value = json.loads(text, object_pairs_hook=_distinct)
+                json.dumps(value, allow_nan=False)
+                return {"type": JSON, "json": value}
+        except ValueError:
+            pass
+    return {"type": message.header.typ, "base64": b64encode(message.body).decode()}
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
+
+
+def _visible(value: object) -> object:
+    """Return `value` with every character that misleads a reader written as an escape."""
+    match value:
+        case str():
+            if value.isprintable():
+                return value
+            return "".join(
+                [
+                    _escaped(character) if unicodedata.category(character) in _HIDDEN else character
+                    for character in value
+                ]
+            )
+        case list() | tuple():
+            return [_visible(item) for item in value]
+        case Mapping():
+            return {str(_visible(name)): _visible(item) for name, item in value.items()}
+    return value
+
+
+def _escaped(character: str) -> str:
+    return f"\\u{{{ord(character):x}}}"

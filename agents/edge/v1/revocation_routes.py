@@ -1,0 +1,136 @@
+"""`POST /v1/security-events` and `POST /v1/backchannel-logout`: what identity providers report, handed to the revoker.
+
+The edge verifies it and holds no key that could publish it. It asks the agent `revoker` by a call, which is decided and
+recorded like every other, and answers its sender once that has answered: then the revocation is published.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sealbus.agents.edge.front import Front
+from sealbus.agents.edge.http.application import REQUEST_ID
+from sealbus.agents.edge.http.bodies import media_type, read_bytes, read_form
+from sealbus.agents.edge.http.problem import HEADERS, EdgeError, too_often
+from sealbus.agents.edge.http.rate_limits import TokenBuckets
+from sealbus.agents.edge.oauth.tokens.security_events import ReportedEvent
+from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.agents.sdk.messages import Origin, call_message
+from sealbus.agents.sdk.options import CallOptions
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.errors import Code, SealbusError
+
+SECURITY_EVENTS_PATH: Final = "/v1/security-events"
+LOGOUT_PATH: Final = "/v1/backchannel-logout"
+
+_EVENT_TOKEN: Final = "application/secevent+jwt"
+
+_logger: Final = logging.getLogger(__name__)
+
+
+class RevocationRoutes:
+    """The two resources. A token that is not taken is 400 in the form of its standard; all else is answered as everywhere."""
+
+    def __init__(self, front: Front) -> None:
+        limits = front.limits
+        self._front = front
+        # By issuer: as many as the operator named.
+        self._issuers = TokenBuckets(
+            rate=limits.event_rate, burst=limits.event_burst, entries=max(1, len(front.issuers))
+        )
+
+    async def security_event(self, request: Request) -> Response:
+        """Take one security event token (RFC 8935): 202 once it is published, or 400 with `err` and `description`."""
+        limits = self._front.limits
+        media_type(request, (_EVENT_TOKEN,))
+        body = await read_bytes(request, limits.token_bytes, limits.body_seconds)
+        try:
+            token = _ascii(body)
+            event = await self._front.events.event(token, now=self._front.node.clock())
+            revoked = self._named(event.revoked) if event.revoked is not None else None
+        except EdgeError as error:
+            return _refusal(error, {"err": error.error, "description": error.detail})
+        await self._handle(event, revoked, request)
+        return Response(status_code=HTTPStatus.ACCEPTED, headers=HEADERS)
+
+    async def logout(self, request: Request) -> Response:
+        """Take one logout token (Back-Channel Logout section 2.5): 204 once it is published, or 400 with `error`."""
+        try:
+            form = await read_form(request, self._front.limits)
+            token = form.get("logout_token", "")
+            event = await self._front.events.logout(token, now=self._front.node.clock())
+            revoked = self._named(event.revoked) if event.revoked is not None else None
+        except EdgeError as error:
+            # One word for all: that of OAuth. The others are those of RFC 8935.
+            return _refusal(error, {"error": "invalid_request", "error_description": error.detail})
+        await self._handle(event, revoked, request)
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=HEADERS)
+
+    async def _handle(self, event: ReportedEvent, revoked: Revocation | None, request: Request) -> None:
+        """Return once `revoked` is published, or was by the same token before; raise 429 or 503 otherwise."""
+        events = self._front.events
+        if await events.handled(event):
+            return
+        # Once its signature is verified, and not again: nobody else uses up what an issuer may report.
+        if wait := self._issuers.take(event.issuer):
+            raise too_often(wait)
+        if revoked is not None:
+            await self._revoke(revoked, request)
+        # Only now: what was not published is reported again.
+        await events.remember(event, now=self._front.node.clock())
+
+    def _named(self, revocation: Revocation) -> Revocation:
+        """Return `one` with a user as contexts name them; raise 400 for a name that none can hold: nobody is called that."""
+        if revocation.kind != "user":
+            return revocation
+        name = self._front.user_id(revocation.issuer, revocation.id)
+        if not is_text(name):
+            raise EdgeError(Code.BAD_TOKEN, 400, "the user's id is too long", error="invalid_request")
+        return revocation.model_copy(update={"id": name})
+
+    async def _revoke(self, revocation: Revocation, request: Request) -> None:
+        """Return once `one` is published; raise 503 otherwise, after which its sender comes again."""
+        front = self._front
+        requests, within = front.node.requests, front.limits.revoke_seconds
+        message = call_message(
+            REVOKE,
+            Content(body=revocation.model_dump_json().encode(), typ=JSON),
+            names=front.node.deployment.names,
+            origin=Origin(tid=request.scope[REQUEST_ID]),
+            reply_to=requests.address(),
+            options=CallOptions(timeout=within),
+            own=front.node.deployment.own_subjects,
+        )
+        try:
+            await requests.call(message, action=REVOKE, within=within)
+        except SealbusError as error:
+            _logger.error(  # noqa: TRY400  the operator needs no traceback
+                "a revocation by %s is not published: %s answered %s", revocation.issuer, REVOKE, error.code
+            )
+            code = Code.NO_LISTENER if error.code == Code.NO_LISTENER else Code.BUS_UNAVAILABLE
+            detail = "The revocation is not published; report it again."
+            raise EdgeError(code, 503, detail, retry_after=front.limits.revoke_again_seconds) from error
+
+
+def _ascii(body: bytes) -> str:
+    try:
+        return body.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise EdgeError(Code.BAD_TOKEN, 400, "not a JWT in compact form", error="invalid_request") from error
+
+
+def _refusal(error: EdgeError, document: Mapping[str, str]) -> Response:
+    """Return the answer to a token that is not taken; raise `error` again if it is about something else."""
+    if error.status != HTTPStatus.BAD_REQUEST:
+        raise error
+    headers = {**HEADERS, "content-language": "en"}
+    return Response(json.dumps(document), HTTPStatus.BAD_REQUEST, headers, JSON)

@@ -267,7 +267,7 @@ async def our_attempt(case: Given) -> Given:
     broker, _ = site(case)
     guard = PoisonGuard(counts=counts_of(ATTEMPTS, case, broker))
     digest = bytes.fromhex(case["subject"].split(".")[3])
-    work = Mock(header=Mock(digest=digest), tried=Mock(number=2), permitted=Mock(route=Mock(once=False)))
+    work = Mock(header=Mock(digest=digest), tried=Mock(number=2), permitted=Mock(route=Mock(options=Mock(once=False))))
     await guard.begin(work)
     found = broker.streams["STATE"].stored[-1]
     assert found.arrival is not None

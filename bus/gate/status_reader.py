@@ -1,9 +1,9 @@
-"""The requester's side of a task: its statuses are read from their stream and verified, and its result is decided on.
+"""The requester's side of a task: read its statuses from their stream, verify them, and decide on its result.
 
-Each reading reads `status.<requester>.<id>` independently and keeps its state to itself, so any process of the same
-identity may read, at any time, as often as it likes (SPEC.md section 7). A reading leaves no state behind. What fails
-verification is counted as a refusal and changes nothing; a status signed by a key that is not known yet is read again a
-little later, because the trust bundle may lag behind the worker that signed it.
+Each reading reads `status.<requester>.<id>` by itself and leaves no state behind. So every process of the identity may read
+the statuses of a task, at any time and any number of times (SPEC.md section 7). A status that fails verification is counted
+as a refusal and changes nothing. A status signed by an unknown key is read again a little later, because the trust bundle may
+lag behind the worker that signed it.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ class StatusLimits:
     """Bounds and waits of reading statuses; times are seconds."""
 
     readers: int = 1_024
-    """Concurrent readings of one identity: each costs the server a consumer in memory and two requests."""
+    """Readings of one identity at a time: each costs the server a consumer in memory and two requests."""
     settle: float = DEFAULT_LIMITS.clock_skew / SECOND
     """After `end`: by then everything that the broker stored before `end`, by its clock, can be read (SPEC.md section 3)."""
     unknown: float = 60.0
-    """How long after it was stored a status with an unknown key is tried again: the bundle may lag a little."""
+    """For so long after it was stored, a status with an unknown key is tried again: the bundle may lag a little."""
     first: float = 10.0
-    """How long after it was stored a final status does not count while an earlier status has an unknown key."""
+    """For so long after it was stored, a final status does not count while an earlier status has an unknown key."""
     postponed: int = 16
-    """Statuses with unknown keys that one reading tries again; further ones are refused at once."""
+    """Statuses with unknown keys that one reading tries again; further statuses are refused at once."""
     parked: float = 2 * DEFAULT_LIMITS.clock_skew / SECOND
-    """After the time until which a parked task waits: the clocks of its agent and of its reader may both be wrong."""
+    """As `settle`, after the time until which a parked task waits: the clocks of agent and reader may both be wrong."""
     marker_tries: int = 8
-    """Tries to learn until when a task waits, before its reader says that this is not known."""
+    """Tries to read the marker of a task, before the reading raises the error."""
     backoff: Backoff = Backoff(initial_interval=0.25, maximum_interval=5.0)
     """Pause before a reading starts again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedTask:
-    """A task that we sent: how its statuses are recognised, and how its result is decided.
+    """A task that we sent: its statuses are matched by `pending`, and its result is decided by `action` and `context`.
 
-    `action` is the task's; `context` is the user on whose behalf we asked, known only to the process that asked.
+    `context` is that of the user on whose behalf we sent it, known only to the process that did.
     """
 
     pending: PendingRequest
@@ -78,27 +78,27 @@ class AskedTask:
 
     @property
     def control(self) -> bool:
-        """Whether it tells an agent something about work: its answer says that it is done, and holds nothing to decide on."""
+        """Whether the task is a control message. Its answer says only that it was done, so there is nothing to decide on."""
         return self.pending.rpl is None and "._" in self.action
 
 
 class StatusRequest(OpenRequest):
-    """A request that accepts an answer only once its body was parsed too: only the body shows whether `fin` is right."""
+    """An open request that counts a status once its body was parsed, because the body shows whether `fin` is right."""
 
-    __slots__ = ("_taken",)
+    __slots__ = ("_verified",)
 
     def __init__(self, pending: PendingRequest) -> None:
         super().__init__(pending)
-        self._taken: Header | None = None
+        self._verified: Header | None = None
 
     def take(self, header: Header) -> None:
-        """Remember the header that passed all steps."""
-        self._taken = header
+        """Remember a header that passed all steps, until `keep`."""
+        self._verified = header
 
     def keep(self) -> None:
-        """Accept the header that was remembered."""
-        if self._taken is not None:
-            super().take(self._taken)
+        """Count the header that `take` remembered."""
+        if self._verified is not None:
+            super().take(self._verified)
 
 
 @dataclass(slots=True)
@@ -501,18 +501,19 @@ class StatusReader:
 
     @property
     def reading(self) -> int:
-        """How many readings there are now."""
+        """How many readings run now."""
         return self._reading
 
     async def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
-        """Yield the statuses of `task` numbered over `after` as they come, up to the final one.
+        """Yield the statuses of `task` numbered over `after` as they come, up to the final status.
 
-        The last one is `expired` where `end` has passed and nothing final was stored before it; a task that is parked is open
-        until its agent says, which may be earlier or later than `end`. Without `follow` only what is stored now is read. Lost
-        connections and restarts of the server are waited out until then.
+        The final status is `expired` if no other was stored before `end`. A parked task is open until the time that its agent
+        says, which may be before or after `end`. Without `follow` only the statuses that are stored now are read; with it,
+        lost connections and restarts of the server are waited out until the end.
+
         Raises `Denied`, `PolicyUnavailable` or `PolicyFailed` if our own policy does not allow the result; `Overloaded`
-        for too many readings; `BusUnavailable` if without `follow`, or after `end`, the stream cannot be read; that or
-        `StateUnavailable` if a parked task has ended, and until when it was open is not known.
+        for too many readings; `BusUnavailable` if the stream cannot be read without `follow` or after `end`; `BusUnavailable`
+        or `StateUnavailable` if a parked task has ended and its marker cannot be read.
         """
         # Readings that wait at the feed hold no place.
         with nullcontext() if follow and self._feed is not None else self._place():
@@ -555,7 +556,7 @@ class StatusReader:
 
 @dataclass(frozen=True, slots=True)
 class _ReadingPlace:
-    """A place that is held for one reading."""
+    """The place of one reading, held for it."""
 
     read: Callable[..., AsyncGenerator[Status, None]]
 

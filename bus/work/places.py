@@ -19,9 +19,7 @@ from typing import Final
 from sealbus.bus.ports import Delivery, Settlement
 from sealbus.bus.telemetry import Counters, OperatorLog
 
-__all__ = ["Cause", "Places"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Cause(StrEnum):
@@ -51,7 +49,7 @@ class Places:
         self._clock = clock
         self._held: dict[Cause, list[float]] = {cause: [] for cause in Cause}
         """When each delivery is redelivered; soonest first."""
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         for cause in Cause:
             counters.add("sealbus_put_off_total", 0, cause=cause.value)
 
@@ -63,7 +61,7 @@ class Places:
         held = self._held[cause]
         if cause is not Cause.PASSING and self.waiting(cause) >= self._most[cause]:
             self._counters.add("sealbus_no_place_total", 1, cause=cause.value)
-            self._said.warning("no place is left to put off a delivery: %s", cause.value)
+            self._operator_log.warning("no place is left to put off a delivery: %s", cause.value)
             return False
         heapq.heappush(held, self._clock() + seconds)
         self._counters.add("sealbus_put_off_total", 1, cause=cause.value)
@@ -80,7 +78,9 @@ class Places:
     async def room(self) -> None:
         """Wait until no more than their share of deliveries is put off for temporary failures."""
         while self.waiting(Cause.PASSING) >= self._most[Cause.PASSING]:
-            self._said.warning("nothing new is taken: %d deliveries are put off", len(self._held[Cause.PASSING]))
+            self._operator_log.warning(
+                "nothing new is taken: %d deliveries are put off", len(self._held[Cause.PASSING])
+            )
             await asyncio.sleep(max(0.0, self._held[Cause.PASSING][0] - self._clock()))
 
     def notes(self) -> dict[str, str]:

@@ -28,7 +28,7 @@ from sealbus.envelopes.message.subjects import status_subject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 STATUS_LIFE = 86_400 * SECOND
 """The longest life that its kind may have: a requester may ask long after."""
@@ -49,7 +49,7 @@ class Statuses:
         self._counters = counters
         self._within = within
         self._deadlines = Deadlines()
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> StatusReporter | None:
         """Return the reporter of a task's status, or `None` for kinds that have none."""
@@ -70,31 +70,31 @@ class Statuses:
             return self._note(task, status, str(error.code))
         return self._note(task, status, _STORED)
 
-    async def store_each(self, told: Sequence[tuple[Header, Status | None]]) -> list[bool]:
+    async def store_each(self, statuses: Sequence[tuple[Header, Status | None]]) -> list[bool]:
         """Store statuses of several tasks in one write; return for each what `store` would. None is not stored."""
-        saying = [(task, status) for task, status in told if status is not None]
+        saying = [(task, status) for task, status in statuses if status is not None]
         outcomes: list[str]
         try:
             with self._deadlines.within(self._within):
                 messages = [self._outgoing(task, status) for task, status in saying]
                 answers = await self._outbox.publish_each(messages, within=self._within)
-                outcomes = [str(one.code) if isinstance(one, SealbusError) else _STORED for one in answers]
+                outcomes = [str(answer.code) if isinstance(answer, SealbusError) else _STORED for answer in answers]
         except TimeoutError:
             outcomes = ["timeout"] * len(saying)
         except SealbusError as error:
             outcomes = [str(error.code)] * len(saying)
-        noted = iter([self._note(*said, outcome) for said, outcome in zip(saying, outcomes, strict=True)])
-        return [status is not None and next(noted) for _, status in told]
+        noted = iter([self._note(*statement, outcome) for statement, outcome in zip(saying, outcomes, strict=True)])
+        return [status is not None and next(noted) for _, status in statuses]
 
     def _outgoing(self, task: Header, status: Status) -> OutgoingMessage:
-        said = encode(status)
+        body = encode(status)
         return OutgoingMessage(
             Draft(
                 kind=Kind.STATUS,
                 to=status_subject(self._names.token(task.iss), task.id),
                 aud=task.iss,
-                body=said.body,
-                typ=said.typ,
+                body=body.body,
+                typ=body.typ,
                 re=task.digest,
                 seq=status.sequence,
                 fin=status.final,
@@ -108,7 +108,7 @@ class Statuses:
         """Count the outcome of storing a status; return whether it was stored."""
         self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
         if outcome != _STORED:
-            self._said.warning("status %s of a task of %s not stored: %s", status.state, task.iss, outcome)
+            self._operator_log.warning("status %s of a task of %s not stored: %s", status.state, task.iss, outcome)
         return outcome == _STORED
 
 

@@ -29,9 +29,7 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["LAST_TRY", "PACE", "PLACE_BYTES", "ROOM_BYTES", "VerbRoom"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 SHARE: Final = 2
 """Messages that wait take at most this fraction of the consumer's places: verbs that are known go on in the others."""
@@ -72,7 +70,7 @@ class VerbRoom:
         self._counters = counters
         self._clock = clock
         self._streams: dict[str, _StreamRoom] = {}
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         counters.add("sealbus_put_off_total", 0, cause=_LABEL)
 
     async def put_off(
@@ -89,7 +87,7 @@ class VerbRoom:
         if delivery.number == 1:
             if not room.has_room(message, places):
                 self._counters.add("sealbus_no_place_total", 1, cause=_LABEL)
-                self._said.warning("no room is left for a verb that this version does not have")
+                self._operator_log.warning("no room is left for a verb that this version does not have")
                 return None
             room.admitted += 1
         pause = max(VERB_AWAITED.interval(delivery.number, random), room.turn(places))
@@ -132,7 +130,7 @@ class VerbRoom:
             async with asyncio.timeout(LOOK_WITHIN):
                 load = await pull.load()
         except (BusUnavailable, TimeoutError) as error:
-            self._said.warning("the load of a consumer is not known: %s", type(error).__name__)
+            self._operator_log.warning("the load of a consumer is not known: %s", type(error).__name__)
         else:
             room.load, room.admitted = load, 0
 

@@ -21,17 +21,6 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = [
-    "MARKER_TYPE",
-    "Marker",
-    "Markers",
-    "StoredMarker",
-    "marker_of",
-    "marker_subject",
-    "parsed_marker",
-    "waits_note",
-]
-
 MARKER_TYPE: Final = "application/vnd.sealbus.parked-marker.v1"
 """Payload type of the signature."""
 
@@ -82,15 +71,15 @@ class Markers:
         own = self._names.token(self._identity.spiffe_id)
         subject = marker_subject(own, self._names.token(task.iss), task.id)
         before, last = (known.value if known is not None else None), 0
-        said = known.marker if known is not None else None
+        current = known.marker if known is not None else None
         for number in range(_WRITES):
             if number or not (first or known):
                 before, last = await self._held.standing(subject, MARKER_TYPE)
-                said = parsed_marker(before) if before is not None else None
+                current = parsed_marker(before) if before is not None else None
             marker = Marker(digest=task.digest, until=until, ended=ended)
-            if said is not None and said.digest == task.digest:
-                marker = replace(marker, until=max(until, said.until), ended=ended or said.ended)
-            if before is not None and said == marker:
+            if current is not None and current.digest == task.digest:
+                marker = replace(marker, until=max(until, current.until), ended=ended or current.ended)
+            if before is not None and current == marker:
                 return StoredMarker(marker, before)
             stored = await self._held.write(
                 subject,
@@ -116,15 +105,15 @@ class Markers:
         subject = marker_subject(own, self._names.token(task.iss), task.id)
         for _ in range(_WRITES):
             before, last = await self._held.standing(subject, MARKER_TYPE)
-            said = parsed_marker(before) if before is not None else None
-            if said is None or said.digest != task.digest:
-                said = Marker(digest=task.digest, until=since, ended=False)
-            bound = min(said.until, until)
-            if said.ended or self._clock() >= bound or (before is not None and _moved_late(before)):
+            current = parsed_marker(before) if before is not None else None
+            if current is None or current.digest != task.digest:
+                current = Marker(digest=task.digest, until=since, ended=False)
+            bound = min(current.until, until)
+            if current.ended or self._clock() >= bound or (before is not None and _moved_late(before)):
                 return None
-            if before is not None and said.until == until:
-                return StoredMarker(said, before)
-            marker = replace(said, until=until)
+            if before is not None and current.until == until:
+                return StoredMarker(current, before)
+            marker = replace(current, until=until)
             stored = await self._held.write(
                 subject,
                 marker.keys(),

@@ -96,7 +96,7 @@ def _chain(parked: Parked) -> Sequence[Header]:
     """
     try:
         envelope = parse_envelope(parked.envelope)
-        ancestors = [parse_header(one.header) for one in envelope.ancestors]
+        ancestors = [parse_header(ancestor.header) for ancestor in envelope.ancestors]
     except EnvelopeError:
         return [parked.header]
     return [*reversed(ancestors), parked.header]

@@ -40,20 +40,6 @@ from sealbus.policies.decision.approval import ApprovalObligation, approval_of
 from sealbus.policies.decision.decision import OBLIGATION_NESTING
 from sealbus.policies.decision.request import GivenApproval
 
-__all__ = [
-    "ENVELOPE_BYTES",
-    "INPUT_BYTES",
-    "MOST_VERDICTS",
-    "PARKED_TYPE",
-    "CountedVerdict",
-    "Parked",
-    "ParkedState",
-    "ParkedTasks",
-    "counted",
-    "parse_parked",
-    "without",
-]
-
 PARKED_TYPE: Final = "application/vnd.sealbus.parked.v1"
 """Payload type of the signature."""
 ENVELOPE_BYTES: Final = 262_144
@@ -253,7 +239,7 @@ class Parked:
 
     def said_by(self, person: tuple[str, str]) -> CountedVerdict | None:
         """Return what a person, an identity provider and a user of it, said last; `None` if nothing."""
-        return next((one for one in self.verdicts if one.person == person), None)
+        return next((verdict for verdict in self.verdicts if verdict.person == person), None)
 
     def subject(self, agent: str) -> str:
         """Return where the agent with the token `agent` keeps it."""
@@ -272,7 +258,7 @@ class Parked:
             "run": self.run,
         }
         if self.verdicts:
-            keys["apr"] = [one.encode() for one in self.verdicts]
+            keys["apr"] = [verdict.encode() for verdict in self.verdicts]
         return keys
 
 
@@ -288,7 +274,7 @@ def parse_parked(value: HeldValue) -> Parked:
             state=ParkedState(keys.text("sta")),
             turn=keys.uint("trn"),
             run=keys.octets("run"),
-            verdicts=tuple([CountedVerdict.parse(one) for one in keys.some_octets("apr")]),
+            verdicts=tuple([CountedVerdict.parse(raw) for raw in keys.some_octets("apr")]),
             value=value,
         )
         queue, digest = keys.text("que"), keys.octets("dig")
@@ -318,8 +304,8 @@ class ParkedTasks:
         that nothing has taken up, one that has ended: the other was parked again as if it were new. Raises as
         `Held.newest` does.
         """
-        found = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
-        parked = [one for value in found.values() if (one := _own(value)) is not None]
+        values = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
+        parked = [task for value in values.values() if (task := _own(value)) is not None]
         return min(parked, key=_order, default=None)
 
     async def create(self, parked: Parked) -> bool:
@@ -338,8 +324,8 @@ class ParkedTasks:
         if await self._write(parked, None) is not None:
             return True
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
-        there = _own(value) if value is not None else None
-        if there is not None and there.state is ParkedState.WAITING:
+        current = _own(value) if value is not None else None
+        if current is not None and current.state is ParkedState.WAITING:
             return True
         return await self._write(parked, value, last=last) is not None
 
@@ -384,7 +370,7 @@ def _obligations(recorded: bytes) -> list[dict[str, object]]:
         listed = json.loads(text or "[]") if not deeper_than(text, _OBLIGATION_NESTING) else None
     except ValueError as error:
         raise SealError("no obligations") from error
-    if type(listed) is not list or any(type(one) is not dict for one in listed):
+    if type(listed) is not list or any(type(obligation) is not dict for obligation in listed):
         raise SealError("no obligations")
     return listed
 
@@ -401,9 +387,9 @@ def _order(parked: Parked) -> tuple[int, int, int]:
     return -parked.turn, states.index(parked.state), parked.since
 
 
-def counted(verdicts: Sequence[CountedVerdict], one: CountedVerdict) -> tuple[CountedVerdict, ...]:
+def counted(verdicts: Sequence[CountedVerdict], verdict: CountedVerdict) -> tuple[CountedVerdict, ...]:
     """Return `verdicts` with `one` in place of what the same person said before."""
-    return (*without(verdicts, one.person), one)
+    return (*without(verdicts, verdict.person), verdict)
 
 
 def without(verdicts: Sequence[CountedVerdict], person: tuple[str, str]) -> tuple[CountedVerdict, ...]:

@@ -69,47 +69,47 @@ class Parking:
 
     def mark(self, decided: Sequence[Decided]) -> list[Decided]:
         """Return `decided`, those marked that are to be parked: their decisions are recorded, whatever else is counted."""
-        return [one._replace(parks=True) if self._parks(one) else one for one in decided]
+        return [task._replace(parks=True) if self._parks(task) else task for task in decided]
 
-    def _parks(self, one: Decided) -> bool:
-        decision, message = one.decision, one.opened.message
-        if decision is None or decision.allow is not False or one.error is not None or not decision.obligations:
+    def _parks(self, decided: Decided) -> bool:
+        decision, message = decided.decision, decided.opened.message
+        if decision is None or decision.allow is not False or decided.error is not None or not decision.obligations:
             return False
         if (
             message.header.kind is not Kind.TASK
-            or one.opened.delivery.arrival is None
-            or one.opened.resumed is not None
+            or decided.opened.delivery.arrival is None
+            or decided.opened.resumed is not None
         ):
             return False
         if approval_of(decision.obligations) is None:
             return False
-        if len(one.opened.delivery.payload) > ENVELOPE_BYTES or len(one.input_document) > INPUT_BYTES:
-            self._operator_log.warning("a task of %s is too large to be parked", one.opened.route.action)
+        if len(decided.opened.delivery.payload) > ENVELOPE_BYTES or len(decided.input_document) > INPUT_BYTES:
+            self._operator_log.warning("a task of %s is too large to be parked", decided.opened.route.action)
             return False
-        if _waits_until(one.opened.message.header) <= self._site.host_clock():
+        if _waits_until(decided.opened.message.header) <= self._site.host_clock():
             # Its requester would look for nothing.
             return False
         try:
-            redacted = self._audit.record(one).redacted
+            redacted = self._audit.record(decided).redacted
         except SealError:
             # It is refused once it is to be recorded.
             return False
         if redacted:
             # Who approves is asked about the input document as it was recorded, which must not lack who asked.
             self._operator_log.warning(
-                "a task of %s is not parked: audit.redact takes from its record", one.opened.route.action
+                "a task of %s is not parked: audit.redact takes from its record", decided.opened.route.action
             )
             return False
-        return one.opened.delivery.number > 1 or self._within_budget(one)
+        return decided.opened.delivery.number > 1 or self._within_budget(decided)
 
-    def _within_budget(self, one: Decided) -> bool:
+    def _within_budget(self, decided: Decided) -> bool:
         minute = self._site.host_clock() // MINUTE
         if minute != self._minute:
             self._minute = minute
             self._parked.clear()
-        context = one.opened.message.context
+        context = decided.opened.message.context
         user = (context.idp, context.sub) if context is not None else ("", "")
-        key = (one.opened.message.header.iss.value, *user)
+        key = (decided.opened.message.header.iss.value, *user)
         if self._parked[key] >= self._a_minute or (key not in self._parked and len(self._parked) >= _KNOWN):
             self._site.counters.add("sealbus_parked_total", 1, outcome="over_budget")
             self._operator_log.warning("%s asks for too many approvals: denied", key[0])
@@ -194,8 +194,8 @@ class Parking:
 
 def _waits_until(header: Header) -> int:
     """Return until when the requester of a task looks for its result: its mark says so, or the task's own end."""
-    asked = header.ext.get(WAIT) if header.ext is not None else None
+    mark = header.ext.get(WAIT) if header.ext is not None else None
     longest = header.iat + LONGEST_WAIT
-    if type(asked) is int and asked > 0:
-        return min(asked, longest)
+    if type(mark) is int and mark > 0:
+        return min(mark, longest)
     return header.end if header.end is not None else header.exp

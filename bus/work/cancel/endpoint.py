@@ -1,4 +1,4 @@
-"""What handles `control.<agent>.cancel`: a cancel that was decided and recorded becomes a stop, which every process reads."""
+"""The handler of `control.<agent>.cancel`: a cancel that was decided and recorded becomes a stop, which every process reads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from sealbus.bus.work.cancel.room import OF_REQUESTER
 from sealbus.bus.work.cancel.stop import Stop, sign
 from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, StateUnavailable
 from sealbus.policies.decision.request import Resource
-
-__all__ = ["CancelEndpoint"]
 
 _WRITES: Final = 4
 """Tries to write a stop while others write in its place."""
@@ -50,23 +48,23 @@ class CancelEndpoint:
         return parse_cancel(body, typ)
 
     def properties(self, value: object) -> Mapping[str, object]:
-        """Return what the policy may look at: the action that is canceled, as what, and why."""
+        """Return what the policy sees of a cancel: the action that is canceled, the role of the sender, and the reason."""
         request = _request(value)
         return {"action": request.action, "role": request.role.value, "reason": request.reason}
 
     async def resource(self, value: object) -> Resource:
-        """Return the task as the policy's resource: nothing is known of it but its hash."""
+        """Return the task as the policy's resource: only its hash is known."""
         return Resource(type="task", id=_request(value).digest.hex())
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Store the stop (step 18); a stop that is stored already stays.
+        """Store the stop (step 18) and end the parked task; a stop that is stored already stays.
 
-        Raises `Refused` with `overloaded` where its requester has no room left. What is parked is ended then: a process that
-        parks it meanwhile finds the stop, which stands before.
+        A process that parks the task meanwhile finds the stop, because that is stored first. Raises `Refused` with
+        `overloaded` if the requester has no room left.
         """
         stop, sequence = await self._stored(permitted)
         if not await self._stops.admits(stop, sequence):
-            # Other processes stored as many at the same moment. It must not come into force once there is room.
+            # Other processes took the room at the same moment. This stop must not come into force once there is room again.
             over = sign(replace(stop, end=0, at=self._clock()), self._identity.sealer())
             await self._keyed.replace(stop.place(self._names).subject, over, last=sequence)
             raise _overloaded()
@@ -75,7 +73,7 @@ class CancelEndpoint:
         return None
 
     async def _stored(self, permitted: Permitted) -> tuple[Stop, int]:
-        """Return the stop that stands in the place of what is asked for, and its sequence."""
+        """Store the stop unless one is there that covers it; return the stop that is stored, and its sequence."""
         request, header = _request(permitted.value), permitted.message.header
         stop = Stop(
             agent=self._identity.spiffe_id,
@@ -96,27 +94,27 @@ class CancelEndpoint:
         for _ in range(_WRITES):
             if written is not None:
                 return stop, written
-            found = await self._keyed.get(place.subject)
-            if found is None:
+            value = await self._keyed.get(place.subject)
+            if value is None:
                 continue
             try:
-                known = self._verifier.verified(found.payload, place, stored=found.stored)
-                # An operator's cancel counts for everything that the same workload's as a requester counts for.
+                known = self._verifier.verified(value.payload, place, stored=value.stored)
+                # A cancel as an operator covers a cancel of the same workload as a requester.
                 if (
                     known.action == stop.action
                     and known.end >= stop.end
                     and known.role in (stop.role, CancelRole.OPERATOR)
                 ):
-                    return known, found.sequence
+                    return known, value.sequence
             except EnvelopeError:
                 pass
-            written = await self._keyed.replace(place.subject, stored, last=found.sequence)
+            written = await self._keyed.replace(place.subject, stored, last=value.sequence)
         if written is None:
-            raise StateUnavailable("others write in the place of a stop")
+            raise StateUnavailable("other processes write in the place of a stop")
         return stop, written
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return nothing: this is no call."""
+        """Return `None`: a cancel is not a call."""
         del permitted
         return None
 

@@ -36,9 +36,7 @@ from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, E
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.header import Header
 
-__all__ = ["StopVerifier", "Stops"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 CURRENT_WITHIN: Final = 5.0
 """Seconds that a message waits until it is known again which stops there are, before it is put off."""
@@ -129,7 +127,7 @@ class Stops:
         """When the event loop was last seen to turn, by its time; 0 before."""
         self._news = asyncio.Event()
         """Set, and another put in its place, when stops have come."""
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     async def run(self) -> None:
         """Read the stops until cancelled; a stream that was created again is read from its beginning."""
@@ -147,7 +145,7 @@ class Stops:
                             failures = 0
                             self._take(batch)
                 except (BusUnavailable, ConfigurationError) as error:
-                    self._said.warning("reading stops: %s", error.detail)
+                    self._operator_log.warning("reading stops: %s", error.detail)
                 failures += 1
                 self.current.clear()
                 await asyncio.sleep(_AGAIN.interval(failures))
@@ -172,7 +170,7 @@ class Stops:
             self._taken_up(message.header.digest)
         canceled = self.find(message)
         if canceled is None and self._doubtful(message):
-            canceled = await self._asked(message)
+            canceled = await self._find_kept(message)
         # Or it has come while HELD was asked.
         return canceled or permitted.cancellation.canceled
 
@@ -188,7 +186,7 @@ class Stops:
                     await self._news.wait()
                 return canceled
         with suppress(StateUnavailable):
-            return await self._asked(message)
+            return await self._find_kept(message)
         return None
 
     async def admits(self, stop: Stop, sequence: int) -> bool:
@@ -222,7 +220,7 @@ class Stops:
             return
         now, size = self._clock(), len(message.body) + HEADERS
         if self._held + size > PUT_OFF_BYTES:
-            for digest in [digest for digest, one in self._put_off.items() if one.until < now]:
+            for digest in [digest for digest, waiting in self._put_off.items() if waiting.until < now]:
                 self._taken_up(digest)
         if self._held + size <= PUT_OFF_BYTES:
             self._put_off[message.header.digest] = _PutOff(message, now + int(seconds * SECOND), size, end)
@@ -266,7 +264,7 @@ class Stops:
         # An older version of a stop, of another action for instance, may have been stored again over the one that counts.
         return self._doubts.has(header.digest, now) or bool(self._room.under(header.digest))
 
-    async def _asked(self, message: VerifiedMessage) -> Canceled | None:
+    async def _find_kept(self, message: VerifiedMessage) -> Canceled | None:
         """Return who canceled a message by what HELD has; raises `StateUnavailable` if that is not known."""
         now = self._clock()
         try:
@@ -302,22 +300,24 @@ class Stops:
 
     def _put(self, place: StopPlace, stop: Stop, stored: int) -> Taken:
         until = min(stored + KEPT_SECONDS * SECOND, _until(stop))
-        taken = self._room.put(place, stop, until=until, now=stored)
-        if taken is Taken.NEW:
+        outcome = self._room.put(place, stop, until=until, now=stored)
+        if outcome is Taken.NEW:
             self._site.counters.add("sealbus_stops_total", 1)
-        elif taken is not Taken.AGAIN:
+        elif outcome is not Taken.AGAIN:
             # Whatever it says, one that counts may have stood there before.
             self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
-        if taken in (Taken.FULL, Taken.NO_MEMORY):
+        if outcome in (Taken.FULL, Taken.NO_MEMORY):
             self._site.counters.add("sealbus_stops_unkept_total", 1)
-            self._said.warning("a stop of %s for %s is not kept: %s", place.agent, place.requester, taken.value)
-        return taken
+            self._operator_log.warning(
+                "a stop of %s for %s is not kept: %s", place.agent, place.requester, outcome.value
+            )
+        return outcome
 
     def _doubt(self, place: StopPlace, stored: int, raw: bytes, error: EnvelopeError) -> None:
         """Note that what stands in `place` does not verify; a genuine one that is known stays in force."""
         self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
         self._site.counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
-        self._said.warning("a stop of %s does not verify: %s", place.agent, error)
+        self._operator_log.warning("a stop of %s does not verify: %s", place.agent, error)
         self._unproved_no_more(place)
         of_agent = self._unproved_of[place.agent]
         if error.code is Code.BAD_SIGNATURE and len(self._unproved) < UNPROVED and of_agent < UNPROVED_OF_AGENT:

@@ -26,18 +26,6 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "CLAIM_TYPE",
-    "INSTANCE_BYTES",
-    "RESULT_BYTES",
-    "SIGNED",
-    "Stage",
-    "StoredClaim",
-    "parse",
-    "sign",
-    "unsigned",
-]
-
 CLAIM_TYPE: Final = "application/vnd.sealbus.claim.v1"
 """Payload type of the signature, so that no other signature of this identity passes for one of these."""
 
@@ -129,9 +117,9 @@ def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tupl
     array = decode(stored, text_bytes=_BYTES, step=0) if len(stored) <= 2 * _BYTES else None
     if not isinstance(array, list) or len(array) not in (_UNSIGNED, _SIGNED):
         raise EnvelopeError(Code.MALFORMED, 0, "claim: not an array of one or four")
-    if not all(isinstance(one, bytes) for one in array):
+    if not all(isinstance(part, bytes) for part in array):
         raise EnvelopeError(Code.MALFORMED, 0, "claim: not bytes")
-    parts = [one for one in array if isinstance(one, bytes)]
+    parts = [part for part in array if isinstance(part, bytes)]
     is_ours = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
     return _stored_claim(parts[0], trusted=is_ours), is_ours
 

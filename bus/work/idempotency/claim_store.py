@@ -35,9 +35,7 @@ from sealbus.envelopes.errors import (
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.caches import BoundedMap
 
-__all__ = ["MARGIN", "AlreadyDone", "BusyEffect", "Claim", "ClaimStore", "same_body"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 MARGIN: Final = 15.0
 """Seconds after a handler's own time at which its claim is given up: covers marking it, and clocks that differ."""
@@ -114,8 +112,8 @@ class ClaimStore:
     async def kept(self, claim: Claim) -> Content | None:
         """Return the stored result of an effect that has happened; `None` if there is none, or it cannot be read."""
         try:
-            found = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
-            return self._held(found.payload, claim).result if found is not None else None
+            value = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
+            return self._held(value.payload, claim).result if value is not None else None
         except SealbusError:
             return None
 
@@ -140,43 +138,43 @@ class ClaimStore:
         if stage is Stage.FREE:
             self._idle.put(claim.key, True)
         self._site.counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
-        _log.error("an effect is not marked %s: %s", stage, outcome)
+        _logger.error("an effect is not marked %s: %s", stage, outcome)
 
     async def _claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
         subject = self._prefix + claim.key.hex()
         for _ in range(_ROUNDS):
             now = self._site.host_clock()
-            mine = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
-            last = await self._keyed.create(subject, unsigned(mine), within=WITHIN)
+            own = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
+            last = await self._keyed.create(subject, unsigned(own), within=WITHIN)
             if last is None:
-                found = await self._keyed.get(subject, within=WITHIN)
-                if found is None:
+                value = await self._keyed.get(subject, within=WITHIN)
+                if value is None:
                     continue  # a replica that is behind answered
-                held = self._held(found.payload, claim)
+                held = self._held(value.payload, claim)
                 if held.stage is Stage.DONE:
                     same = held.first == claim.first
                     return AlreadyDone(result=held.result, same=same, told=same and held.result is None)
-                last = await self._take_over(subject, found.sequence, held, mine)
+                last = await self._take_over(subject, value.sequence, held, own)
             if last is not None:
-                return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=mine.until)
+                return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=own.until)
         raise StateUnavailable("other processes claim the same effect")
 
-    async def _take_over(self, subject: str, last: int, held: StoredClaim, mine: StoredClaim) -> int | None:
+    async def _take_over(self, subject: str, last: int, held: StoredClaim, own: StoredClaim) -> int | None:
         """Replace a claim that is not done; return `None` if another process was quicker."""
         # That we started it is not enough: it may have happened, and only marking it done may have failed.
         ours = held.by == self._instance and self._idle.get(held.key) is True
         if held.stage is Stage.FREE or (held.stage is Stage.STARTED and ours):
-            return await self._keyed.replace(subject, unsigned(mine), last=last, within=WITHIN)
+            return await self._keyed.replace(subject, unsigned(own), last=last, within=WITHIN)
         if held.stage is Stage.STARTED:
-            if mine.at < held.until:
-                raise BusyEffect((held.until - mine.at) / SECOND)
+            if own.at < held.until:
+                raise BusyEffect((held.until - own.at) / SECOND)
             gone = StoredClaim(
                 key=held.key,
                 dig=held.dig,
                 first=held.first,
                 by=self._instance,
                 stage=Stage.UNKNOWN,
-                at=mine.at,
+                at=own.at,
                 until=held.until,
             )
             if await self._keyed.replace(subject, unsigned(gone), last=last, within=WITHIN) is None:
@@ -200,11 +198,11 @@ class ClaimStore:
 
     async def _is_marked(self, subject: str, stage: Stage) -> bool:
         try:
-            found = await self._keyed.get(subject, within=WITHIN)
-            if found is None:
+            value = await self._keyed.get(subject, within=WITHIN)
+            if value is None:
                 return False
             held, _ = parse(
-                found.payload, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
+                value.payload, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
             )
         except SealbusError:
             return False
@@ -217,7 +215,7 @@ class ClaimStore:
             if mark.stage is not Stage.DONE:
                 raise
             # Others conclude `unknown` from this at once; a claim that is only started would make them wait.
-            _log.warning("an effect is marked done without a signature: %s", error)
+            _logger.warning("an effect is marked done without a signature: %s", error)
             return unsigned(replace(mark, result=None))
 
     def _stored_claim(

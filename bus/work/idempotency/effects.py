@@ -17,8 +17,6 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.trust.caches import BoundedMap
 
-__all__ = ["BUSY_AGAIN", "Effects", "effect_key"]
-
 REMEMBERED: Final = 65_536
 """Handled effects that a process remembers."""
 
@@ -86,8 +84,8 @@ class Effects:
             self._results.put(claim.key, result)
         self._running.pop(claim.key, None)
         if claim.last:
-            kept = result if result is not None and len(result.body) <= RESULT_BYTES else None
-            await self._claims.mark(claim, Stage.DONE, kept)
+            small = result if result is not None and len(result.body) <= RESULT_BYTES else None
+            await self._claims.mark(claim, Stage.DONE, small)
 
     def untold(self, claim: Claim) -> None:
         """Note that the requester was not told the result of an effect that has happened."""

@@ -28,8 +28,6 @@ from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = ["DIGEST_BYTES", "MOST", "SLOTS", "ReplayGuard"]
-
 SLOTS: Final = 4_096
 """Values in all. At 1,000 uses a second that count for two minutes each, one holds 30."""
 MOST: Final = 1_024
@@ -84,7 +82,7 @@ class ReplayGuard:
                 if digest in slot.uses:
                     return False
                 now = self._site.host_clock()
-                uses = {one: end for one, end in slot.uses.items() if end > now} | {digest: until}
+                uses = {known: end for known, end in slot.uses.items() if end > now} | {digest: until}
                 if len(uses) > MOST:
                     raise StateUnavailable("too many uses at a time")
                 sequence = await self._write(number, slot.sequence, uses, now)
@@ -116,23 +114,23 @@ class ReplayGuard:
 
     async def _read(self, number: int, slot: _Slot, made: int) -> None:
         """Take over what another process wrote; raise `StateUnavailable` where a use from before may be missing."""
-        found = await self._keyed.get(f"{self._prefix}{number}")
-        if found is None:
+        value = await self._keyed.get(f"{self._prefix}{number}")
+        if value is None:
             # The stream keeps a value for longer than any use counts.
             slot.sequence, slot.uses = 0, {}
             return
-        uses = self._parsed(number, found)
+        uses = self._parsed(number, value)
         if uses is None:
-            if made <= found.stored + DEFAULT_LIMITS.clock_skew:
+            if made <= value.stored + DEFAULT_LIMITS.clock_skew:
                 raise StateUnavailable("uses were written over by somebody else")
             uses = {}
-        slot.sequence, slot.uses = found.sequence, uses
+        slot.sequence, slot.uses = value.sequence, uses
 
-    def _parsed(self, number: int, found: StoredValue) -> dict[bytes, int] | None:
+    def _parsed(self, number: int, value: StoredValue) -> dict[bytes, int] | None:
         """Return the uses in a value that this identity wrote there when it was stored, and None for anything else."""
         try:
-            array = decode(found.payload, text_bytes=_BYTES, step=0)
-            parts = [one for one in array if isinstance(one, bytes)] if isinstance(array, list) else []
+            array = decode(value.payload, text_bytes=_BYTES, step=0)
+            parts = [part for part in array if isinstance(part, bytes)] if isinstance(array, list) else []
             payload = decode(parts[0], text_bytes=_BYTES, step=0) if len(parts) == PARTS else None
         except EnvelopeError:
             return None
@@ -146,7 +144,7 @@ class ReplayGuard:
         limits, size = DEFAULT_LIMITS, DIGEST_BYTES + _TIME_BYTES
         if len(listed) % size:
             return None
-        if not ours or not at - limits.clock_skew <= found.stored <= at + limits.stored_within:
+        if not ours or not at - limits.clock_skew <= value.stored <= at + limits.stored_within:
             return None
         if not is_own(parts, _TYPE, own=self._site.own, at=at, trust=self._site.trust(), caches=self._site.caches):
             return None

@@ -15,8 +15,6 @@ from sealbus.envelopes.errors import BadBody, EnvelopeError
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Schedule", "ScheduleBook", "ScheduleChange", "every_schedule"]
-
 _TYPE: Final = "application/vnd.sealbus.held-schedule.v1"
 
 
@@ -84,8 +82,8 @@ class ScheduleBook:
 
         One that others have flooded with forgeries is left out, as long as HELD keeps these; the others are here.
         """
-        found = await self._held.newest(self.prefix + "*", _TYPE, flooded=False, patient=True)
-        return self._parsed(found)
+        values = await self._held.newest(self.prefix + "*", _TYPE, flooded=False, patient=True)
+        return self._parsed(values)
 
     async def one(self, name: str) -> Schedule | None:
         """Return the schedule `name`, if there ever was one; raises as `Held.newest`."""
@@ -119,17 +117,17 @@ class ScheduleBook:
         )
         return stored is not None
 
-    def _parsed(self, found: Mapping[str, HeldValue]) -> dict[str, Schedule]:
-        parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
+    def _parsed(self, values: Mapping[str, HeldValue]) -> dict[str, Schedule]:
+        parsed = {subject.removeprefix(self.prefix): value for subject, value in values.items()}
         schedules = {name: _parsed(name, value) for name, value in parsed.items()}
-        return {name: one for name, one in schedules.items() if one is not None}
+        return {name: schedule for name, schedule in schedules.items() if schedule is not None}
 
 
 async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
     """Return all schedules by the token of their owner and their name, for an operator who looks; raises as `Held.newest`."""
-    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
+    values = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
     schedules: dict[tuple[str, str], Schedule] = {}
-    for subject, value in found.items():
+    for subject, value in values.items():
         _, owner, _, name = subject.split(".")
         schedule = _parsed(name, value)
         if schedule is not None:
@@ -137,8 +135,8 @@ async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
     return schedules
 
 
-def _asked(prefix: str, asked: ScheduleChange) -> Mapping[str, bytes | str | int]:
-    return {f"{prefix}dig": asked.digest, f"{prefix}iss": asked.by.value, f"{prefix}isu": asked.issued}
+def _asked(prefix: str, change: ScheduleChange) -> Mapping[str, bytes | str | int]:
+    return {f"{prefix}dig": change.digest, f"{prefix}iss": change.by.value, f"{prefix}isu": change.issued}
 
 
 def _parsed(name: str, value: HeldValue) -> Schedule | None:
@@ -149,8 +147,10 @@ def _parsed(name: str, value: HeldValue) -> Schedule | None:
         request = parse_schedule(*body)
         state = ScheduleState(keys.text("sta"))
         grant, change = (
-            ScheduleChange(keys.octets(f"{one}dig"), SpiffeId.parse(keys.text(f"{one}iss")), keys.uint(f"{one}isu"))
-            for one in "gc"
+            ScheduleChange(
+                keys.octets(f"{letter}dig"), SpiffeId.parse(keys.text(f"{letter}iss")), keys.uint(f"{letter}isu")
+            )
+            for letter in "gc"
         )
         order, since = (keys.uint("sto"), keys.uint("seq")), keys.uint("snc")
         user = keys.octets("ctx") if "ctx" in keys else b""

@@ -19,8 +19,6 @@ from cronsim import CronSim, CronSimError
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Cron", "local_time"]
-
 _FIELDS: Final = 5
 _EXPRESSION: Final = re.compile(r"[A-Za-z0-9*/,#-]+(?: [A-Za-z0-9*/,#-]+){4}")
 _EXPRESSION_BYTES: Final = 128

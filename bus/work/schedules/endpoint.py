@@ -20,8 +20,6 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.request import Resource
 
-__all__ = ["MOST", "ScheduleEndpoint"]
-
 MOST: Final = 1_024
 """Schedules of one owner that are neither removed nor over."""
 _WRITES: Final = 4
@@ -67,14 +65,14 @@ class ScheduleEndpoint:
         """Return the schedule that is there as the policy's resource: who asked for it, and what it does (step 15)."""
         name = _request(value).name
         known = await self._scheduler.book.one(name)
-        there = known is not None and known.state is not ScheduleState.REMOVED
+        stands = known is not None and known.state is not ScheduleState.REMOVED
         return Resource(
             type="schedule",
             id=name,
             properties={
-                "state": known.state.value if known is not None and there else "",
-                "action": known.planned.action if known is not None and there else "",
-                "by": known.grant.by.value if known is not None and there else "",
+                "state": known.state.value if known is not None and stands else "",
+                "action": known.planned.action if known is not None and stands else "",
+                "by": known.grant.by.value if known is not None and stands else "",
             },
         )
 
@@ -123,11 +121,11 @@ class ScheduleEndpoint:
         order: tuple[int, int],
         user: bytes,
     ) -> Schedule:
-        there = known is not None and known.state is not ScheduleState.REMOVED
+        stands = known is not None and known.state is not ScheduleState.REMOVED
         if request.planned is not None:
-            if not there and self._scheduler.kept >= MOST:
+            if not stands and self._scheduler.kept >= MOST:
                 raise Reject("too_many_schedules", note=f"at most {MOST} of one owner")
-            if not there and user and self._scheduler.kept_as(users_part(request.name)) >= STANDING_OF_USER:
+            if not stands and user and self._scheduler.kept_as(users_part(request.name)) >= STANDING_OF_USER:
                 raise Reject("too_many_schedules", note=f"at most {STANDING_OF_USER} of one user")
             return Schedule(
                 name=request.name,
@@ -140,7 +138,7 @@ class ScheduleEndpoint:
                 since=order[0],
                 user=user,
             )
-        if known is None or not there:
+        if known is None or not stands:
             raise Reject("unknown_schedule", note="there is no such schedule")
         # Ticks while it was paused are not caught up on. What happens once may have happened: it has no other instant.
         resumed = request.state is ScheduleState.ON and not isinstance(known.planned.when, At)

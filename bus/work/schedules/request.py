@@ -30,21 +30,6 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "BODY_BYTES",
-    "CATCHUP",
-    "LASTS",
-    "SCHEDULE_TYPE",
-    "Overlap",
-    "Planned",
-    "ScheduleRequest",
-    "ScheduleState",
-    "encode_schedule",
-    "is_schedule_name",
-    "parse_schedule",
-    "schedule_message",
-]
-
 SCHEDULE_TYPE: Final = "application/vnd.sealbus.schedule.v1+json"
 """Media type of the body."""
 
@@ -155,9 +140,9 @@ def is_schedule_name(text: str) -> bool:
 
 def encode_schedule(request: ScheduleRequest) -> Content:
     """Return the body of `request`; raises `ValueError` for one that is too long."""
-    said: dict[str, Json] = {"v": 1, "name": request.name, "state": request.state.value}
+    document: dict[str, Json] = {"v": 1, "name": request.name, "state": request.state.value}
     if (planned := request.planned) is not None:
-        said |= {
+        document |= {
             "do": {
                 "action": planned.action,
                 "typ": planned.body.typ,
@@ -171,7 +156,7 @@ def encode_schedule(request: ScheduleRequest) -> Content:
             "catchup": planned.catchup,
             "until": planned.until,
         }
-    body = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     if len(body) > _BYTES:
         raise ValueError(f"the schedule has over {_BYTES} bytes with the body of its task")
     return Content(body=body, typ=SCHEDULE_TYPE)
@@ -221,15 +206,15 @@ def _shown(body: bytes) -> dict[str, Json]:
         return {"base64": b64encode(body).decode()}
 
 
-def _parsed(said: dict[str, Json]) -> ScheduleRequest:
-    version, name, state = said.get("v"), said.get("name"), said.get("state")
+def _parsed(document: dict[str, Json]) -> ScheduleRequest:
+    version, name, state = document.get("v"), document.get("name"), document.get("state")
     if type(version) is not int or version != 1 or not isinstance(name, str) or not isinstance(state, str):
         raise ValueError("v, name or state")
-    if said.keys() == _SHORT:
+    if document.keys() == _SHORT:
         return ScheduleRequest(name=name, state=ScheduleState(state))
-    if said.keys() != _WHOLE:
+    if document.keys() != _WHOLE:
         raise ValueError("unknown or missing members")
-    do, overlap, catchup, until = said["do"], said["overlap"], said["catchup"], said["until"]
+    do, overlap, catchup, until = document["do"], document["overlap"], document["catchup"], document["until"]
     if not isinstance(do, dict) or not isinstance(overlap, str) or type(catchup) is not int or type(until) is not int:
         raise ValueError("do, overlap, catchup or until")
     action, typ = do.get("action"), do.get("typ")
@@ -240,13 +225,13 @@ def _parsed(said: dict[str, Json]) -> ScheduleRequest:
         raise ValueError("partition or life")
     if not (grants is None or isinstance(grants, list)):
         raise ValueError("grants")
-    texts = [one for one in grants or () if isinstance(one, str)]
+    texts = [grant for grant in grants or () if isinstance(grant, str)]
     if len(texts) != len(grants or ()):
         raise ValueError("grants")
     planned = Planned(
         action=action,
         body=Content(body=_body(do), typ=typ),
-        when=parse_when(said["when"]),
+        when=parse_when(document["when"]),
         until=until,
         partition=partition,
         grants=tuple(texts) if grants is not None else None,

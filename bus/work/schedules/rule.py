@@ -9,19 +9,6 @@ from sealbus.bus.work.schedules.cron import Cron
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = [
-    "GRACE",
-    "At",
-    "Every",
-    "Missed",
-    "When",
-    "newest_missed",
-    "next_tick",
-    "parse_when",
-    "shown_when",
-    "when_json",
-]
-
 SHORTEST: Final = 10
 """Seconds between two ticks, at least."""
 _LONGEST: Final = 366 * 86_400
@@ -134,9 +121,9 @@ def when_json(when: When) -> dict[str, Json]:
             return {"at": when.time}
 
 
-def parse_when(said: Json) -> When:
+def parse_when(document: Json) -> When:
     """Return what `when_json` wrote; raises `ValueError` for anything else."""
-    match said:
+    match document:
         case {"cron": str(expression), "zone": str(zone), **other} if not other:
             return Cron(expression=expression, zone=zone)
         case {"every": int(seconds), "from": int(start), **other} if not other:

@@ -37,9 +37,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.wire import Statement
 
-__all__ = ["Compose", "HasEnded", "Scheduler", "TickTimer"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 Compose = Callable[[Planned, Statement | None], OutgoingMessage]
 """Makes the task that a schedule sends, for a user or for nobody, without what its tick adds.
@@ -174,7 +172,7 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
         self._room = asyncio.Semaphore(AT_A_TIME)
         self._rested = asyncio.Event()
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         self.sent = 0
         """Ticks that this process has sent."""
 
@@ -182,12 +180,12 @@ class Scheduler:
     def kept(self) -> int:
         """How many schedules there are that are neither removed nor over."""
         now = self._clock()
-        return sum(one.stands(now) for one in self._known.values())
+        return sum(schedule.stands(now) for schedule in self._known.values())
 
     def kept_as(self, prefix: str) -> int:
         """Return how many of these have names that begin with `prefix`."""
         now = self._clock()
-        return sum(one.stands(now) for name, one in self._known.items() if name.startswith(prefix))
+        return sum(schedule.stands(now) for name, schedule in self._known.items() if name.startswith(prefix))
 
     @property
     def known(self) -> Mapping[str, Schedule]:
@@ -208,13 +206,13 @@ class Scheduler:
 
     async def changed(self, *names: str) -> None:
         """Read some schedules again, all without names. Raises as `ScheduleBook.all`."""
-        found = await self.book.all() if not names else {}
+        newest = await self.book.all() if not names else {}
         for name in names:
-            if (one := await self.book.one(name)) is not None:
-                found[name] = one
+            if (schedule := await self.book.one(name)) is not None:
+                newest[name] = schedule
         now = self._clock()
-        for name in names or self._known.keys() | found.keys():
-            known, new = self._known.get(name), found.get(name)
+        for name in names or self._known.keys() | newest.keys():
+            known, new = self._known.get(name), newest.get(name)
             # A process that reads from a replica that is behind does not forget what it has seen.
             if known is not None and (new is None or new.order < known.order):
                 continue
@@ -231,14 +229,14 @@ class Scheduler:
         """Read all schedules, and wait until each has done what is due by the clock and waits for something."""
         await self.changed()
         self._timer.moved()
-        while not all(one.queued or one.seen == self._timer.turn for one in self._acts):
+        while not all(act.queued or act.seen == self._timer.turn for act in self._acts):
             self._rested.clear()
             await self._rested.wait()
 
     def next_tick(self) -> int | None:
         """Return when the next tick is, of those that are known; `None` if there is none."""
         now = self._clock()
-        ticks = [one.next(now) for one in self._known.values() if one.state is ScheduleState.ON]
+        ticks = [schedule.next(now) for schedule in self._known.values() if schedule.state is ScheduleState.ON]
         return min((tick for tick in ticks if tick is not None), default=None)
 
     def _begin(self, name: str, schedule: Schedule) -> None:
@@ -248,13 +246,13 @@ class Scheduler:
             run = self._runs[name] = _Run(schedule)
             run.task = self._started(self._group, lambda act: self._look(run, act))
 
-    def _started(self, group: asyncio.TaskGroup, what: Callable[[_Act], Awaitable[None]]) -> asyncio.Task[None]:
+    def _started(self, group: asyncio.TaskGroup, act_on: Callable[[_Act], Awaitable[None]]) -> asyncio.Task[None]:
         """Do `what` in a task of its own, and have `settle` wait for it from now on."""
         act = _Act()
         self._acts.add(act)
 
         async def done() -> None:
-            await what(act)
+            await act_on(act)
 
         def over(_: asyncio.Task[None]) -> None:
             self._acts.discard(act)
@@ -278,14 +276,15 @@ class Scheduler:
                         failures = 0
                         # What others have the broker store there has no schedule read again, unless it has the form of one.
                         names = {
-                            one.subject.removeprefix(self.book.prefix)
-                            for one in batch
-                            if one.arrival is not None and self.book.may_hold(one.subject, _stored(one, one.arrival))
+                            delivery.subject.removeprefix(self.book.prefix)
+                            for delivery in batch
+                            if delivery.arrival is not None
+                            and self.book.may_hold(delivery.subject, _stored(delivery, delivery.arrival))
                         }
                         if names:
                             await (self.changed(*sorted(names)) if len(names) < _MANY else self.changed())
             except SealbusError as error:
-                self._said.warning("reading schedules: %s", error.detail or error.code)
+                self._operator_log.warning("reading schedules: %s", error.detail or error.code)
             failures += 1
             await asyncio.sleep(_RESTART.interval(failures))
 
@@ -306,7 +305,7 @@ class Scheduler:
                     if not await self._over(schedule):
                         await self._renew(schedule, now)
             except SealbusError as error:
-                self._said.warning("tending schedules: %s", error.detail or error.code)
+                self._operator_log.warning("tending schedules: %s", error.detail or error.code)
 
     async def _renew(self, schedule: Schedule, now: int) -> None:
         made = schedule.held.at if schedule.held is not None else now
@@ -329,7 +328,7 @@ class Scheduler:
         if current is not None and current.order == schedule.order and current.state is not ScheduleState.REMOVED:
             await self.book.store(replace(current, state=ScheduleState.REMOVED), current)
             self._count("ended")
-            _log.warning("the standing grant %s has ended: %s", schedule.name, reason)
+            _logger.warning("the standing grant %s has ended: %s", schedule.name, reason)
         await self.changed(schedule.name)
         return True
 
@@ -392,7 +391,7 @@ class Scheduler:
                 if waiting is None:
                     return time
             except SealbusError as error:
-                self._said.warning("a tick of %s: %s", schedule.name, error.detail or error.code)
+                self._operator_log.warning("a tick of %s: %s", schedule.name, error.detail or error.code)
                 waiting = self._clock() + AGAIN
             await self._wait(act, waiting)
         self._count("missed")
@@ -408,26 +407,26 @@ class Scheduler:
 
     async def _tick(self, schedule: Schedule, tick: Tick, claim: _ClaimedTick) -> int | None:
         """Send a tick unless that has happened; return when to look again, `None` if all is done. Raises `SealbusError`."""
-        taken = claim.taken
+        tick_claim = claim.taken
         if (skew := await self._settle_clocks()) is not None:
             raise skew
-        if taken is None or taken.tick != tick or self._clock() >= taken.send_by:
+        if tick_claim is None or tick_claim.tick != tick or self._clock() >= tick_claim.send_by:
             claimed = await self._claims.claim(tick)
             if not isinstance(claimed, TakenTick):
                 return claimed.until if claimed is not None else None
-            claim.taken = taken = claimed
+            claim.taken = tick_claim = claimed
         current = await self.book.one(schedule.name)
         if current is None or current.grant != schedule.grant or not current.ticks(self._site.trust()):
-            await self._leave(taken, "void")
+            await self._leave(tick_claim, "void")
         elif not await self._may_send(current):
-            await self._leave(taken, "refused")
+            await self._leave(tick_claim, "refused")
         elif schedule.planned.overlap is Overlap.SKIP and await self._is_open(schedule.name):
-            await self._leave(taken, "skipped")
+            await self._leave(tick_claim, "skipped")
         else:
             # From here on it may be stored, although it is not known to be.
-            claim.taken = replace(taken, fresh=False)
-            if not await self._send(current, taken):
-                return taken.until
+            claim.taken = replace(tick_claim, fresh=False)
+            if not await self._send(current, tick_claim):
+                return tick_claim.until
         return None
 
     async def _may_send(self, schedule: Schedule) -> bool:
@@ -452,11 +451,11 @@ class Scheduler:
             posted = await self._outbox.publish(message, within=left, reseal=False, duplicate_is_ours=not taken.fresh)
         except DuplicateFirstAttempt:
             # Nobody of ours can have sent it: somebody used its id, for whatever that was.
-            self._said.warning("a tick of %s is withheld: another used its id", schedule.name)
+            self._operator_log.warning("a tick of %s is withheld: another used its id", schedule.name)
             await self._leave(taken, "withheld")
             return True
         except (NotPermitted, SealError, ConfigurationError) as error:
-            self._said.warning("a tick of %s cannot be sent: %s", schedule.name, error.detail)
+            self._operator_log.warning("a tick of %s cannot be sent: %s", schedule.name, error.detail)
             await self._leave(taken, "failed")
             return True
         self.sent += 1

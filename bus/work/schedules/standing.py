@@ -22,22 +22,6 @@ from sealbus.envelopes.message.user_context import ContextDraft, UserContext
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "STANDING_LASTS",
-    "STANDING_OF_USER",
-    "STANDING_SCOPE",
-    "STANDING_SHORTEST",
-    "STANDING_UNSAID",
-    "StandingGrants",
-    "check_granted",
-    "check_standing",
-    "is_of",
-    "own_name",
-    "standing_draft",
-    "standing_name",
-    "users_part",
-]
-
 STANDING_SCOPE: Final = "sealbus:schedule"
 """The scope that somebody needs to let an edge act for them later."""
 STANDING_SHORTEST: Final = 60
@@ -163,7 +147,7 @@ def standing_draft(
         idp=user.idp,
         sid=standing_session(grant),
         cid=user.cid,
-        scp=tuple([one for one in user.scp if not one.startswith(_OURS)]),
+        scp=tuple([scope for scope in user.scp if not scope.startswith(_OURS)]),
         clm=user.clm,
         ten=user.ten,
         acr=user.acr,

@@ -30,8 +30,6 @@ from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.header import ExtValue
 from sealbus.envelopes.message.seal import Sealer
 
-__all__ = ["CLAIMED_FOR", "TICK_MARK", "TakenTick", "Tick", "TickClaims", "TickStage", "WaitingTick", "tick_of"]
-
 CLAIMED_FOR: Final = 45.0
 """Seconds for which a process has a tick to itself; streams remember ids for 120 s."""
 TICK_MARK: Final = "_tick"
@@ -127,22 +125,22 @@ class TickClaims:
         until = now + self._claimed_for
         # Another takes over at its end, by a clock that may differ from ours.
         send_by = until - self._claimed_for // 9
-        mine = self._claim(subject, TickStage.CLAIMED, until=until)
-        last = await self._keyed.create(subject, mine)
+        claim = self._claim(subject, TickStage.CLAIMED, until=until)
+        last = await self._keyed.create(subject, claim)
         if last is not None:
             return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=True)
-        found = await self._keyed.get(subject)
-        if found is None:
+        value = await self._keyed.get(subject)
+        if value is None:
             # A replica answered that is behind.
             return WaitingTick(now + AGAIN)
-        stored = self._parsed(subject, found)
+        stored = self._parsed(subject, value)
         if stored is None:
             self._site.counters.add("sealbus_ticks_unverified_total", 1)
         elif stored.stage is not TickStage.CLAIMED:
             return None
         elif now < stored.until:
             return WaitingTick(stored.until)
-        last = await self._keyed.replace(subject, mine, last=found.sequence)
+        last = await self._keyed.replace(subject, claim, last=value.sequence)
         if last is None:
             return WaitingTick(now + AGAIN)
         return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=False)
@@ -163,8 +161,8 @@ class TickClaims:
     async def sent_last(self, name: str) -> tuple[int, PendingRequest] | None:
         """Return the tick that the schedule `name` sent last, and its task, if that is known. Raises `BusUnavailable`."""
         subject = self._last_subject(name)
-        found = await self._keyed.get(subject)
-        keys = self._own(subject, found, _LAST_TYPE) if found is not None else None
+        value = await self._keyed.get(subject)
+        keys = self._own(subject, value, _LAST_TYPE) if value is not None else None
         if keys is None:
             return None
         try:
@@ -177,8 +175,8 @@ class TickClaims:
         subject = self._last_subject(name)
         fields: dict[str, Value] = {"t": tick.time, "task": task.encode()}
         stored = self._sign(subject, fields, _LAST_TYPE, self._identity.sealer())
-        found = await self._keyed.get(subject)
-        await self._keyed.replace(subject, stored, last=found.sequence if found is not None else 0)
+        value = await self._keyed.get(subject)
+        await self._keyed.replace(subject, stored, last=value.sequence if value is not None else 0)
 
     def _last_subject(self, name: str) -> str:
         return f"state.{self._token}.last.{name}"
@@ -190,27 +188,27 @@ class TickClaims:
         payload = encode({**fields, "v": 1, "sub": subject, "at": self._site.bus_clock()}, text_bytes=_BYTES)
         return encode([*signed(payload, payload_type, sealer)], text_bytes=_BYTES)
 
-    def _parsed(self, subject: str, found: StoredValue) -> _Stored | None:
-        keys = self._own(subject, found, _TYPE)
+    def _parsed(self, subject: str, value: StoredValue) -> _Stored | None:
+        keys = self._own(subject, value, _TYPE)
         try:
             return _Stored(TickStage(keys.text("stage")), keys.uint("until")) if keys is not None else None
         except (EnvelopeError, ValueError):
             return None
 
-    def _own(self, subject: str, found: StoredValue, payload_type: str) -> RecordMap | None:
+    def _own(self, subject: str, value: StoredValue, payload_type: str) -> RecordMap | None:
         """Return what we signed for this place when it was stored; `None` for everything else."""
         try:
-            array = decode(found.payload, text_bytes=_BYTES, step=0) if len(found.payload) <= PARTS * _BYTES else None
+            array = decode(value.payload, text_bytes=_BYTES, step=0) if len(value.payload) <= PARTS * _BYTES else None
             if not isinstance(array, list):
                 return None
-            parts = [one for one in array if isinstance(one, bytes)]
+            parts = [part for part in array if isinstance(part, bytes)]
             if len(parts) != PARTS or len(array) != PARTS:
                 return None
             keys = RecordMap(decode(parts[0], text_bytes=_BYTES, step=0))
             place, at = keys.text("sub"), keys.uint("at")
         except EnvelopeError:
             return None
-        timely = at - DEFAULT_LIMITS.clock_skew <= found.stored <= at + DEFAULT_LIMITS.stored_within
+        timely = at - DEFAULT_LIMITS.clock_skew <= value.stored <= at + DEFAULT_LIMITS.stored_within
         if place != subject or not timely:
             return None
         if not is_own(
@@ -222,5 +220,5 @@ class TickClaims:
 
 def tick_of(ext: Mapping[str, ExtValue] | None) -> int | None:
     """Return the instant that a schedule meant with the task that has these marks, in microseconds; `None` if none did."""
-    found = (ext or {}).get(TICK_MARK)
-    return found if type(found) is int else None
+    mark = (ext or {}).get(TICK_MARK)
+    return mark if type(mark) is int else None

@@ -1,4 +1,4 @@
-"""The handler of `control.<agent>.cancel`: a cancel that was decided and recorded becomes a stop, which every process reads."""
+"""The handler of `control.<agent>.cancel`: a cancel, once decided and recorded, becomes a stop that every process reads."""
 
 from __future__ import annotations
 

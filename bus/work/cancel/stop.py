@@ -50,15 +50,6 @@ class StopPlace(NamedTuple):
         """The subject of the stop."""
         return f"state.{self.agent}.stop.{self.digest.hex()}.{self.requester}"
 
-    def could_stop(self, header: Header, names: Names) -> bool:
-        """Return whether a stop in this place may concern the message with this header itself, not only its descendants."""
-        return (
-            header.digest == self.digest
-            and header.aud is not None
-            and names.token(header.aud) == self.agent
-            and names.token(header.iss) == self.requester
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:

@@ -219,7 +219,7 @@ async def test_nothing_begins_while_held_does_not_say(site: Site) -> None:
     site.put(stop_of(found.header), b"\x90")
     away = site.broker.streams.pop("HELD")
     async with site.reading() as stops:
-        with pytest.raises(StateUnavailable, match="whether it was canceled"):
+        with pytest.raises(StateUnavailable, match="the stops in HELD"):
             await stops.met(permitted(found))
         assert await stops.met(permitted(message(id=message_id(3)))) is None
         site.broker.streams["HELD"] = away

@@ -1,9 +1,9 @@
-"""The body of the task on `control.<owner>.schedule`: what is to be sent and when, composed and parsed. Pure.
+"""The body of the task on `control.<owner>.schedule`, which says what to send and when: composed and parsed. Pure.
 
 ::
 
     {"v":1,"name":"nightly","state":"on","do":{...},"when":{...},"overlap":"skip","catchup":60,"until":...}
-    {"v":1,"name":"nightly","state":"paused"}            paused, removed, or on again with what it does already
+    {"v":1,"name":"nightly","state":"paused"}            paused, removed, or on again, otherwise unchanged
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ SCHEDULE_TYPE: Final = "application/vnd.sealbus.schedule.v1+json"
 BODY_BYTES: Final = 49_152
 """Most bytes of the body of each task."""
 CATCHUP: Final = 60
-"""Seconds that a tick may be late, unless said."""
+"""Seconds that a tick may be late, by default."""
 LASTS: Final = 366 * 86_400 * SECOND
-"""Microseconds that a workload's schedule lasts at most, and unless said."""
+"""Microseconds that a workload's schedule lasts at most, and by default."""
 
 _BYTES: Final = 65_536
-"""Most bytes of the message's body: what a record of the decision holds of it."""
+"""Most bytes of the message's body, so that the decision record holds it."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LIFE: Final = 3_600 * SECOND
-"""How long the owner has to take it in, in microseconds."""
+"""Microseconds that the message may wait for its owner."""
 _LONGEST: Final = 86_400
 _SHORT: Final = frozenset({"v", "name", "state"})
 _WHOLE: Final = _SHORT | {"do", "when", "overlap", "catchup", "until"}
@@ -52,12 +52,12 @@ _DO: Final = frozenset({"action", "typ", "partition", "grants", "life"})
 
 
 class Overlap(StrEnum):
-    """What becomes of a tick whose predecessor's task has not ended."""
+    """What happens to a tick if the task of the tick before has not ended."""
 
     SKIP = "skip"
-    """It is left out."""
+    """The tick is left out."""
     QUEUE = "queue"
-    """It waits; of several that wait, the newest is sent."""
+    """The tick waits. If several wait, the newest is sent."""
 
 
 class ScheduleState(StrEnum):
@@ -70,10 +70,10 @@ class ScheduleState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What is sent at each tick, and when that is. Raises `ValueError`.
+    """The task that is sent at each tick, and the times of ticks. Raises `ValueError`.
 
-    `action` is `<agent>.<verb>`, or an own subject. `life` is the seconds that each task may wait, `catchup` those that a
-    tick may be late; `until` (microseconds) ends it.
+    `action` is `<agent>.<verb>`, or an own subject. Each task may wait for `life` seconds, and each tick may be late by
+    `catchup` seconds. There are no ticks from `until` (microseconds) on.
     """
 
     action: str
@@ -107,7 +107,7 @@ class Planned:
             raise ValueError("until is a time in microseconds")
 
     def check_from(self, now: int) -> None:
-        """Raise `ValueError` if this cannot be asked for at `now`: it lasts too long, or is over already."""
+        """Raise `ValueError` if this cannot be asked for at `now` (microseconds): it lasts too long, or never ticks."""
         if not now < self.until <= now + LASTS + DEFAULT_LIMITS.clock_skew:
             raise ValueError("until is in the future, and at most 366 days away")
         first = self.when.after(now - _LIFE - DEFAULT_LIMITS.clock_skew)
@@ -117,7 +117,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleRequest:
-    """What is asked of the owner: this schedule from now on, or with no `planned` another state of the one that is there.
+    """A request to the owner: store this schedule or, without `planned`, change the state of the schedule that is there.
 
     Raises `ValueError`.
     """
@@ -134,12 +134,12 @@ class ScheduleRequest:
 
 
 def is_schedule_name(text: str) -> bool:
-    """Return whether a schedule may have this name, which is a token of subjects."""
+    """Return whether a schedule may have this name: the name is a token of subjects."""
     return _NAME.fullmatch(text) is not None
 
 
 def encode_schedule(request: ScheduleRequest) -> Content:
-    """Return the body of `request`; raises `ValueError` for one that is too long."""
+    """Return the body of `request`. Raises `ValueError` if it is too long."""
     document: dict[str, Json] = {"v": 1, "name": request.name, "state": request.state.value}
     if (planned := request.planned) is not None:
         document |= {
@@ -175,9 +175,9 @@ def parse_schedule(body: bytes, typ: str) -> ScheduleRequest:
 def schedule_message(
     request: ScheduleRequest, *, owner: SpiffeId, names: Names, statement: Statement | None = None
 ) -> OutgoingMessage:
-    """Return the message that asks `owner` for it, in a user's name with `statement`.
+    """Return the message that sends `request` to `owner`; with a `statement`, on behalf of its user.
 
-    It follows from nothing: what a schedule sends goes on when the work is canceled that asked for it. Raises `ValueError` as
+    The message follows from no other: a schedule goes on if the work that asked for it is canceled. Raises `ValueError` as
     `encode_schedule` does, `EnvelopeError` for a payload that is not a user context.
     """
     body = encode_schedule(request)
@@ -199,7 +199,7 @@ def schedule_message(
 
 
 def _shown(body: bytes) -> dict[str, Json]:
-    """Return a body as text where it is one, for people who read the record."""
+    """Return a body, as text if it is text, for people who read the record."""
     try:
         return {"text": body.decode()}
     except UnicodeDecodeError:

@@ -2,12 +2,12 @@
 
 ::
 
-    nothing --create--> claimed --published--> sent          found: somebody has, or had to leave it out
+    nothing --create--> claimed --published--> sent          sent or void: done, by whichever process
                          |   `--left out-----> void
-                         `--its time is over--> claimed by another, who sends the same id
+                         `--its time is over--> claimed by another process, which sends the same id
 
-A claim is signed: bytes that others had stored in its place, before or after, are no claim. Its time is less than the stream
-remembers ids for, so that what a process sent before it died is a duplicate of what the next one sends.
+Claims are signed: bytes of others in the place of a claim are no claim. A claim lasts for less time than the stream remembers
+ids. So if a process sends a tick and dies, the message of the next process is a duplicate.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from sealbus.envelopes.message.seal import Sealer
 CLAIMED_FOR: Final = 45.0
 """Seconds for which a process has a tick to itself; streams remember ids for 120 s."""
 TICK_MARK: Final = "_tick"
-"""The mark of a task that a schedule sent: the instant that was meant, in microseconds."""
+"""The mark of a task that a schedule sent: the instant of its tick, in microseconds."""
 
 _TYPE: Final = "application/vnd.sealbus.tick.v1"
 _LAST_TYPE: Final = "application/vnd.sealbus.last-tick.v1"
 _BYTES: Final = 8_192
 _MARKS: Final = 3
 AGAIN: Final = SECOND
-"""When to look again where another was quicker."""
+"""Microseconds until the next try, if another process was quicker."""
 
 
 class Tick(NamedTuple):
@@ -51,12 +51,12 @@ class Tick(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """What names it."""
+        """The hash that names the tick."""
         return sha256(self.grant + self.time.to_bytes(8, "big")).digest()
 
     @property
     def message_id(self) -> bytes:
-        """The id of its task, the same in every process: a UUIDv7 by form."""
+        """The id of its task, the same in every process; it has the form of a UUIDv7."""
         rest = bytearray(self.digest[16:26])
         rest[0] = 0x70 | (rest[0] & 0x0F)
         rest[2] = 0x80 | (rest[2] & 0x3F)
@@ -64,28 +64,28 @@ class Tick(NamedTuple):
 
     @property
     def idempotency_key(self) -> str:
-        """The key of its task: should a stream have forgotten its id, `once` has not."""
+        """The idempotency key of its task, which `once` remembers for longer than a stream remembers the id."""
         return f"tick-{self.digest.hex()[:32]}"
 
     def subject(self, token: str) -> str:
-        """Return where its claim stands; `token` is its owner's."""
+        """Return the subject of its claim; `token` is the owner's."""
         return f"state.{token}.tick.{self.digest.hex()}"
 
 
 class TickStage(StrEnum):
-    """How far a tick is."""
+    """The progress of a tick."""
 
     CLAIMED = "claimed"
     SENT = "sent"
     VOID = "void"
-    """It was left out: its predecessor had not ended, or the schedule holds no more."""
+    """It was left out: its predecessor had not ended, or the schedule no longer ticks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenTick:
-    """A tick that is ours until `until`, and that we send before `send_by` or not at all (both microseconds).
+    """A tick that this process has until `until`, and sends before `send_by` or not at all (both microseconds).
 
-    `fresh` if nobody of ours can have sent it before.
+    `last` is the sequence of the claim. `fresh` means that no process of the owner can have sent the tick before.
     """
 
     tick: Tick
@@ -96,7 +96,7 @@ class TakenTick:
 
 
 class WaitingTick(NamedTuple):
-    """A tick that another process has; look again at `until` (microseconds)."""
+    """A tick that another process has; try again at `until` (microseconds)."""
 
     until: int
 
@@ -117,13 +117,13 @@ class TickClaims:
         self._claimed_for = int(claimed_for * SECOND)
 
     async def claim(self, tick: Tick) -> TakenTick | WaitingTick | None:
-        """Claim a tick; return whose it is, `None` if it was sent or left out.
+        """Claim a tick; return the claim, or when to try again, or `None` if the tick was sent or left out.
 
         Raises `BusUnavailable`, `IdentityUnavailable`.
         """
         subject, now = tick.subject(self._token), self._site.bus_clock()
         until = now + self._claimed_for
-        # Another takes over at its end, by a clock that may differ from ours.
+        # Another process takes over at the end of the claim, by a clock that may differ from ours.
         send_by = until - self._claimed_for // 9
         claim = self._claim(subject, TickStage.CLAIMED, until=until)
         last = await self._keyed.create(subject, claim)
@@ -131,7 +131,7 @@ class TickClaims:
             return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=True)
         value = await self._keyed.get(subject)
         if value is None:
-            # A replica answered that is behind.
+            # A replica that is behind answered.
             return WaitingTick(now + AGAIN)
         stored = self._parsed(subject, value)
         if stored is None:
@@ -146,12 +146,12 @@ class TickClaims:
         return TakenTick(tick=tick, last=last, send_by=send_by, until=until, fresh=False)
 
     async def mark(self, taken: TakenTick, stage: TickStage) -> bool:
-        """Write what became of a tick that is ours; return whether that is stored. Raises nothing."""
+        """Write the outcome of a tick that this process has; return whether it was stored. Raises nothing."""
         subject = taken.tick.subject(self._token)
         for _ in range(_MARKS):
             try:
                 stored = self._claim(subject, stage, until=taken.until)
-                # Otherwise an earlier try was stored but not acknowledged, or our time was over.
+                # If not, an earlier try was stored but not acknowledged, or our time was over.
                 return await self._keyed.replace(subject, stored, last=taken.last) is not None
             except SealbusError:
                 continue
@@ -159,7 +159,7 @@ class TickClaims:
         return False
 
     async def sent_last(self, name: str) -> tuple[int, PendingRequest] | None:
-        """Return the tick that the schedule `name` sent last, and its task, if that is known. Raises `BusUnavailable`."""
+        """Return the time of the tick that the schedule `name` sent last, and its task, if known. Raises `BusUnavailable`."""
         subject = self._last_subject(name)
         value = await self._keyed.get(subject)
         keys = self._own(subject, value, _LAST_TYPE) if value is not None else None
@@ -171,7 +171,7 @@ class TickClaims:
             return None
 
     async def keep_sent(self, name: str, tick: Tick, task: PendingRequest) -> None:
-        """Keep which task a schedule sent last; raises `BusUnavailable`, `IdentityUnavailable`."""
+        """Store which task a schedule sent last. Raises `BusUnavailable`, `IdentityUnavailable`."""
         subject = self._last_subject(name)
         fields: dict[str, Value] = {"t": tick.time, "task": task.encode()}
         stored = self._sign(subject, fields, _LAST_TYPE, self._identity.sealer())
@@ -196,7 +196,7 @@ class TickClaims:
             return None
 
     def _own(self, subject: str, value: StoredValue, payload_type: str) -> RecordMap | None:
-        """Return what we signed for this place when it was stored; `None` for everything else."""
+        """Return the payload of a value that we signed for this place when it was stored; `None` for other values."""
         try:
             array = decode(value.payload, text_bytes=_BYTES, step=0) if len(value.payload) <= PARTS * _BYTES else None
             if not isinstance(array, list):
@@ -219,6 +219,6 @@ class TickClaims:
 
 
 def tick_of(ext: Mapping[str, ExtValue] | None) -> int | None:
-    """Return the instant that a schedule meant with the task that has these marks, in microseconds; `None` if none did."""
+    """Return the instant of the tick of a task with these marks, in microseconds; `None` if no schedule sent it."""
     mark = (ext or {}).get(TICK_MARK)
     return mark if type(mark) is int else None

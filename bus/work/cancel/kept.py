@@ -18,7 +18,7 @@ from sealbus.bus.sending.answer import is_detached
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import Held, HeldValue
-from sealbus.bus.work.cancel.stop import Stop
+from sealbus.bus.work.cancel.stop import Stop, stop_of
 from sealbus.envelopes.errors import EnvelopeError, SealError, StateUnavailable
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.subjects import OwnSubjects
@@ -56,23 +56,14 @@ class KeptStops:
             return
         stored = await self._held.write(
             subject,
-            {
-                "dig": stop.digest,
-                "act": stop.action,
-                "by": stop.by.value,
-                "rol": stop.role.value,
-                "rsn": stop.reason,
-                "end": stop.end,
-                "mad": stop.at,
-                "can": stop.cancel,
-            },
+            {"mad": stop.at, **stop.keys()},
             KEPT_STOP_TYPE,
             self._identity.sealer(),
             before=before,
             last=last,
         )
         if stored is None:
-            raise StateUnavailable("others write in the place of a stop")
+            raise StateUnavailable("other processes write in the place of a stop")
 
     async def under(self, digest: bytes, agent: SpiffeId | None = None, *, fresh: bool = False) -> Sequence[Stop]:
         """Return the stops that `agent`, or this agent, has kept of the message with H(header) `digest`.
@@ -163,20 +154,9 @@ def _digest_of(subject: str) -> bytes:
 
 
 def _stop(value: HeldValue) -> Stop | None:
-    keys = value.keys
     try:
-        stop = Stop(
-            agent=value.own,
-            digest=keys.octets("dig"),
-            action=keys.text("act"),
-            by=SpiffeId.parse(keys.text("by")),
-            role=CancelRole(keys.text("rol")),
-            reason=keys.text("rsn"),
-            end=keys.uint("end"),
-            at=keys.uint("mad"),
-            cancel=keys.octets("can"),
-        )
-        keys.end()
+        stop = stop_of(value.keys, agent=value.own, at=value.keys.uint("mad"))
+        value.keys.end()
     except (EnvelopeError, SealError, ValueError):
         return None
     return stop if value.subject.split(".")[3] == stop.digest.hex() else None

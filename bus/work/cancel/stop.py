@@ -91,6 +91,18 @@ class Stop:
         except EnvelopeError:
             return False
 
+    def keys(self) -> dict[str, Value]:
+        """Return the keys of the payload that STATE and HELD have in common: all but the agent and the time."""
+        return {
+            "dig": self.digest,
+            "act": self.action,
+            "by": self.by.value,
+            "rol": self.role.value,
+            "rsn": self.reason,
+            "end": self.end,
+            "can": self.cancel,
+        }
+
     def place(self, names: Names) -> StopPlace:
         """Return the place of the stop."""
         return StopPlace(names.token(self.agent), self.digest, names.token(self.by))
@@ -98,20 +110,24 @@ class Stop:
 
 def sign(stop: Stop, sealer: Sealer) -> bytes:
     """Return `stop` as its agent stores it."""
-    fields: dict[str, Value] = {
-        "v": 1,
-        "own": stop.agent.value,
-        "dig": stop.digest,
-        "act": stop.action,
-        "by": stop.by.value,
-        "rol": stop.role.value,
-        "rsn": stop.reason,
-        "end": stop.end,
-        "at": stop.at,
-        "can": stop.cancel,
-    }
+    fields: dict[str, Value] = {"v": 1, "own": stop.agent.value, "at": stop.at, **stop.keys()}
     payload = encode(fields, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)
     return encode([*signed(payload, _TYPE, sealer)], text_bytes=_BYTES)
+
+
+def stop_of(keys: RecordMap, *, agent: SpiffeId, at: int) -> Stop:
+    """Return the stop with the keys that `Stop.keys` returned. Raises `EnvelopeError`, `SealError` or `ValueError`."""
+    return Stop(
+        agent=agent,
+        digest=keys.octets("dig"),
+        action=keys.text("act"),
+        by=SpiffeId.parse(keys.text("by")),
+        role=CancelRole(keys.text("rol")),
+        reason=keys.text("rsn"),
+        end=keys.uint("end"),
+        at=at,
+        cancel=keys.octets("can"),
+    )
 
 
 def place_of(subject: str) -> StopPlace | None:
@@ -133,17 +149,7 @@ def parse(raw: bytes, place: StopPlace, *, stored: int, names: Names, trust: Tru
     parts = [part for part in array if isinstance(part, bytes)]
     keys = RecordMap(decode(parts[0] if parts else b"", text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
     try:
-        stop = Stop(
-            agent=SpiffeId.parse(keys.text("own")),
-            digest=keys.octets("dig"),
-            action=keys.text("act"),
-            by=SpiffeId.parse(keys.text("by")),
-            role=CancelRole(keys.text("rol")),
-            reason=keys.text("rsn"),
-            end=keys.uint("end"),
-            at=keys.uint("at"),
-            cancel=keys.octets("can"),
-        )
+        stop = stop_of(keys, agent=SpiffeId.parse(keys.text("own")), at=keys.uint("at"))
     except (SealError, ValueError) as error:
         raise EnvelopeError(Code.MALFORMED, 0, "stop") from error
     keys.end()

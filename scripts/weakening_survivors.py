@@ -48,11 +48,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         ),
         (
             "sealbus.bus.work.approvals.parking.Parking._parks: decision is None or decision.allow is not"
-            " False or one.error is not None or (not decision.obligations) [decision.allow is not False dropped]"
+            " False or decided.error is not None or (not decision.obligations) [decision.allow is not False dropped]"
         ),
         (
             "sealbus.bus.work.approvals.parking.Parking._parks: decision is None or decision.allow is not"
-            " False or one.error is not None or (not decision.obligations) [not decision.obligations dropped]"
+            " False or decided.error is not None or (not decision.obligations) [not decision.obligations dropped]"
         ),
         (
             "sealbus.agents.evidence.approvals.ApprovalChains._fault_of: verdict.fault or _other_than_said(entry"
@@ -196,7 +196,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "its requester looks at the same moment, and finds it expired either way": (
         (
             "sealbus.bus.work.approvals.parking.Parking._parks:"
-            " _waits_until(one.opened.message.header) <= self._clock() [bound]"
+            " _waits_until(decided.opened.message.header) <= self._site.host_clock() [bound]"
         ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (
@@ -576,7 +576,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "it only saves a look where nothing is": (
         (
             "sealbus.bus.work.approvals.parking.Parking.park: self._stops.suspects(message) and (stored :="
-            " (await self._tasks.find(parked.digest))) [self._stops.suspects(message) dropped]"
+            " (await self._stores.tasks.find(parked.digest))) [self._stops.suspects(message) dropped]"
         ),
     ),
     "it only spares the whole comparison after it": (

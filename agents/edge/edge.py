@@ -128,26 +128,18 @@ async def serve_edge(
         await stack.enter_async_context(node.status_reader.together())
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls, counters=node.counters))
         introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
-        guard = partial(
-            ReplayGuard,
-            own=node.own,
-            token=node.token,
-            keyed=KeyValue(node.transport),
-            identity=node.identity,
-            trust=node.trust,
-            caches=node.caches,
-            clock=node.clock,
-        )
         front = Front(
             node=node,
             verifier=AccessTokenVerifier(issuers, keys, limits, introspection=introspection),
-            assertions=Assertions(issuers, keys, guard("assertion"), limits),
-            events=SecurityEventVerifier(issuers, keys, guard("event"), limits),
+            assertions=Assertions(issuers, keys, ReplayGuard("assertion", node.site), limits),
+            events=SecurityEventVerifier(issuers, keys, ReplayGuard("event", node.site), limits),
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, names, own),
             shows_certificates=table.client_authorities is not None,
-            possession=Possession(_resource(table), guard("proof"), nonces=_nonces(table, limits), limits=limits),
+            possession=Possession(
+                _resource(table), ReplayGuard("proof", node.site), nonces=_nonces(table, limits), limits=limits
+            ),
             pseudonyms=_pseudonyms(table),
             kept_tokens=_kept_tokens(table, node),
             limits=limits,

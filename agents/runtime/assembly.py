@@ -23,14 +23,13 @@ from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
-from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.approvals.marker import Markers
 from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
 from sealbus.bus.work.approvals.parked_tasks import ParkedTasks
 from sealbus.bus.work.approvals.parking import A_MINUTE, Parking
 from sealbus.bus.work.approvals.progress import ParkedProgress, ParkedStores
 from sealbus.bus.work.cancel.endpoint import CancelEndpoint
-from sealbus.bus.work.cancel.in_force import Stops, StopVerifier
+from sealbus.bus.work.cancel.in_force import Stops
 from sealbus.bus.work.cancel.kept import KeptStops
 from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
 from sealbus.bus.work.executor.dead_letters import DeadLetters
@@ -143,18 +142,13 @@ class Assembly:
         self.routes = RouteTable(
             routes_of(agent, sending=node.sending, names=site.names, own_subjects=site.own_subjects)
         )
-        self._verifier = StopVerifier(names=site.names, trust=site.trust, caches=site.caches, past=node.past)
         self.kept_stops = KeptStops(node.held, identity=site.identity, names=site.names, own_subjects=site.own_subjects)
         self.stops = Stops(
-            own=site.own,
-            transport=site.transport,
-            verifier=self._verifier,
+            site,
             kept=self.kept_stops,
-            own_subjects=site.own_subjects,
-            counters=site.counters,
+            past=node.past,
             # A worker that spools its records works while there is no server, through which nothing could be canceled either.
             required=node.spool is None,
-            clock=site.bus_clock,
         )
         self.schedules = scheduler_of(node, claimed_for=limits.tick_claim, standing=standing)
         self.poison = PoisonGuard(counts=StoredCounts(ATTEMPTS, site), in_flight=in_flight)
@@ -304,15 +298,7 @@ class Assembly:
         )
 
     def _cancel_endpoint(self, cancels: ParkedCancels) -> CancelEndpoint:
-        site = self._site
-        return CancelEndpoint(
-            keyed=KeyValue(site.transport),
-            stops=self.stops,
-            parked=cancels.stop,
-            identity=site.identity,
-            verifier=self._verifier,
-            clock=site.bus_clock,
-        )
+        return CancelEndpoint(self._site, stops=self.stops, end_parked=cancels.stop)
 
     def consumers(self) -> list[Source]:
         """Return the sources of tasks, events, cancels, schedules and approvals, to be consumed once."""

@@ -185,28 +185,10 @@ class Node:
         self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit, revocations=feeds.revocations)
         self.requests = Requests(
-            names=deployment.names,
-            own=self.own,
-            transport=transport,
-            outbox=self.outbox,
-            policy=self.answers,
-            refusals=self.refusals,
-            trust=self.trust,
-            caches=self.caches,
-            served=feeds.served,
-            clock=clock,
+            self.site, outbox=self.outbox, policy=self.answers, refusals=self.refusals, served=feeds.served
         )
         self.status_reader = StatusReader(
-            names=deployment.names,
-            own=self.own,
-            transport=transport,
-            policy=self.answers,
-            refusals=self.refusals,
-            trust=self.trust,
-            caches=self.caches,
-            held=self.held,
-            past=self.past,
-            clock=clock,
+            self.site, policy=self.answers, refusals=self.refusals, held=self.held, past=self.past
         )
         self.sending = Sender(self.site, outbox=self.outbox, requests=self.requests, reader=self.status_reader)
         self._stack = AsyncExitStack()

@@ -12,11 +12,10 @@ from sealbus.agents.sdk.schedules import Schedules
 from sealbus.bus.gate.status_reader import AskedTask
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.streams.held import current_only
-from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.schedules.book import ScheduleBook
 from sealbus.bus.work.schedules.endpoint import ScheduleEndpoint
 from sealbus.bus.work.schedules.request import Planned
-from sealbus.bus.work.schedules.scheduler import Scheduler
+from sealbus.bus.work.schedules.scheduler import Scheduler, TickTasks
 from sealbus.bus.work.schedules.standing import StandingGrants
 from sealbus.bus.work.schedules.tick import CLAIMED_FOR, TickClaims
 from sealbus.envelopes.accept.open_request import PendingRequest
@@ -36,16 +35,7 @@ def book_of(node: Node) -> ScheduleBook:
 
 def claims_of(node: Node, claimed_for: float = CLAIMED_FOR) -> TickClaims:
     """Return the claims on ticks of the node's identity."""
-    return TickClaims(
-        keyed=KeyValue(node.transport),
-        token=node.token,
-        identity=node.identity,
-        trust=node.trust,
-        caches=node.caches,
-        counters=node.counters,
-        claimed_for=claimed_for,
-        clock=node.clocks.now,
-    )
+    return TickClaims(node.site, claimed_for=claimed_for)
 
 
 def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR, standing: StandingGrants | None = None) -> Scheduler:
@@ -71,18 +61,14 @@ def scheduler_of(node: Node, *, claimed_for: float = CLAIMED_FOR, standing: Stan
         return False
 
     return Scheduler(
+        node.site,
         book_of(node),
         claims_of(node, claimed_for),
-        transport=node.transport,
+        TickTasks(compose, has_ended),
         outbox=node.outbox,
-        has_ended=has_ended,
-        compose=compose,
-        trust=node.trust,
-        counters=node.counters,
         settle=node.clocks.settle,
         renewed_after=WEEK if node.past is not current_only else QUARTER,
         standing=standing,
-        clock=node.clocks.now,
     )
 
 

@@ -1,7 +1,7 @@
-"""Steps 14 to 16 of an approval: what is approved, the floors that no policy lifts, and the question who may approve it.
+"""Steps 14 to 16 of an approval: find the parked task, check the floors that no policy lifts, ask the policy who may approve.
 
-The floors are checked before any policy is asked: it is a person, by an edge; the task waits, for exactly this decision;
-nobody approves their own; nobody counts twice; their login is strong and fresh enough.
+The floors come before the policy. A person approves, through an edge. The task waits, and for exactly this decision.
+Requesters do not approve their own tasks. Each person counts once. Their login is strong and fresh enough.
 """
 
 from __future__ import annotations
@@ -50,26 +50,16 @@ from sealbus.policies.decision.documents import InputDocument
 from sealbus.policies.decision.engine import Answer, PolicyEngine
 from sealbus.policies.decision.request import Resource, input_document
 
-__all__ = [
-    "ApprovalAuthorizer",
-    "ApprovalCase",
-    "ApprovalRefused",
-    "ask_about",
-    "floors",
-    "strong_enough",
-    "verdict_of",
-]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64
 """Approvals that are looked up at a time: each takes some round trips."""
 TAKEN_UP: Final = 10 * SECOND
-"""How long what another approval has just taken up may still come back (microseconds): this one is tried again."""
+"""Microseconds in which a task that another approval has taken up may wait again. Until then this approval is retried."""
 
 
 class ApprovalRefused(DecisionError):
-    """Step 15: an approval that cannot count, whatever the policy says; `code` says why."""
+    """Step 15: an approval breaks a floor, so that it does not count whatever the policy says; `code` says why."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(detail)
@@ -78,14 +68,14 @@ class ApprovalRefused(DecisionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalCase:
-    """An approval, and the parked task that it is about as it stood when it was decided."""
+    """An approval, and the version of the parked task that it was decided about."""
 
     request: ApprovalRequest
     parked: Parked
 
 
 class ApprovalAuthorizer:
-    """Decides about approvals for one agent. `cancels` knows whether a parked task was canceled, or what it follows from.
+    """Decides about approvals for one agent. `cancels` knows whether a parked task or one of its ancestors was canceled.
 
     `under_way` holds H(header) of each approval that this process has taken and not settled.
     """
@@ -104,21 +94,21 @@ class ApprovalAuthorizer:
         self._cancels = cancels
         self._under_way = under_way
         self._clock = clock
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
-        """Return the decision about each approval, in order, without approvals under way; a failure affects only its own.
+        """Return the decision about each approval, in order, except approvals under way. A failure affects one approval.
 
-        The server delivers an approval again if its task takes longer than `ack_wait`. Counted again, it would take the task
-        away from its own earlier delivery, which then could not end it. The earlier delivery settles both.
+        The server redelivers an approval if its task takes longer than `ack_wait`. If the redelivery counted, it would take
+        the task away from the earlier delivery, which then could not end it. The earlier delivery settles both.
         """
         room = asyncio.Semaphore(AT_ONCE)
 
-        async def decided(one: Opened) -> Decided:
+        async def decided(approval: Opened) -> Decided:
             async with room:
-                return await self._authorize(one)
+                return await self._authorize(approval)
 
-        decisions = await asyncio.gather(*[decided(one) for one in opened])
+        decisions = await asyncio.gather(*[decided(approval) for approval in opened])
         return [decision for decision in decisions if decision.opened.message.header.digest not in self._under_way]
 
     async def _authorize(self, opened: Opened) -> Decided:
@@ -128,9 +118,9 @@ class ApprovalAuthorizer:
         error: SealbusError | None = None
         try:
             request = parse_approval(message.body, message.header.typ)
-            parked, stops = await self._kept(message)
+            parked, stops = await self._parked_and_stops(message)
             case = ApprovalCase(request=request, parked=parked)
-            # What this approval has taken up already meets its stop before its handler, and its requester is told there.
+            # A task that this approval has taken up meets its stop before its handler, where its requester is told.
             if not parked.taken_up_by(message.header.digest) and await self._cancels.met(parked, stops):
                 raise ApprovalRefused(Code.APPROVAL_CLOSED, "it was canceled")
             floors(case, message, now=self._clock())
@@ -150,33 +140,33 @@ class ApprovalAuthorizer:
         except (DecisionError, PolicyFailed) as failure:
             error = failure
         except (InfrastructureError, ConfigurationError) as failure:
-            self._said.warning("an approval cannot be decided now: %s", failure.code)
-            error = ResourceUnavailable("what is parked or canceled cannot be read")
+            self._operator_log.warning("an approval cannot be decided now: %s", failure.code)
+            error = ResourceUnavailable("the parked task or its stops cannot be read")
         except SealbusError as failure:
-            self._said.warning("an approval cannot be decided: %s", failure.code)
+            self._operator_log.warning("an approval cannot be decided: %s", failure.code)
             error = PolicyFailed(failure.detail)
         return Decided(opened=opened, value=case, input_document=document, decision=decision, error=error)
 
-    async def _kept(self, message: VerifiedMessage) -> tuple[Parked, Sequence[Stop]]:
+    async def _parked_and_stops(self, message: VerifiedMessage) -> tuple[Parked, Sequence[Stop]]:
         """Return the task that an approval is about, and the stops of it."""
         digest = message.header.re
         if digest is None:
             raise BadBody("an approval says which task it is about")
-        # At once, because each takes some round trips.
+        # Concurrently, because each takes some round trips.
         parked, stops = await asyncio.gather(
             self._tasks.find(digest), self._cancels.under(digest), return_exceptions=True
         )
         if isinstance(parked, BaseException):
             raise parked
         if parked is None:
-            raise ApprovalRefused(Code.APPROVAL_CLOSED, "nothing waits under this hash")
+            raise ApprovalRefused(Code.APPROVAL_CLOSED, "no task is parked under this hash")
         if isinstance(stops, BaseException):
             raise stops
         return parked, stops
 
 
 async def ask_about(engine: PolicyEngine, document: bytes) -> Answer:
-    """Ask who may approve; whatever the engine raises is a failure, and its text is not passed on."""
+    """Ask the policy who may approve. An exception of the engine becomes `PolicyUnavailable`, without its text."""
     try:
         return await engine.approve(document)
     except asyncio.CancelledError:
@@ -184,23 +174,26 @@ async def ask_about(engine: PolicyEngine, document: bytes) -> Answer:
             raise
         return PolicyUnavailable("CancelledError")
     except Exception as error:  # noqa: BLE001  an engine's fault must not end a worker; only its type is logged
-        _log.warning("the policy engine failed: %s", type(error).__name__)
+        _logger.warning("the policy engine failed: %s", type(error).__name__)
         return PolicyUnavailable(type(error).__name__)
 
 
 def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserContext:
-    """Return the context of a person who may approve as far as no policy says otherwise; raise `ApprovalRefused`."""
+    """Return the context of the person who approves; raise `ApprovalRefused` if a floor is broken.
+
+    Raises `ResourceUnavailable` if another approval has just taken the task up: this approval is then tried again.
+    """
     parked, header, context, arrival = case.parked, message.header, message.context, message.arrival
     obligation = parked.obligation
     if context is None or header.par is not None or context.typ is not None:
-        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is by no person")
+        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is not by a person")
     if header.iss != context.iss or context.wkl is not None:
-        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is not by the edge where the person is")
+        raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it is not by the edge where the person logged in")
     if header.grt != obligation.follows:
         raise ApprovalRefused(Code.APPROVAL_FOREIGN, "it lets other actions follow")
     stored = arrival.stored if isinstance(arrival, StreamArrival) else now
     again = parked.taken_up_by(header.digest)
-    # What was counted in time is tried as long as the approval lives: its handler may have run.
+    # An approval that has taken the task up in time is tried as long as it lives: the handler may have run.
     if not (stored < parked.until and (again or now < parked.until)):
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "it is too late")
     if parked.state is ParkedState.ENDED:
@@ -213,23 +206,23 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "the task is under way")
     person = (context.idp, context.sub)
     if person == parked.requester:
-        raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
-    said = parked.said_by(person)
-    if said is None or said.message != header.digest:
-        if case.request.verdict is Verdict.WITHDRAW and (said is None or said.verdict is Verdict.WITHDRAW):
+        raise ApprovalRefused(Code.APPROVAL_SELF, "requesters do not approve their own tasks")
+    before = parked.said_by(person)
+    if before is None or before.message != header.digest:
+        if case.request.verdict is Verdict.WITHDRAW and (before is None or before.verdict is Verdict.WITHDRAW):
             raise ApprovalRefused(Code.APPROVAL_CLOSED, "there is nothing to withdraw")
-        if said is not None and said.verdict is case.request.verdict:
-            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said so")
-        if said is not None and said.time > stored:
-            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has said something else since")
+        if before is not None and before.verdict is case.request.verdict:
+            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has given this verdict")
+        if before is not None and before.time > stored:
+            raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has given another verdict since")
     if len(without(parked.verdicts, person)) >= MOST_VERDICTS:
-        raise ApprovalRefused(Code.APPROVAL_CLOSED, "too many people have said something")
+        raise ApprovalRefused(Code.APPROVAL_CLOSED, "too many people have given a verdict")
     strong_enough(obligation, context, at=header.iat)
     return context
 
 
 def strong_enough(obligation: ApprovalObligation, context: UserContext, *, at: int) -> None:
-    """Raise `ApprovalRefused` (`approval_weak`) unless the login of `context` is what the obligation asks for, at `at`."""
+    """Raise `ApprovalRefused` (`approval_weak`) unless the login of `context` meets the obligation at `at` (microseconds)."""
     if obligation.acr and context.acr not in obligation.acr:
         raise ApprovalRefused(Code.APPROVAL_WEAK, "the login is not strong enough")
     if obligation.max_age is not None and (context.aut is None or at - context.aut > obligation.max_age * SECOND):
@@ -237,7 +230,10 @@ def strong_enough(obligation: ApprovalObligation, context: UserContext, *, at: i
 
 
 def verdict_of(case: ApprovalCase, message: VerifiedMessage, *, record: bytes, issued: int) -> CountedVerdict:
-    """Return the verdict of a decided approval as it is counted; `record` is the leaf of the decision about it."""
+    """Return the verdict of a decided approval.
+
+    `record` is the leaf of its decision record, `issued` when the credential of its edge was issued (microseconds).
+    """
     context, arrival = message.context, message.arrival
     if context is None or not isinstance(arrival, StreamArrival):
         raise TypeError("an approval is by a person, and comes from a stream")
@@ -258,7 +254,7 @@ def verdict_of(case: ApprovalCase, message: VerifiedMessage, *, record: bytes, i
 
 
 def _about(opened: Opened, case: ApprovalCase, *, now: int) -> InputDocument:
-    """Return the usual input document about an approval."""
+    """Return the input document about an approval as a message like any other."""
     properties = {"verdict": case.request.verdict.value, "note": case.request.note}
     resource = Resource(type="task", id=case.parked.digest.hex())
     return input_document(request_of(opened, properties, resource, now=now))

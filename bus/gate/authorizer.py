@@ -1,4 +1,4 @@
-"""Steps 14 to 16: decode the body, load the resource, ask the policy; in batches, each message failing on its own."""
+"""Steps 14 to 16: decode the body, load the resource, ask the policy. In batches; each message fails on its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
 from sealbus.bus.telemetry import Counters, OperatorLog
@@ -34,9 +33,7 @@ from sealbus.policies.decision.decision import Decision, unknown_obligation
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.decision.request import NO_RESOURCE, NO_USER, Caller, Request, Resource, User, input_document
 
-__all__ = ["Authorizer", "caller_for", "request_about", "request_of"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 LOADING = 32
 """Resources of one batch that are loaded concurrently."""
@@ -45,33 +42,34 @@ LOADING = 32
 class Authorizer:
     """Asks one policy engine about opened messages."""
 
-    def __init__(self, *, engine: PolicyEngine, counters: Counters | None = None, clock: Clock = wall_clock) -> None:
+    def __init__(
+        self, *, engine: PolicyEngine, counters: Counters | None = None, clock: HostClock | None = None
+    ) -> None:
         self._engine = engine
         self._took = (counters or Counters()).histogram("sealbus_decision_seconds")
-        self._clock = clock
-        self._said = OperatorLog(_log)
+        self._clock = clock or HostClock()
+        self._operator_log = OperatorLog(_logger)
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
         """Return the decision about each message, in order; a failure affects only its own message."""
         if not opened:
             return []
-        prepared: list[_Prepared] = []
+        prepared = [_Prepared(source) for source in opened]
         loading: list[_Prepared] = []
-        for one in opened:
-            ready = _Prepared(one)
-            prepared.append(ready)
+        for ready in prepared:
+            route, message = ready.opened.route, ready.opened.message
             try:
-                ready.value = one.route.handler.decode(one.message.body, one.message.header.typ)
-                ready.properties = one.route.handler.properties(ready.value)
+                ready.value = route.handler.decode(message.body, message.header.typ)
+                ready.properties = route.handler.properties(ready.value)
             except BadBody as error:
                 ready.error = error
                 continue
             except Exception as error:  # noqa: BLE001  a model's own validators may raise anything about hostile bytes
-                self._said.warning("decoding a body for %s failed: %s", one.route.action, type(error).__name__)
+                self._operator_log.warning("decoding a body for %s failed: %s", route.action, type(error).__name__)
                 ready.error = BadBody(type(error).__name__)
                 continue
-            if one.route.loads_resource:
-                # However loading ends: without a resource there is nothing to ask the policy about.
+            if route.loads_resource:
+                # This stands unless loading ends: without a resource the policy cannot be asked.
                 ready.error = ResourceUnavailable("not loaded")
                 loading.append(ready)
         if loading:
@@ -84,7 +82,7 @@ class Authorizer:
         return [ready.decided() for ready in prepared]
 
     async def decide(self, documents: Sequence[bytes]) -> Sequence[Decision | PolicyUnavailable | PolicyFailed]:
-        """Ask the engine; if it raises or returns a wrong number of answers, no message has a decision."""
+        """Return the engine's answers. If it raises, or returns a wrong number of answers, each is an error."""
         began = time.perf_counter()
         try:
             answers = await self._engine.decide(documents)
@@ -95,7 +93,7 @@ class Authorizer:
                 raise
             return [PolicyUnavailable("CancelledError")] * len(documents)
         except Exception as error:  # noqa: BLE001  an engine's fault must not end a worker; only its type is logged
-            _log.warning("the policy engine failed: %s", type(error).__name__)
+            _logger.warning("the policy engine failed: %s", type(error).__name__)
             return [PolicyUnavailable(type(error).__name__)] * len(documents)
         finally:
             self._took.observe(time.perf_counter() - began, n=len(documents))
@@ -104,15 +102,15 @@ class Authorizer:
         return answers
 
     async def _load(self, loading: Sequence[_Prepared]) -> None:
-        """Do step 15 for a batch: a few tasks take one message after the other, each load under its own deadline.
+        """Do step 15 for a batch: `LOADING` loads at a time, each with its own deadline.
 
-        The whole batch has twice that time: what is not loaded by then is unavailable, and the next batch has its turn.
+        The whole batch has twice the longest deadline. A resource that is not loaded by then counts as unavailable.
         """
         rest = iter(loading)
 
         async def load_some() -> None:
             for ready in rest:
-                await _load_one(ready, self._said)
+                await _load_one(ready, self._operator_log)
 
         within = 2 * max([ready.opened.route.resource_timeout for ready in loading])
         with contextlib.suppress(TimeoutError):
@@ -124,7 +122,9 @@ class Authorizer:
         try:
             ready.document = input_document(request_of(ready.opened, ready.properties, ready.resource, now=now))
         except PolicyFailed as error:
-            self._said.warning("the policy cannot be asked about %s: %s", ready.opened.route.action, error.detail)
+            self._operator_log.warning(
+                "the policy cannot be asked about %s: %s", ready.opened.route.action, error.detail
+            )
             ready.error = error
         except SealbusError as error:
             ready.error = PolicyFailed(error.detail)
@@ -161,7 +161,7 @@ class _Prepared:
         return Decided(self.opened, self.value, self.document, self.decision, self.error)
 
 
-async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
+async def _load_one(ready: _Prepared, operator_log: OperatorLog) -> None:
     route = ready.opened.route
     try:
         async with asyncio.timeout(route.resource_timeout):
@@ -170,8 +170,8 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
     except ResourceNotFound as error:
         ready.error = error
     except ConfigurationError as error:
-        # The loader's own mistake, the same at each try; the text names an attribute and no value.
-        said.warning("the resource for %s is not valid policy input: %s", route.action, error.detail)
+        # A mistake of the loader, which recurs at each try. The text names an attribute and no value.
+        operator_log.warning("the resource for %s is not valid policy input: %s", route.action, error.detail)
         ready.error = PolicyFailed(error.detail)
     except asyncio.CancelledError:
         if being_cancelled():
@@ -182,7 +182,7 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001  a loader may raise anything; only its type is logged, never its text
-        said.warning("loading the resource for %s failed: %s", route.action, type(error).__name__)
+        operator_log.warning("loading the resource for %s failed: %s", route.action, type(error).__name__)
         ready.error = ResourceUnavailable(type(error).__name__)
 
 
@@ -197,7 +197,7 @@ def request_of(opened: Opened, properties: object, resource: Resource, *, now: i
 def request_about(
     message: VerifiedMessage, action: str, properties: object, resource: Resource, *, now: int
 ) -> Request:
-    """Return the policy request for a message that nobody has approved."""
+    """Return the policy request for a message without approvals."""
     header = message.header
     return Request(
         caller=caller_for(
@@ -214,14 +214,14 @@ def request_about(
     )
 
 
-@lru_cache(maxsize=256)  # whoever asks for a user mostly asks several times; at its largest 10 MiB
+@lru_cache(maxsize=256)  # a user mostly sends several messages; at most 10 MiB
 def caller_for(
     subject: SpiffeId,
     context: UserContext | None,
     chain: tuple[str, ...] = (),
     grant: tuple[str, ...] | None = None,
 ) -> Caller:
-    """Return the caller `subject`, who acts for the user of `context`; without a `chain`, by itself."""
+    """Return the caller `subject`, acting for the user of `context`; an empty `chain` stands for `subject` alone."""
     return Caller(
         subject=subject.value,
         trust_domain=subject.trust_domain.name,

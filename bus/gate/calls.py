@@ -1,7 +1,7 @@
-"""The caller's side: calls are sent, answers arrive on our inbox, are verified, decided by our policy, and returned.
+"""The caller's side: send a call, and verify, decide on and return the answers that arrive on our inbox.
 
-A reply is decided too, action `<action>.reply` (SPEC.md section 7); its record is not awaited. An answer that fails
-verification changes no state: the call stays open until its end.
+The policy is asked about `<action>.reply` (SPEC.md section 7); records of these decisions are not awaited. An answer that
+fails verification changes nothing: the call stays open until its end.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, NoListener, RemoteError, code_of
 from sealbus.bus.sending.cancel import CancelRequest, cancel_message
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.sending.status import NOTE_BYTES
+from sealbus.bus.site import Site
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
 from sealbus.envelopes.denial import Explanation, remedies_of, via_of
@@ -38,50 +38,41 @@ from sealbus.envelopes.message.seal import Sealed
 from sealbus.envelopes.message.subjects import REPLY_TOKEN, UNHEARD_TOKEN
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.records.decision import CorePlace
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Requests"]
+_logger = logging.getLogger(__name__)
 
-_log = logging.getLogger(__name__)
-
-CHUNKS_WAITING = 256
-"""Chunks of one answer that wait for their reader; a reader that lags further behind loses the call."""
-
-_NO_RESPONDERS = b"NATS/1.0 503"
-"""How the header block begins of what a NATS server answers to a message that nobody subscribes to."""
-
-BYTES_WAITING = 16_777_216
-"""Bytes of these chunks: the recipient decides how large a chunk is."""
-
-
+CHUNKS_WAITING: Final = 256
+"""Chunks of one answer that may wait for their reader; a reader that lags further behind loses the call."""
+BYTES_WAITING: Final = 16_777_216
+"""Bytes of these chunks: the recipient chooses their size."""
 WORTH_CANCELLING: Final = 2
-"""Seconds that a call may still go on for its cancel to be worth a message, a decision and a record."""
+"""Seconds that a call must have left for its cancel to be worth a message, a decision and a record."""
 TELL_WITHIN: Final = 5.0
 """Seconds within which the cancel must be stored."""
 
+_NO_RESPONDERS: Final = b"NATS/1.0 503"
+"""The start of the header block with which a NATS server answers a message to a subject without subscribers."""
 
-class _Open:
-    """One open call of ours, what its answers are decided by, and the answers that wait for their reader."""
+
+class _OpenCall:
+    """An open call of ours: what its answers are decided by, and the answers that wait for their reader."""
 
     __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest", "sent", "unheard")
 
     def __init__(self, action: str, context: UserContext | None, sent: list[bytes] | None, unheard: str) -> None:
         self.action = action
-        self.unheard = unheard
-        """The subject on which the server says that nobody listens."""
         self.context = context
         self.sent = sent
-        """The list in which the call is noted as sent, if any."""
+        """The list to which the hash of the call is added once the call is sealed."""
+        self.unheard = unheard
+        """The subject on which the server reports that the call has no recipient."""
         self.digest = b""
         self._answers: deque[VerifiedResult | SealbusError] = deque()
         self._bytes = 0
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, answer: VerifiedResult | SealbusError) -> bool:
-        """Add an answer; return False if `CHUNKS_WAITING` or `BYTES_WAITING` wait already. A first one always has room."""
+        """Add an answer; return `False` if `CHUNKS_WAITING` or `BYTES_WAITING` wait. The first answer always has room."""
         size = len(answer.body) if isinstance(answer, VerifiedResult) else 0
         if self._answers and (len(self._answers) >= CHUNKS_WAITING or self._bytes + size > BYTES_WAITING):
             return False
@@ -92,7 +83,7 @@ class _Open:
         return True
 
     async def take(self) -> VerifiedResult:
-        """Wait for the next answer, or raise the error that stands for it. One reader at a time."""
+        """Wait for the next answer and return it, or raise the error in its place. Call it from one task at a time."""
         while not self._answers:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
@@ -104,38 +95,34 @@ class _Open:
 
 
 class Requests:
-    """The calls of one identity; enter with `async with`. The first call subscribes to the identity's inbox."""
+    """The calls of one identity. Enter with `async with`; the first call subscribes to the inbox of the identity.
+
+    `served` returns the verbs that there are, in development alone, for the error of a call without a recipient.
+    """
 
     def __init__(
         self,
+        site: Site,
         *,
-        names: Names,
-        own: SpiffeId,
-        transport: Transport,
         outbox: Outbox,
         policy: ReplyPolicy,
         refusals: Refusals,
-        trust: Callable[[], Trust],
-        caches: Caches,
         served: Callable[[], str] = str,
-        clock: Clock = wall_clock,
     ) -> None:
-        self._profile = ResultProfile(own=own, names=names)
-        self._transport = transport
+        self._site = site
+        self._profile = ResultProfile(own=site.own, names=site.names)
         self._outbox = outbox
         self._policy = policy
         self._refusals = refusals
-        self._trust = trust
-        self._caches = caches
         self._served = served
-        self._clock = clock
-        self._prefix = f"{names.inbox_prefix(own)}{REPLY_TOKEN}.{secrets.token_hex(8)}"
-        self._unheard = f"{names.inbox_prefix(own)}{UNHEARD_TOKEN}.{secrets.token_hex(8)}"
+        inbox = site.names.inbox_prefix(site.own)
+        self._prefix = f"{inbox}{REPLY_TOKEN}.{secrets.token_hex(8)}"
+        self._unheard = f"{inbox}{UNHEARD_TOKEN}.{secrets.token_hex(8)}"
         self._number = 0
-        self._open: dict[bytes, _Open] = {}
+        self._open: dict[bytes, _OpenCall] = {}
         self._requests: dict[bytes, OpenRequest] = {}
-        self._asked: dict[str, _Open] = {}
-        """Open calls by the subject on which the server says that nobody listens."""
+        self._by_unheard: dict[str, _OpenCall] = {}
+        """Open calls by the subject on which the server reports that they have no recipient."""
         self._deadlines = Deadlines()
         self._group = Background()
         self._closing = False
@@ -156,7 +143,7 @@ class Requests:
         await self._group.__aexit__(kind, error, trace)
 
     def address(self) -> str:
-        """Return a new subject of our inbox for one call's answers."""
+        """Return a new subject of our inbox, for the answers to one call."""
         self._number += 1
         return f"{self._prefix}.{self._number}"
 
@@ -169,14 +156,15 @@ class Requests:
         sent: list[bytes] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Content:
-        """Send a call and return its one answer.
+        """Send a call and return its one answer, within `within` seconds.
 
-        If its caller leaves before, by cancellation, the recipient is told to cancel it; unless `stopped` says that the work
-        that it follows from was canceled, and so is it.
+        A caller that is cancelled earlier has the recipient cancel the call. If `stopped` returns true, the work that the
+        call follows from was canceled, and the call with it: then nothing is sent.
 
-        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or why our own policy refuses the
-        answer. A handler that answers in chunks is not run; `RemoteError` (`not_acceptable`) is raised. If the recipient does
-        not know the mark and answers in chunks, `ChunkedAnswer` is raised: the first chunk would look like the whole answer.
+        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or the error by which our own policy
+        refuses the answer. A handler that answers in chunks does not run: `RemoteError` (`not_acceptable`) is raised. A
+        recipient that does not know the mark may answer in chunks: `ChunkedAnswer` is raised, because the first chunk would
+        look like the whole answer.
         """
         waiting = self._waiting(message, action, sent)
         message = message.with_entries(ext={**(message.draft.ext or {}), **ONE_ANSWER})
@@ -204,7 +192,7 @@ class Requests:
         sent: list[bytes] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Content, None]:
-        """Send a call and yield the chunks of its answer; raises as `call` does. Closing it early cancels the call."""
+        """Send a call and yield the chunks of its answer. Raises as `call` does; closing it early cancels the call."""
         waiting = self._waiting(message, action, sent)
         final = False
         try:
@@ -225,18 +213,18 @@ class Requests:
         finally:
             self._forget(waiting)
 
-    def _waiting(self, message: OutgoingMessage, action: str, sent: list[bytes] | None) -> _Open:
+    def _waiting(self, message: OutgoingMessage, action: str, sent: list[bytes] | None) -> _OpenCall:
         context = parse_payload(message.draft.context.payload) if message.draft.context is not None else None
-        # No peer may publish there, and none can guess the last token: the server alone says so, and about one call.
-        return _Open(action, context, sent, f"{self._unheard}.{secrets.token_hex(12)}")
+        # Peers may not publish there and cannot guess the last token, so only the server can answer, about this call alone.
+        return _OpenCall(action, context, sent, f"{self._unheard}.{secrets.token_hex(12)}")
 
-    async def _ask(self, message: OutgoingMessage, waiting: _Open) -> None:
+    async def _ask(self, message: OutgoingMessage, waiting: _OpenCall) -> None:
         """Send the call. It is open from its sealing until `_forget`."""
 
         def leaving(sealed: Sealed) -> None:
             waiting.digest = digest = sealed.header.digest
             self._open[digest] = waiting
-            self._asked[waiting.unheard] = waiting
+            self._by_unheard[waiting.unheard] = waiting
             self._requests[digest] = OpenRequest(PendingRequest.of(sealed.header))
             if waiting.sent is not None:
                 waiting.sent.append(digest)
@@ -244,14 +232,14 @@ class Requests:
         await self._listen()
         await self._outbox.send(message, leaving=leaving, reply=waiting.unheard)
 
-    def _leave(self, waiting: _Open, stopped: Callable[[], bool]) -> None:
-        """Have a call canceled whose answer nobody takes any more, if it may go on for some time."""
+    def _leave(self, waiting: _OpenCall, stopped: Callable[[], bool]) -> None:
+        """Have the recipient cancel a call that its caller has left, if the call may still go on for some time."""
         request = self._requests.get(waiting.digest)
         if (
             request is None
             or self._closing
             or stopped()
-            or request.pending.end - self._clock() < WORTH_CANCELLING * SECOND
+            or request.pending.end - self._site.host_clock() < WORTH_CANCELLING * SECOND
         ):
             return
         cancel = CancelRequest(
@@ -260,48 +248,48 @@ class Requests:
             end=request.pending.end,
             reason="its caller has left",
         )
-        message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._clock())
+        message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._site.host_clock())
         self._group.create_task(self._tell(message), name="call-left")
 
     async def _tell(self, message: OutgoingMessage) -> None:
         try:
             await self._outbox.publish(message, within=TELL_WITHIN)
         except SealbusError as error:
-            _log.warning("a call that was left is not canceled: %s", error)
+            _logger.warning("a call that its caller left is not canceled: %s", error)
 
-    def _forget(self, waiting: _Open) -> None:
+    def _forget(self, waiting: _OpenCall) -> None:
         self._open.pop(waiting.digest, None)
         self._requests.pop(waiting.digest, None)
-        self._asked.pop(waiting.unheard, None)
+        self._by_unheard.pop(waiting.unheard, None)
 
     async def _listen(self) -> None:
         """Subscribe to our inbox at the first call: a process that never calls needs no inbox."""
         if not self._listening:
             self._listening = (
                 self._group.create_task(self._receive(self._live[0]), name="replies"),
-                self._group.create_task(self._hear_of_silence(self._live[1]), name="unheard"),
+                self._group.create_task(self._take_unheard(self._live[1]), name="unheard"),
             )
         for live in self._live:
             await live.wait()
 
     async def _receive(self, live: asyncio.Event) -> None:
-        async with aclosing(self._transport.listen(f"{self._prefix}.*", live=live)) as batches:
+        async with aclosing(self._site.transport.listen(f"{self._prefix}.*", live=live)) as batches:
             async for batch in batches:
-                await self._take(batch)
+                await self._take_answers(batch)
 
-    async def _hear_of_silence(self, live: asyncio.Event) -> None:
-        async with aclosing(self._transport.listen(f"{self._unheard}.*", live=live)) as batches:
+    async def _take_unheard(self, live: asyncio.Event) -> None:
+        async with aclosing(self._site.transport.listen(f"{self._unheard}.*", live=live)) as batches:
             async for batch in batches:
                 for delivery in batch:
-                    waiting = self._asked.get(delivery.subject)
+                    waiting = self._by_unheard.get(delivery.subject)
                     if waiting is not None and delivery.header_block.startswith(_NO_RESPONDERS):
                         served = f"; {self._served()}" if self._served() else ""
-                        waiting.put(NoListener(f"{waiting.action}: nobody takes such a call now{served}"))
+                        waiting.put(NoListener(f"{waiting.action}: no agent takes this call now{served}"))
 
-    async def _take(self, deliveries: Sequence[Delivery]) -> None:
-        """Verify a batch of answers, decide on them together, and hand on the allowed ones."""
-        results: list[tuple[_Open, VerifiedResult]] = []
-        trust, now = self._trust(), self._clock()
+    async def _take_answers(self, deliveries: Sequence[Delivery]) -> None:
+        """Verify a batch of answers, decide on them together, and hand answers or denials to the callers."""
+        results: list[tuple[_OpenCall, VerifiedResult]] = []
+        trust, now = self._site.trust(), self._site.host_clock()
         for delivery in deliveries:
             try:
                 result = accept_reply(
@@ -310,7 +298,7 @@ class Requests:
                     self._profile,
                     self._requests,
                     trust=trust,
-                    caches=self._caches,
+                    caches=self._site.caches,
                     now=now,
                 )
             except EnvelopeError as error:
@@ -318,20 +306,22 @@ class Requests:
             else:
                 results.append((self._open[result.request.digest], result))
         # A stream of chunks is decided once, at its first chunk.
-        asked = [
-            Received(action=one.action, context=one.context, result=result, place=CorePlace(opened=now))
-            for one, result in results
+        received = [
+            Received(action=waiting.action, context=waiting.context, result=result, place=CorePlace(opened=now))
+            for waiting, result in results
             if not result.header.seq
         ]
-        refused = await self._policy.decide(asked, now=now)
+        refusals = await self._policy.decide(received, now=now)
         denied = {
-            one.result.request.digest: error for one, error in zip(asked, refused, strict=True) if error is not None
+            answer.result.request.digest: error
+            for answer, error in zip(received, refusals, strict=True)
+            if error is not None
         }
-        for one, result in results:
-            if not one.put(denied.get(result.request.digest, result)):
-                self._leave(one, lambda: False)
-                self._forget(one)
-                _log.warning("the reader of the answer to %s lags behind; the call is given up", one.action)
+        for waiting, result in results:
+            if not waiting.put(denied.get(result.request.digest, result)):
+                self._leave(waiting, lambda: False)
+                self._forget(waiting)
+                _logger.warning("the reader of the answer to %s lags behind; the call is given up", waiting.action)
 
 
 def _expired(action: str, within: float) -> CallExpired:
@@ -343,16 +333,16 @@ def _answer(result: VerifiedResult) -> Content:
     if result.header.typ != ERROR_TYPE:
         return Content(body=result.body, typ=result.header.typ)
     try:
-        said = json.loads(result.body)
-        code = code_of(said["code"])
-        reasons = tuple(str(reason)[:256] for reason in said.get("reasons", ()))[:32]
-        note = str(said.get("note", ""))
-        told = Explanation(reasons, remedies_of(said.get("remedy")), via_of(said.get("via")))
+        body = json.loads(result.body)
+        code = code_of(body["code"])
+        reasons = tuple(str(reason)[:256] for reason in body.get("reasons", ()))[:32]
+        note = str(body.get("note", ""))
+        explanation = Explanation(reasons, remedies_of(body.get("remedy")), via_of(body.get("via")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RemoteError(Code.BAD_RESULT, "an invalid error reply") from error
-    told = told.told_by(result.header.iss.value)
+    explanation = explanation.told_by(result.header.iss.value)
     if code is Code.DENIED:
-        raise Denied("the recipient's policy denies the call", *told)
+        raise Denied("the recipient's policy denies the call", *explanation)
     if code is Code.OBLIGATION_UNKNOWN:
-        raise ObligationUnknown("the recipient does not honour an obligation of its policy", *told)
+        raise ObligationUnknown("the recipient does not honour an obligation of its policy", *explanation)
     raise RemoteError(code, "the recipient did not handle the call", note if is_text(note, NOTE_BYTES) else "")

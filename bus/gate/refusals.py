@@ -1,7 +1,7 @@
-"""Counts of what failed verification, with one sample each, in a stream that never blocks handling (SPEC.md section 8).
+"""Counts of messages that failed verification, with samples, in a stream that never blocks handling (SPEC.md section 8).
 
-A refusal proves nothing and gates nothing: garbage is cheap to send, so it must be cheap to refuse. Counts are kept per
-(code, subject, minute) in bounded memory and published unsigned; what cannot be published is counted and dropped.
+A refusal proves nothing and nothing waits for it: garbage is cheap to send, so it must be cheap to refuse. Counts are kept by
+code, subject and minute in bounded memory, and published unsigned. Counts that cannot be published are counted and dropped.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, Transport
+from sealbus.bus.clocks import HostClock
+from sealbus.bus.ports import Delivery, Outgoing, PubAck, Transport
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = ["Refusals"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 MAX_KEYS = 512
 """Distinct (code, subject) pairs per minute; further ones are counted under the subject `other`."""
@@ -46,31 +44,31 @@ class Refusals:
         transport: Transport,
         subject: str,
         counters: Counters,
-        clock: Clock = wall_clock,
+        clock: HostClock | None = None,
         every: float = 1.0,
     ) -> None:
         self._transport = transport
         self._subject = subject
         self._counters = counters
-        self._clock = clock
+        self._clock = clock or HostClock()
         self._every = every
         self._counts: dict[tuple[str, str, int], _Count] = {}
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         counters.add("sealbus_refused_total", 0, code=Code.MALFORMED.value)
 
     def count(self, error: SealbusError, delivery: Delivery) -> None:
-        """Count one refused delivery; of the first of its key, keep a sample of at most 1,024 bytes of its payload."""
+        """Count a refused delivery. Of the first with its code, subject and minute, keep at most 1,024 bytes of payload."""
         self._counters.add("sealbus_refused_total", 1, code=str(error.code))
         minute = self._clock() // _MINUTE
         key = (str(error.code), delivery.subject, minute)
         if key not in self._counts and len(self._counts) >= MAX_KEYS:
             key = (str(error.code), "other", minute)
-        found = self._counts.get(key)
-        if found is not None:
-            found.count += 1
+        count = self._counts.get(key)
+        if count is not None:
+            count.count += 1
             return
         step = error.step if isinstance(error, EnvelopeError) else 0
-        self._said.refused(delivery.subject, code=error.code, step=step)
+        self._operator_log.refused(delivery.subject, code=error.code, step=step)
         self._counts[key] = _Count(
             count=1,
             step=step,
@@ -98,7 +96,7 @@ class Refusals:
         try:
             answers = await self._transport.publish(messages, deadline=1.0)
         except SealbusError as error:
-            _log.warning("refusals not published: %s", error)
+            _logger.warning("refusals not published: %s", error)
             answers = [error] * len(messages)
         lost = sum(not isinstance(answer, PubAck) for answer in answers)
         if lost:

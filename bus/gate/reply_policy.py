@@ -1,7 +1,7 @@
 """Decisions on answers: our own policy is asked about `<action>.reply` before an answer is returned to the caller.
 
-This holds for replies, chunks and results of tasks (SPEC.md section 7). The decision's record is queued, not awaited. What is
-read from a stream can be read again at no cost: each read is decided, and the same decision is recorded once, then counted.
+This holds for replies, chunks and results of tasks (SPEC.md section 7). Records of these decisions are queued, not awaited.
+A result in a stream can be read many times. Each read is decided; the same decision is recorded once, then counted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.decision import Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.request import Request, input_document
 
-__all__ = ["Received", "ReplyPolicy"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,75 +53,74 @@ class ReplyPolicy:
         self._recorded = recorded if recorded is not None else RecordedReads()
 
     async def decide(self, received: Sequence[Received], *, now: int) -> list[SealbusError | None]:
-        """Return for each answer, in order, why it may not be used: `Denied`, or why the policy could not decide.
+        """Return for each answer, in order, the error if it may not be used: `Denied`, or why the policy could not decide.
 
-        None means that the answer may be used. `now` (microseconds) is the time given to the policy.
+        `None` means that the answer may be used. `now` (microseconds) is the time given to the policy.
         """
-        refused: list[SealbusError | None] = [None] * len(received)
-        asked: list[tuple[int, bytes]] = []
-        for place, one in enumerate(received):
+        refusals: list[SealbusError | None] = [None] * len(received)
+        questions: list[tuple[int, bytes]] = []
+        for index, answer in enumerate(received):
             try:
-                asked.append((place, input_document(_question(one, now))))
+                questions.append((index, input_document(_question(answer, now))))
             except SealbusError as error:
-                refused[place] = error
-        answers = await self._authorizer.decide([document for _, document in asked]) if asked else ()
-        for (place, document), answer in zip(asked, answers, strict=True):
-            one = received[place]
-            why = refused[place] = _refusal(one, answer)
+                refusals[index] = error
+        outcomes = await self._authorizer.decide([document for _, document in questions]) if questions else ()
+        for (index, document), outcome in zip(questions, outcomes, strict=True):
+            answer = received[index]
+            refusal = refusals[index] = _refusal(answer, outcome)
+            header = answer.result.header
             try:
-                key = self._key(one, answer, why)
-                if key is not None and key in self._recorded and self._counted_again(one, why):
+                key = self._key(answer, outcome, refusal)
+                code = str(refusal.code) if refusal is not None else None
+                if key is not None and key in self._recorded and self._audit.counted_again(header.iss, code):
                     continue
                 record = self._audit.recording.record(
-                    _record(one, document, answer, why), one.result.header.to, one.result.body
+                    _record(answer, document, outcome, refusal), header.to, answer.result.body
                 )
             except SealError as error:
-                _log.error("a decision about an answer cannot be recorded: %s", error.detail)
-                refused[place] = refused[place] or AuditUnavailable("the decision cannot be recorded")
+                _logger.error("a decision about an answer cannot be recorded: %s", error.detail)  # noqa: TRY400 - the detail says all
+                refusals[index] = refusal or AuditUnavailable("the decision cannot be recorded")
                 continue
             if key is None:
-                await self._audit.note(record, about=one.result)
+                await self._audit.note(record, about=answer.result)
             else:
                 self._recorded.add(key)
-                await self._audit.note(record, about=one.result, lost=partial(self._recorded.forget, key))
-        return refused
+                await self._audit.note(record, about=answer.result, lost=partial(self._recorded.forget, key))
+        return refusals
 
-    def _counted_again(self, one: Received, why: SealbusError | None) -> bool:
-        return self._audit.counted_again(one.result.header.iss, str(why.code) if why is not None else None)
-
-    def _key(self, one: Received, answer: Decision | SealbusError, why: SealbusError | None) -> bytes | None:
-        """Return what names a decision, so that every other one is recorded anew; `None` for what can be read only once."""
-        if not isinstance(one.place, StreamPlace):
+    def _key(self, received: Received, outcome: Decision | SealbusError, refusal: SealbusError | None) -> bytes | None:
+        """Return the key under which a decision is recorded once; `None` for an answer that can be read only once."""
+        if not isinstance(received.place, StreamPlace):
             return None
-        decision = answer if isinstance(answer, Decision) else None
+        decision = outcome if isinstance(outcome, Decision) else None
         return read_key(
-            one.result.header.digest,
-            one.context,
+            received.result.header.digest,
+            received.context,
             revision=(decision.revision or "") if decision is not None else "",
             serial=self._revocations().serial,
-            code=str(why.code) if why is not None else "",
+            code=str(refusal.code) if refusal is not None else "",
             reasons=decision.reasons if decision is not None else (),
         )
 
 
-def _refusal(one: Received, answer: Decision | SealbusError) -> SealbusError | None:
-    """Return why an answer may not be used, or `None` if it may."""
-    if not isinstance(answer, Decision):
-        return answer
-    if answer.allow is not True:
-        return AnswerDenied(f"our policy denies the answer to {one.action}", answer.reasons)
-    if unknown_obligation(answer.obligations, frozenset()) is not None:
+def _refusal(received: Received, outcome: Decision | SealbusError) -> SealbusError | None:
+    """Return the error if an answer may not be used, or `None` if it may."""
+    if not isinstance(outcome, Decision):
+        return outcome
+    if outcome.allow is not True:
+        return AnswerDenied(f"our policy denies the answer to {received.action}", outcome.reasons)
+    if unknown_obligation(outcome.obligations, frozenset()) is not None:
         return AnswerDenied(
-            f"our policy puts an obligation on the answer to {one.action}", code=Code.OBLIGATION_UNKNOWN
+            f"our policy puts an obligation on the answer to {received.action}", code=Code.OBLIGATION_UNKNOWN
         )
     return None
 
 
-def _question(one: Received, now: int) -> Request:
-    header = one.result.header
+def _question(received: Received, now: int) -> Request:
+    header = received.result.header
     return Request(
-        caller=caller_for(header.iss, one.context),
-        action=f"{one.action}.reply",
+        caller=caller_for(header.iss, received.context),
+        action=f"{received.action}.reply",
         time=now,
         nats_subject=header.to,
         kind=header.kind.value,
@@ -132,15 +129,15 @@ def _question(one: Received, now: int) -> Request:
 
 
 def _record(
-    one: Received, document: bytes, answer: Decision | SealbusError, error: SealbusError | None
+    received: Received, document: bytes, outcome: Decision | SealbusError, error: SealbusError | None
 ) -> DecisionRecord:
-    decision = answer if isinstance(answer, Decision) else None
+    decision = outcome if isinstance(outcome, Decision) else None
     code = error.code if error is not None else None
     return DecisionRecord(
-        header=one.result.header.raw,
-        proof=one.result.proof,
-        action=f"{one.action}.reply",
-        place=one.place,
+        header=received.result.header.raw,
+        proof=received.result.proof,
+        action=f"{received.action}.reply",
+        place=received.place,
         delivery=1,
         allow=code is None,
         code=code,

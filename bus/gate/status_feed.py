@@ -1,8 +1,8 @@
-"""Wakes readings of statuses when something was stored for them: one consumer for all, in place of one for each.
+"""Wakes readings of statuses when a status was stored for them: one consumer for all readings, in place of one for each.
 
-A reading that follows a task holds a consumer at the server for as long as the task is open. Who follows thousands, as an
-edge does, holds one for all of them instead, which delivers headers alone; a reading then reads what is there, ends its
-consumer, and waits here. What the feed says is a hint: a reading that it wakes verifies everything as always.
+A reading that follows a task holds a consumer at the server for as long as the task is open. An edge follows thousands of
+tasks, so it holds one consumer for all of them, which delivers headers alone. Each reading reads what is stored, ends its own
+consumer, and waits here. The feed only gives hints: a reading that it wakes verifies everything as always.
 """
 
 from __future__ import annotations
@@ -17,31 +17,30 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.background import Background
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
+from sealbus.bus.site import Site
 from sealbus.bus.stream_names import RESULTS
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.freshness import StreamArrival
 
-__all__ = ["ReadingTurn", "StatusFeed", "Watch"]
-
-_log: Final = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 READINGS: Final = 256
-"""Readings that read at a time: each has a consumer while it does. Others wait for their turn."""
+"""Readings that read at a time, with a consumer each. Others wait for their turn."""
 HELD_SECONDS: Final = 1.0
-"""How long a turn lasts while somebody takes a status that was read: who reads slowly holds up nobody else."""
+"""Seconds that a turn lasts while its consumer handles a status: a slow consumer does not hold up other readings."""
 _RECENT: Final = 16_384
-"""Tasks whose newest status is remembered, for longer than a replica is behind: those of some seconds."""
+"""Tasks whose newest status is remembered: those of some seconds, which is longer than a replica is behind."""
 _AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
 
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """One reading that waits. `sequence` is the highest stream sequence that is known to be stored for it.
+    """A reading that waits. `sequence` is the highest stream sequence of its task that the feed knows.
 
-    It is one of the stream that was created at `created` (microseconds); another one counts anew.
+    It belongs to the stream that was created at `created` (microseconds); a stream that is created again counts from 1.
     """
 
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,7 +54,7 @@ class ReadingTurn:
     def __init__(self, source: AsyncGenerator[Sequence[Delivery], None], slots: asyncio.Semaphore | None) -> None:
         self.batches: Final = source
         self.held: Final = deque[Delivery]()
-        """What was read and not looked at yet. It is let go with the turn, and has to be read again."""
+        """Deliveries that were read and not looked at yet. They are dropped with the turn, and read again later."""
         self._slots = slots
         self._closing: asyncio.Task[None] | None = None
 
@@ -76,12 +75,12 @@ class ReadingTurn:
 
     @property
     def over(self) -> bool:
-        """Whether it ended because a status was not taken in time."""
+        """Whether the turn ended because a status was not handled in time."""
         return self._closing is not None
 
     @contextmanager
     def giving(self) -> Iterator[None]:
-        """Give a status to whoever reads, who may take their time, but not the turn of others."""
+        """Enter while the consumer handles a status. After `HELD_SECONDS` the turn ends, and another reading has it."""
         if self._slots is None:
             yield
             return
@@ -98,12 +97,12 @@ class ReadingTurn:
 
 
 class StatusFeed:
-    """The news of all tasks of one requester, whose statuses have subjects of the form `subjects`. Use with `async with`."""
+    """Tells readings that a status of one of the tasks of the process's identity was stored. Enter with `async with`."""
 
-    def __init__(self, transport: Transport, subjects: str, *, clock: Clock) -> None:
-        self._transport = transport
-        self._subjects = subjects
-        self._clock = clock
+    def __init__(self, site: Site) -> None:
+        self._transport = site.transport
+        self._subjects = f"status.{site.token}.*"
+        self._clock = site.host_clock
         self._watches: dict[str, set[Watch]] = {}
         self._recent: OrderedDict[str, int] = OrderedDict()
         self._created = 0
@@ -112,10 +111,10 @@ class StatusFeed:
         self._group = Background()
 
     async def __aenter__(self) -> Self:
-        # What is stored from now on, by a broker whose clock may be behind ours.
+        # Statuses from now on; the clock of the broker may be behind ours.
         self._since = self._clock() - DEFAULT_LIMITS.clock_skew
         await self._group.__aenter__()
-        self._task = self._group.create_task(self._run(), name="status-feed")
+        self._task = self._group.create_task(self._follow(), name="status-feed")
         return self
 
     async def __aexit__(
@@ -126,9 +125,9 @@ class StatusFeed:
 
     @contextmanager
     def watching(self, subject: str) -> Iterator[Watch]:
-        """Watch the statuses of one task. Whatever is stored after this began wakes the watch, once the server is reached.
+        """Watch the statuses of one task. Each that is stored from now on sets `news`, once the server is reached.
 
-        What was stored just before is known by its sequence: the replica that is read may not have it yet.
+        `sequence` also counts statuses of just before: the replica that is read may not have them yet.
         """
         watch = Watch(sequence=self._recent.get(subject, 0), created=self._created)
         self._watches.setdefault(subject, set()).add(watch)
@@ -140,7 +139,7 @@ class StatusFeed:
             if not others:
                 del self._watches[subject]
 
-    async def _run(self) -> None:
+    async def _follow(self) -> None:
         failures = 0
         while True:
             source = self._transport.read(RESULTS, [self._subjects], since=self._since, follow=True, headers_only=True)
@@ -153,7 +152,7 @@ class StatusFeed:
                                 self._since = max(self._since, delivery.arrival.stored)
                                 self._wake(delivery.subject, delivery.arrival)
             except (BusUnavailable, ConfigurationError) as error:
-                _log.warning("news of statuses: %s", error.detail)
+                _logger.warning("news of statuses: %s", error.detail)
             failures += 1
             await asyncio.sleep(_AGAIN.interval(failures))
 

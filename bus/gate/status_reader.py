@@ -1,9 +1,9 @@
-"""The requester's side of a task: its statuses are read from their stream and verified, and its result is decided on.
+"""The requester's side of a task: read its statuses from their stream, verify them, and decide on its result.
 
-Each reading reads `status.<requester>.<id>` independently and keeps its state to itself, so any process of the same
-identity may read, at any time, as often as it likes (SPEC.md section 7). A reading leaves no state behind. What fails
-verification is counted as a refusal and changes nothing; a status signed by a key that is not known yet is read again a
-little later, because the trust bundle may lag behind the worker that signed it.
+Each reading reads `status.<requester>.<id>` by itself and leaves no state behind. So every process of the identity may read
+the statuses of a task, at any time and any number of times (SPEC.md section 7). A status that fails verification is counted
+as a refusal and changes nothing. A status signed by an unknown key is read again a little later, because the trust bundle may
+lag behind the worker that signed it.
 """
 
 from __future__ import annotations
@@ -12,46 +12,33 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.gate.status_feed import ReadingTurn, StatusFeed, Watch
-from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport
+from sealbus.bus.gate.task_term import Phase, TaskTerm
+from sealbus.bus.ports import Delivery, Overloaded
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
+from sealbus.bus.site import Site
 from sealbus.bus.stream_names import RESULTS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
-from sealbus.bus.work.approvals.marker import marker_of, waits_note
+from sealbus.bus.work.approvals.marker import waits_note
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
 from sealbus.envelopes.backoff import Backoff
-from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.decision import StreamPlace
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "AskedTask",
-    "ReadsStatuses",
-    "StatusLimits",
-    "StatusReader",
-    "StatusReading",
-    "StatusRequest",
-    "parsed_status",
-]
-
-_log = logging.getLogger(__name__)
+_logger: Final = logging.getLogger(__name__)
 
 _UNKNOWN: Final = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 
@@ -61,28 +48,28 @@ class StatusLimits:
     """Bounds and waits of reading statuses; times are seconds."""
 
     readers: int = 1_024
-    """Concurrent readings of one identity: each costs the server a consumer in memory and two requests."""
+    """Readings of one identity at a time: each costs the server a consumer in memory and two requests."""
     settle: float = DEFAULT_LIMITS.clock_skew / SECOND
     """After `end`: by then everything that the broker stored before `end`, by its clock, can be read (SPEC.md section 3)."""
     unknown: float = 60.0
-    """How long after it was stored a status with an unknown key is tried again: the bundle may lag a little."""
+    """For so long after it was stored, a status with an unknown key is tried again: the bundle may lag a little."""
     first: float = 10.0
-    """How long after it was stored a final status does not count while an earlier status has an unknown key."""
+    """For so long after it was stored, a final status does not count while an earlier status has an unknown key."""
     postponed: int = 16
-    """Statuses with unknown keys that one reading tries again; further ones are refused at once."""
+    """Statuses with unknown keys that one reading tries again; further statuses are refused at once."""
     parked: float = 2 * DEFAULT_LIMITS.clock_skew / SECOND
-    """After the time until which a parked task waits: the clocks of its agent and of its reader may both be wrong."""
+    """As `settle`, after the time until which a parked task waits: the clocks of agent and reader may both be wrong."""
     marker_tries: int = 8
-    """Tries to learn until when a task waits, before its reader says that this is not known."""
+    """Tries to read the marker of a task, before the reading raises the error."""
     backoff: Backoff = Backoff(initial_interval=0.25, maximum_interval=5.0)
     """Pause before a reading starts again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedTask:
-    """A task that we sent: how its statuses are recognised, and how its result is decided.
+    """A task that we sent: its statuses are matched by `pending`, and its result is decided by `action` and `context`.
 
-    `action` is the task's; `context` is the user on whose behalf we asked, known only to the process that asked.
+    `context` is that of the user on whose behalf we sent it, known only to the process that did.
     """
 
     pending: PendingRequest
@@ -91,139 +78,163 @@ class AskedTask:
 
     @property
     def control(self) -> bool:
-        """Whether it tells an agent something about work: its answer says that it is done, and holds nothing to decide on."""
+        """Whether the task is a control message. Its answer says only that it was done, so there is nothing to decide on."""
         return self.pending.rpl is None and "._" in self.action
 
 
 class StatusRequest(OpenRequest):
-    """A request that accepts an answer only once its body was parsed too: only the body shows whether `fin` is right."""
+    """An open request that counts a status once its body was parsed, because the body shows whether `fin` is right."""
 
-    __slots__ = ("_taken",)
+    __slots__ = ("_verified",)
 
     def __init__(self, pending: PendingRequest) -> None:
         super().__init__(pending)
-        self._taken: Header | None = None
+        self._verified: Header | None = None
 
     def take(self, header: Header) -> None:
-        """Remember the header that passed all steps."""
-        self._taken = header
+        """Remember a header that passed all steps, until `keep`."""
+        self._verified = header
 
     def keep(self) -> None:
-        """Accept the header that was remembered."""
-        if self._taken is not None:
-            super().take(self._taken)
+        """Count the header that `take` remembered."""
+        if self._verified is not None:
+            super().take(self._verified)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one pass over the statuses of a task has read."""
+
+    last: int = 0
+    """The highest stream sequence that was read, in this pass or before."""
+    created: int = 0
+    """When the stream was created, in microseconds; 0 if nothing was read."""
+    retried: set[int] = field(default_factory=set)
+    """The sequences that the pass before has postponed."""
+    postponed: set[int] = field(default_factory=set)
+    """The sequences that the next pass reads again, because of keys that are not known yet."""
+    passed_over: bool = False
+    """Whether a status did not count for an unknown key."""
+    cut: bool = False
+    """Whether the pass ended before it had read what is there, because the consumer of the statuses was slow."""
+    failed: bool = False
+    """Whether the next pass waits for the backoff."""
+
+    @property
+    def start(self) -> int:
+        """The sequence at which the pass begins."""
+        return min(self.retried, default=self.last + 1)
+
+    def following(self, created: int) -> _Pass:
+        """Return the record of the next pass over the stream, which was created at `created` if that is known."""
+        if created > self.created > 0:
+            # The stream was deleted and created again.
+            return _Pass()
+        return _Pass(last=self.last, created=self.created, retried=self.postponed)
+
+    def note(self, position: StreamArrival) -> bool:
+        """Note that a status was read; return whether that is so for the first time."""
+        first = position.sequence > self.last
+        self.last, self.created = max(self.last, position.sequence), position.created
+        return first
+
+    def cut_after(self, sequence: int) -> None:
+        """Note that the pass ends after `sequence`. The next pass tries again the statuses that this one should have."""
+        self.postponed |= {retried for retried in self.retried if retried > sequence}
+        self.cut = True
 
 
 class StatusReading:
-    """One reading of one task's statuses: its position in the stream, and what it has accepted."""
+    """One reading of the statuses of one task, pass after pass over their stream.
 
-    def __init__(self, reader: StatusReader, task: AskedTask, after: int, feed: StatusFeed | None = None) -> None:
+    It yields the statuses numbered over `after`. With `follow` it waits for those that come; with a `feed` as well it waits
+    there, and not at the server.
+    """
+
+    def __init__(
+        self, reader: StatusReader, task: AskedTask, *, after: int, follow: bool, feed: StatusFeed | None = None
+    ) -> None:
         self._reader = reader
-        self._feed = feed
-        self._watch = Watch()
         self._limits = reader.limits
         self._task = task
         self._after = after
+        self._follow = follow
+        self._feed = feed
+        self._watch = Watch()
         self._request = StatusRequest(task.pending)
         self._subject = task.pending.answers_to(reader.profile.own, reader.profile.names)
-        self._last = 0
-        """The highest stream sequence that was read."""
-        self._created = 0
-        """When its stream was created; 0 if nothing was read."""
-        self._postponed: set[int] = set()
-        """Sequences of this pass whose key is not known yet."""
-        self._retried: set[int] = set()
-        """Such sequences of the previous pass."""
+        # A control message is never parked.
+        self._term = TaskTerm(task.pending, None if task.control else reader.held, reader.profile)
+        self._pass = _Pass()
+        self._failures = 0
+        self._retry_at = 0.0
+        """When the backoff after the last failure is over, by the clock of the event loop."""
         self._decided = False
         """Whether our own policy allows the result: it is asked once, about a result in parts at its first part."""
-        self._passed_over = False
-        """Whether a status of this pass did not count for an unknown key."""
-        self._cut = False
-        """Whether this pass ended before it had read what is there, because whoever reads was slow."""
-        self._follow = False
-        self._failures = 0
-        self._again = 0.0
-        self._end = task.pending.end
-        """Until when the request is open: its end or, if it is parked, until when it waits."""
-        self._parked = False
-        """Whether its agent says, or has said, that it waits for an approval."""
-        self._over = False
-        """Whether its agent says that it was parked, and has ended."""
-        self._unlearned = False
-        """Whether it is parked, and until when is not known yet."""
-        self._told = False
-        """Whether a status was given to whoever reads."""
 
-    async def run(self, *, follow: bool) -> AsyncGenerator[Status, None]:
-        """Read, pass after pass, until nothing more can come."""
-        self._follow = follow
+    async def statuses(self) -> AsyncGenerator[Status, None]:
+        """Yield statuses until nothing more can come, or all that is stored was read if the reading does not follow."""
+        given = False
         with self._feed.watching(self._subject) if self._feed is not None else nullcontext(self._watch) as self._watch:
-            async with aclosing(self._passes(follow=follow)) as statuses:
-                async for status in statuses:
-                    yield status
-
-    async def _passes(self, *, follow: bool) -> AsyncGenerator[Status, None]:
-        while True:
-            self._watch.news.clear()
-            began = self._reader.clock()
-            if self._unlearned and follow:
-                await self._try_to_learn()
-            over = self._over
-            following = follow and not over and self._left(began) > 0
-            failures = self._failures
-            async with aclosing(self._pass(follow=following)) as statuses:
-                async for status in statuses:
-                    if self._is_news(status):
-                        self._after, self._told = status.sequence, True
-                        yield status
-                    if status.final:
-                        return
-            if self._cut or (self._over and not over):
-                # What was stored before it was known that the task has ended is all that counts: it is read first.
-                continue
-            # Only now it may be known until when the task waits. What was stored before the pass was read.
-            ended = over or self._left(began) <= 0
-            if ended and not self._postponed:
-                if await self._waits():
+            while True:
+                self._watch.news.clear()
+                began = self._now()
+                if self._follow and self._term.phase is Phase.UNLEARNED:
+                    await self._try_to_learn()
+                was_over = self._over
+                following = self._follow and not was_over and self._left(began) > 0
+                async with aclosing(self._read_pass(follow=following)) as statuses:
+                    async for status in statuses:
+                        if self._is_news(status):
+                            self._after, given = status.sequence, True
+                            yield status
+                        if status.final:
+                            return
+                if self._pass.cut or (self._over and not was_over):
+                    # All that was stored before the end of the task became known counts: it is read before the end is told.
                     continue
-                yield Status(state=State.EXPIRED, code=Code.EXPIRED)
-                return
-            if not follow:
-                if self._end != self._task.pending.end and not self._told:
-                    # Its statuses are gone: they are kept for a day.
-                    note = waits_note(self._end)
-                    yield Status(state=State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, note=note)
-                return
-            if self._failures != failures:
-                await asyncio.sleep(self._again - asyncio.get_running_loop().time())
-                continue
-            self._failures = 0
-            if self._feed is not None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._wait()):
-                        await self._watch.news.wait()
+                # The pass may have learned until when the task waits. What was stored before it began was read.
+                if (was_over or self._left(began) <= 0) and not self._pass.postponed:
+                    if await self._may_have_missed_statuses():
+                        continue
+                    yield Status(state=State.EXPIRED, code=Code.EXPIRED)
+                    return
+                if not self._follow:
+                    if self._term.end != self._task.pending.end and not given:
+                        # Statuses are deleted after a day; the marker stays.
+                        note = waits_note(self._term.end)
+                        yield Status(state=State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, note=note)
+                    return
+                await self._rest()
 
-    async def _pass(self, *, follow: bool) -> AsyncGenerator[Status, None]:
-        """Read from the first status that was not taken yet, until a new pass is due or the reading concludes."""
-        if self._watch.created > self._created > 0:
-            # The stream was deleted and created again.
-            self._last, self._postponed, self._created = 0, set(), 0
-        start = min(self._postponed, default=self._last + 1)
-        self._retried, self._postponed, self._passed_over, self._cut = self._postponed, set(), False, False
-        # With a feed the wait for more is there, and not at the server.
+    async def _rest(self) -> None:
+        """Wait until the next pass is due: after a failure for the backoff, else for news from the feed."""
+        if self._pass.failed:
+            await asyncio.sleep(self._retry_at - asyncio.get_running_loop().time())
+            return
+        self._failures = 0
+        if self._feed is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._longest_wait()):
+                    await self._watch.news.wait()
+
+    async def _read_pass(self, *, follow: bool) -> AsyncGenerator[Status, None]:
+        """Yield the statuses that count, until the next pass is due or nothing more can be read."""
+        self._pass = self._pass.following(self._watch.created)
+        # With a feed the reading waits for more there, and not at the server.
         staying = follow and self._feed is None
-        source = self._reader.transport.read(RESULTS, [self._subject], start=start, follow=staying)
+        source = self._reader.site.transport.read(RESULTS, [self._subject], start=self._pass.start, follow=staying)
         async with ReadingTurn(source, self._feed.slots if self._feed is not None else None) as turn:
             while True:
                 try:
-                    async with asyncio.timeout(self._wait() if follow else None):
+                    async with asyncio.timeout(self._longest_wait() if follow else None):
                         batch = await anext(turn.batches, None)
                 except TimeoutError:
                     return
                 except BusUnavailable as error:
                     if not follow or self._reader.closed:
                         raise
-                    _log.warning("reading %s: %s", self._subject, error.detail)
+                    _logger.warning("reading %s: %s", self._subject, error.detail)
                     self._fail()
                     return
                 turn.held.extend(batch or ())
@@ -234,22 +245,20 @@ class StatusReading:
                         with turn.giving():
                             yield status
                         if turn.over and delivery.arrival is not None:
-                            self._postponed |= {one for one in self._retried if one > delivery.arrival.sequence}
-                            self._cut = True
+                            self._pass.cut_after(delivery.arrival.sequence)
                             return
                 if batch is None:
-                    # It ended by itself, or a replica answered that is behind what was stored.
-                    if staying or (follow and self._last < self._watch.sequence):
+                    # The consumer ended, or the replica that answered has not everything that was stored.
+                    if staying or (follow and self._pass.last < self._watch.sequence):
                         self._fail()
                     return
 
     async def _status(self, delivery: Delivery) -> Status | None:
-        """Return the status in a delivery, or None if the delivery does not count."""
+        """Return the status in a delivery, or `None` if the delivery does not count."""
         position = delivery.arrival
         if position is None:
             return None
-        first = position.sequence > self._last
-        self._last, self._created = max(self._last, position.sequence), position.created
+        first = self._pass.note(position)
         try:
             result = await self._accepted(delivery, position)
             if result is None:
@@ -257,21 +266,21 @@ class StatusReading:
             status = parsed_status(result)
         except (EnvelopeError, BadBody) as error:
             if error.code in _UNKNOWN:
-                self._passed_over = True
-                if self._postpone(position):
+                self._pass.passed_over = True
+                if self._postpone_unknown(position):
                     return None
-            if first or position.sequence in self._retried:
+            if first or position.sequence in self._pass.retried:
                 self._reader.refusals.count(error, delivery)
             return None
         if status.final and self._may_be_second(position):
             return None
-        if status.final and self._parked and not await self._in_time(position):
-            if first and not self._postponed:
+        if status.final and self._term.is_parked and not await self._in_time(position):
+            if first and not self._pass.postponed:
                 self._reader.refusals.count(EnvelopeError(Code.UNEXPECTED_REPLY, 4, "past its end"), delivery)
             return None
         self._request.keep()
         if status.state is State.INPUT_REQUIRED and status.code == Code.APPROVAL_REQUIRED:
-            self._parked = True
+            self._term.note_parked()
             await self._try_to_learn()
         content = status.result or status.part
         if content is not None and not self._decided and self._is_news(status) and not self._task.control:
@@ -280,14 +289,15 @@ class StatusReading:
         return status
 
     def _is_news(self, status: Status) -> bool:
-        """Return whether a status is told: not what is read again, because the task was parked or the reader asked again.
+        """Return whether a status is yielded; not if the task was parked, or its statuses are read again, and it was before.
 
-        The end is, also where it is of an earlier delivery than what was told: that one may have gone on longer.
+        A final status is, even if it is of an earlier delivery than a status that was yielded: the later delivery may have
+        gone on longer.
         """
         return status.sequence > self._after or (status.final and status.sequence != self._after)
 
     async def _accepted(self, delivery: Delivery, position: StreamArrival) -> VerifiedResult | None:
-        """Return the verified status, with the bundles of now or of when it was stored."""
+        """Return the verified status, by the bundles of now or of the time when it was stored."""
         reader = self._reader
         accepted = partial(
             accept_status,
@@ -296,32 +306,21 @@ class StatusReading:
             reader.profile,
             {self._task.pending.digest: self._request},
             stored=position.stored,
-            caches=reader.caches,
+            caches=reader.site.caches,
         )
         try:
-            return accepted(trust=reader.trust())
+            return accepted(trust=reader.site.trust())
         except EnvelopeError as error:
             if error.code not in _UNKNOWN:
                 raise
             failure = error
         with suppress(StateUnavailable):
-            for then in await reader.past.at(position.stored):
+            for past_trust in await reader.past.at(position.stored):
                 try:
-                    return accepted(trust=then)
+                    return accepted(trust=past_trust)
                 except EnvelopeError as error:
                     failure = error
         raise failure
-
-    def _may_be_second(self, position: StreamArrival) -> bool:
-        """Return whether a final status waits, because one that was passed over may be the first for every reader."""
-        fresh = self._reader.clock() < position.stored + int(self._limits.first * SECOND)
-        if not self._passed_over or not fresh:
-            return False
-        if self._follow:
-            if not self._postponed:
-                self._fail()
-            self._postponed.add(position.sequence)
-        return True
 
     async def _decide(self, result: VerifiedResult, position: StreamArrival) -> None:
         """Ask our own policy about a result; raise if it may not be used."""
@@ -331,47 +330,61 @@ class StatusReading:
             result=result,
             place=StreamPlace(stream=position.stream, sequence=position.sequence, stored=position.stored),
         )
-        [refused] = await self._reader.policy.decide([received], now=self._reader.clock())
-        if refused is not None:
-            raise refused
+        [refusal] = await self._reader.policy.decide([received], now=self._now())
+        if refusal is not None:
+            raise refusal
 
-    def _postpone(self, position: StreamArrival) -> bool:
-        """Return whether a status with an unknown key is tried again. Only its sequence is kept: it is read again."""
-        fresh = self._reader.clock() < position.stored + int(self._limits.unknown * SECOND)
-        if not self._follow or not fresh or len(self._postponed) >= self._limits.postponed:
+    def _may_be_second(self, position: StreamArrival) -> bool:
+        """Return whether a final status waits, because a status that was passed over may be the first final one."""
+        fresh = self._now() < position.stored + int(self._limits.first * SECOND)
+        if not self._pass.passed_over or not fresh:
             return False
-        if not self._postponed:
-            self._fail()
-        self._postponed.add(position.sequence)
+        if self._follow:
+            self._postpone(position)
         return True
 
+    def _postpone_unknown(self, position: StreamArrival) -> bool:
+        """Postpone a status with an unknown key, and return true; false if it is too old, or too many are postponed."""
+        fresh = self._now() < position.stored + int(self._limits.unknown * SECOND)
+        if not self._follow or not fresh or len(self._pass.postponed) >= self._limits.postponed:
+            return False
+        self._postpone(position)
+        return True
+
+    def _postpone(self, position: StreamArrival) -> None:
+        """Have the next pass read a status again. Only its sequence is kept."""
+        if not self._pass.postponed:
+            self._fail()
+        self._pass.postponed.add(position.sequence)
+
     def _fail(self) -> None:
-        """Start a new pass after a pause."""
+        """Let the next pass wait for the backoff."""
         self._failures += 1
-        self._again = asyncio.get_running_loop().time() + self._limits.backoff.interval(self._failures)
+        self._pass.failed = True
+        self._retry_at = asyncio.get_running_loop().time() + self._limits.backoff.interval(self._failures)
 
     async def _in_time(self, position: StreamArrival) -> bool:
-        """Return whether the final status of a parked task was stored while it was open, by the newest word of its agent.
+        """Return whether the final status of a parked task was stored while the task was open, by its newest marker.
 
-        Whoever follows reads it again later where that is not known now. Raises `BusUnavailable` and `StateUnavailable`.
+        If the marker cannot be read now, a reading that follows postpones the status. Raises `BusUnavailable` and
+        `StateUnavailable`.
         """
-        if not self._over:
-            try:
-                await self._learn()
-            except (BusUnavailable, StateUnavailable) as error:
-                if not self._follow or self._failures + 1 >= self._limits.marker_tries:
-                    raise
-                _log.warning("until when %s waits is not known: %s", self._subject, error.detail)
-                self._fail()
-                self._postponed.add(position.sequence)
-                return False
-        return position.stored < self._end
+        try:
+            await self._learn()
+        except (BusUnavailable, StateUnavailable) as error:
+            if not self._follow or self._failures + 1 >= self._limits.marker_tries:
+                raise
+            _logger.warning("until when %s waits is not known: %s", self._subject, error.detail)
+            self._fail()
+            self._pass.postponed.add(position.sequence)
+            return False
+        return position.stored < self._term.end
 
-    async def _waits(self) -> bool:
-        """Return whether a status may have come after the end that was known; all of them are then read again.
+    async def _may_have_missed_statuses(self) -> bool:
+        """Return whether a status may have come after the end that was known; the next pass then reads all of them again.
 
-        The agent says until when. What it says of an earlier time, or has said before, does not count, so that this ends.
-        Raises `BusUnavailable` and `StateUnavailable` where that is not known: no end is told then.
+        This ends, because a marker that says an earlier time, or the time that is known, does not count.
+        Raises `BusUnavailable` and `StateUnavailable` if the marker cannot be read: then no end is told.
         """
         tries = 0
         while True:
@@ -381,56 +394,47 @@ class StatusReading:
             except (BusUnavailable, StateUnavailable) as error:
                 if tries >= self._limits.marker_tries:
                     raise
-                _log.warning("whether %s is parked is not known: %s", self._subject, error.detail)
+                _logger.warning("whether %s is parked is not known: %s", self._subject, error.detail)
                 await asyncio.sleep(self._limits.backoff.interval(tries))
                 continue
             if later:
-                self._last, self._postponed = 0, set()
+                self._pass = _Pass()
             return later
 
     async def _try_to_learn(self) -> None:
-        """Learn until when a parked task waits; where that is not known now, whoever follows tries again."""
+        """Learn until when a parked task waits; if that is not known now, a reading that follows tries again."""
         try:
             await self._learn()
         except (BusUnavailable, StateUnavailable) as error:
-            _log.warning("until when %s waits is not known: %s", self._subject, error.detail)
-            self._unlearned = True
+            _logger.warning("until when %s waits is not known: %s", self._subject, error.detail)
+            self._term.phase = Phase.UNLEARNED
             self._fail()
 
     async def _learn(self) -> bool:
-        """Ask until when the task waits, if it is parked; return whether something may have come that did not count before.
-
-        Raises `BusUnavailable`, and `StateUnavailable` where that may be known later.
-        """
-        held, profile = self._reader.held, self._reader.profile
-        if held is None or self._task.control or self._over:
-            return False
-        try:
-            marker = await marker_of(held, self._task.pending, own=profile.own, names=profile.names)
-        except ConfigurationError as error:
-            # Where nothing is held, nothing waits.
-            _log.warning("whether %s is parked was not looked up: %s", self._subject, error.detail)
-            marker = None
-        self._unlearned = False
-        if marker is None:
-            return False
-        later = marker.ended or marker.until > self._end
-        self._parked, self._over = True, marker.ended
-        if marker.until != self._end:
-            self._end = marker.until
-            self._request = self._request.until(marker.until)
+        """Learn of the task as `TaskTerm.learn` does, and accept statuses by the end that was learned."""
+        later = await self._term.learn()
+        if self._term.end != self._request.pending.end:
+            self._request = self._request.until(self._term.end)
         return later
 
-    def _left(self, now: int | None = None) -> float:
-        """Return the seconds until the requester concludes `expired`."""
-        settle = self._limits.parked if self._parked else self._limits.settle
-        return (self._end - (self._reader.clock() if now is None else now)) / SECOND + settle
+    @property
+    def _over(self) -> bool:
+        return self._term.phase is Phase.OVER
 
-    def _wait(self) -> float:
-        """Return how long the next batch may take."""
-        if self._postponed or self._unlearned:
-            return max(min(self._again - asyncio.get_running_loop().time(), self._left()), 0.0)
-        return 0.0 if self._over else max(self._left(), 0.0)
+    def _now(self) -> int:
+        return self._reader.site.host_clock()
+
+    def _left(self, now: int) -> float:
+        """Return the seconds until the requester concludes `expired`."""
+        settle = self._limits.parked if self._term.is_parked else self._limits.settle
+        return (self._term.end - now) / SECOND + settle
+
+    def _longest_wait(self) -> float:
+        """Return how many seconds the reading may wait for the next status."""
+        left = self._left(self._now())
+        if self._pass.postponed or self._term.phase is Phase.UNLEARNED:
+            return max(min(self._retry_at - asyncio.get_running_loop().time(), left), 0.0)
+        return 0.0 if self._over else max(left, 0.0)
 
 
 def parsed_status(result: VerifiedResult) -> Status:
@@ -449,41 +453,33 @@ class ReadsStatuses(Protocol):
 
 
 class StatusReader:
-    """Reads the statuses of tasks that one identity has asked for; once left, no reading waits for a connection any more.
+    """Reads the statuses of the tasks of one identity; enter with `async with`. Once left, no reading waits for a connection.
 
-    `trust` gives the bundles as they are now. A status is read soon after it was stored or, later, with bundles that may
-    have lost its key since: it is then not believed, which errs on the safe side.
+    A status is verified by the bundles of now or of `past`. Bundles of now may have lost its key by then: it is refused,
+    which errs on the safe side.
     """
 
     def __init__(
         self,
+        site: Site,
         *,
-        names: Names,
-        own: SpiffeId,
-        transport: Transport,
         policy: ReplyPolicy,
         refusals: Refusals,
-        trust: Callable[[], Trust],
-        caches: Caches,
         held: Held | None = None,
         past: PastTrust = current_only,
-        clock: Clock = wall_clock,
         limits: StatusLimits | None = None,
     ) -> None:
-        self.profile: Final = ResultProfile(own=own, names=names)
-        self.transport: Final = transport
+        self.site: Final = site
+        self.profile: Final = ResultProfile(own=site.own, names=site.names)
         self.policy: Final = policy
         self.refusals: Final = refusals
-        self.trust: Final = trust
-        self.caches: Final = caches
         self.held: Final = held
         self.past: Final = past
-        self.clock: Final = clock
         self.limits: Final = limits or StatusLimits()
         self.closed = False
         self._reading = 0
-        self._open = 0
-        """Of these, those that hold a consumer each."""
+        self._places = 0
+        """How many of the readings hold a consumer each."""
         self._feed: StatusFeed | None = None
 
     async def __aenter__(self) -> Self:
@@ -496,9 +492,8 @@ class StatusReader:
 
     @asynccontextmanager
     async def together(self) -> AsyncGenerator[None, None]:
-        """Have readings that follow wait together while entered: for who follows thousands of tasks (`status_feed.py`)."""
-        own = self.profile.names.token(self.profile.own)
-        async with StatusFeed(self.transport, f"status.{own}.*", clock=self.clock) as self._feed:
+        """Have readings that follow wait at one `StatusFeed` while entered: for thousands of tasks at a time."""
+        async with StatusFeed(self.site) as self._feed:
             try:
                 yield
             finally:
@@ -506,20 +501,21 @@ class StatusReader:
 
     @property
     def reading(self) -> int:
-        """How many readings there are now."""
+        """How many readings run now."""
         return self._reading
 
     async def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
-        """Yield the statuses of `task` numbered over `after` as they come, up to the final one.
+        """Yield the statuses of `task` numbered over `after` as they come, up to the final status.
 
-        The last one is `expired` where `end` has passed and nothing final was stored before it; a task that is parked is open
-        until its agent says, which may be earlier or later than `end`. Without `follow` only what is stored now is read. Lost
-        connections and restarts of the server are waited out until then.
+        The final status is `expired` if no other was stored before `end`. A parked task is open until the time that its agent
+        says, which may be before or after `end`. Without `follow` only the statuses that are stored now are read; with it,
+        lost connections and restarts of the server are waited out until the end.
+
         Raises `Denied`, `PolicyUnavailable` or `PolicyFailed` if our own policy does not allow the result; `Overloaded`
-        for too many readings; `BusUnavailable` if without `follow`, or after `end`, the stream cannot be read; that or
-        `StateUnavailable` if a parked task has ended, and until when it was open is not known.
+        for too many readings; `BusUnavailable` if the stream cannot be read without `follow` or after `end`; `BusUnavailable`
+        or `StateUnavailable` if a parked task has ended and its marker cannot be read.
         """
-        # Those that wait together hold no place.
+        # Readings that wait at the feed hold no place.
         with nullcontext() if follow and self._feed is not None else self._place():
             async with aclosing(self._read(task, after=after, follow=follow)) as statuses:
                 async for status in statuses:
@@ -527,7 +523,7 @@ class StatusReader:
 
     @contextmanager
     def reserve(self) -> Generator[ReadsStatuses, None, None]:
-        """Hold the place of one reading that follows, and yield what reads in it, so that what is sent then is read.
+        """Hold the place of one reading that follows, and yield its reader: a task that is sent in between can be followed.
 
         Raises `Overloaded` for too many readings.
         """
@@ -539,19 +535,19 @@ class StatusReader:
 
     @contextmanager
     def _place(self) -> Generator[None, None, None]:
-        if self._open >= self.limits.readers:
-            raise Overloaded(f"{self._open} readings of statuses are open already")
-        self._open += 1
+        if self._places >= self.limits.readers:
+            raise Overloaded(f"{self._places} readings of statuses are open already")
+        self._places += 1
         try:
             yield
         finally:
-            self._open -= 1
+            self._places -= 1
 
     async def _read(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
         self._reading += 1
-        feed = self._feed if follow else None
+        reading = StatusReading(self, task, after=after, follow=follow, feed=self._feed if follow else None)
         try:
-            async with aclosing(StatusReading(self, task, after, feed).run(follow=follow)) as statuses:
+            async with aclosing(reading.statuses()) as statuses:
                 async for status in statuses:
                     yield status
         finally:
@@ -560,7 +556,7 @@ class StatusReader:
 
 @dataclass(frozen=True, slots=True)
 class _ReadingPlace:
-    """A place that is held for one reading."""
+    """The place of one reading, held for it."""
 
     read: Callable[..., AsyncGenerator[Status, None]]
 

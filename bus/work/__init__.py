@@ -1,1 +1,1 @@
-"""Step 18: the executor, durable work, attempts and their completion, statuses, dead letters."""
+"""Step 18: the executor, and everything about work: approvals, cancels, schedules, idempotency, statuses, and room."""

@@ -28,10 +28,10 @@ from sealbus.envelopes.message.subjects import status_subject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 STATUS_LIFE = 86_400 * SECOND
-"""The longest life that its kind may have: a requester may ask long after."""
+"""The longest life that a status may have: its requester may read it long after."""
 
 NOTHING = Content(body=b"null", typ="application/json")
 """The result of a handler that returned nothing."""
@@ -49,10 +49,10 @@ class Statuses:
         self._counters = counters
         self._within = within
         self._deadlines = Deadlines()
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> StatusReporter | None:
-        """Return the reporter of a task's status, or `None` for kinds that have none."""
+        """Return the reporter of the statuses of a task, or `None` for messages of other kinds."""
         return self.of(message.header, delivery.number) if message.header.kind is Kind.TASK else None
 
     def of(self, task: Header, delivery: int) -> StatusReporter:
@@ -70,31 +70,31 @@ class Statuses:
             return self._note(task, status, str(error.code))
         return self._note(task, status, _STORED)
 
-    async def store_each(self, told: Sequence[tuple[Header, Status | None]]) -> list[bool]:
-        """Store statuses of several tasks in one write; return for each what `store` would. None is not stored."""
-        saying = [(task, status) for task, status in told if status is not None]
+    async def store_each(self, statuses: Sequence[tuple[Header, Status | None]]) -> list[bool]:
+        """Store statuses of several tasks in one write; return for each what `store` would. `None` is not stored."""
+        present = [(task, status) for task, status in statuses if status is not None]
         outcomes: list[str]
         try:
             with self._deadlines.within(self._within):
-                messages = [self._outgoing(task, status) for task, status in saying]
+                messages = [self._outgoing(task, status) for task, status in present]
                 answers = await self._outbox.publish_each(messages, within=self._within)
-                outcomes = [str(one.code) if isinstance(one, SealbusError) else _STORED for one in answers]
+                outcomes = [str(answer.code) if isinstance(answer, SealbusError) else _STORED for answer in answers]
         except TimeoutError:
-            outcomes = ["timeout"] * len(saying)
+            outcomes = ["timeout"] * len(present)
         except SealbusError as error:
-            outcomes = [str(error.code)] * len(saying)
-        noted = iter([self._note(*said, outcome) for said, outcome in zip(saying, outcomes, strict=True)])
-        return [status is not None and next(noted) for _, status in told]
+            outcomes = [str(error.code)] * len(present)
+        stored = iter([self._note(*entry, outcome) for entry, outcome in zip(present, outcomes, strict=True)])
+        return [status is not None and next(stored) for _, status in statuses]
 
     def _outgoing(self, task: Header, status: Status) -> OutgoingMessage:
-        said = encode(status)
+        body = encode(status)
         return OutgoingMessage(
             Draft(
                 kind=Kind.STATUS,
                 to=status_subject(self._names.token(task.iss), task.id),
                 aud=task.iss,
-                body=said.body,
-                typ=said.typ,
+                body=body.body,
+                typ=body.typ,
                 re=task.digest,
                 seq=status.sequence,
                 fin=status.final,
@@ -108,7 +108,7 @@ class Statuses:
         """Count the outcome of storing a status; return whether it was stored."""
         self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
         if outcome != _STORED:
-            self._said.warning("status %s of a task of %s not stored: %s", status.state, task.iss, outcome)
+            self._operator_log.warning("status %s of a task of %s not stored: %s", status.state, task.iss, outcome)
         return outcome == _STORED
 
 
@@ -123,7 +123,7 @@ class StatusReporter:
 
     @property
     def begun(self) -> bool:
-        """Whether a status other than the last was numbered for this delivery."""
+        """Whether a status that is not final was numbered for this delivery."""
         return self._next > 0
 
     def numbered(
@@ -136,10 +136,10 @@ class StatusReporter:
         result: Content | None = None,
         by: SpiffeId | None = None,
     ) -> Status | None:
-        """Return the next status, to be stored by `store`; statuses are numbered in the order of these calls.
+        """Return the next status for `store`. Statuses are numbered in the order of these calls.
 
-        A delivery has 65,536 numbers, the last reserved for its final status; `None` means that the others are used up.
-        Raises `ValueError` for an invalid status (`Status`).
+        A delivery has 65,536 numbers, the last of which is reserved for its final status. Returns `None` if the others are
+        used up. Raises `ValueError` for an invalid status (`Status`).
         """
         final = state in FINAL
         number = PER_DELIVERY - 1 if final else self._next
@@ -170,7 +170,7 @@ class StatusReporter:
         return Status(state=State.WORKING, part=content, number=number, sequence=sequence_of(self._delivery, place))
 
     async def store(self, status: Status | None) -> bool:
-        """Store what `numbered` returned; return whether that was acknowledged within a bounded time. Raises nothing."""
+        """Store a status; return whether that was acknowledged within a bounded time. Raises nothing."""
         return status is not None and await self._statuses.store(self._task, status)
 
     async def tell(
@@ -193,19 +193,19 @@ class StatusReporter:
 
 
 class PartWriter:
-    """The parts of one attempt, told to the task's requester.
+    """Stores the parts of the result of one attempt as statuses for the requester.
 
-    One at a time: the handler goes no faster than its requester's stream takes them, and they lie there in order.
+    One at a time, so that the parts are stored in order, and the handler goes no faster than the stream takes them.
     """
 
     def __init__(self, reporter: TaskReporter) -> None:
         self._reporter = reporter
         self._tally: PartsTally | None = None
         self.result: Content | None = None
-        """The result that stands for all parts, once there are all; `None` for a handler that answers at once."""
+        """The result that stands for all parts, once all are stored; `None` for a handler that returns one result."""
 
     async def write(self, permitted: Permitted, part: Content, number: int, fin: bool) -> None:
-        """Store one part; with `fin`, note that there are no more. Raises `HandlingError` if it cannot be stored."""
+        """Store a part; `fin` means that there are no more parts. Raises `HandlingError` if the part cannot be stored."""
         del permitted, number
         tally = self._tally = self._tally or PartsTally()
         if fin:

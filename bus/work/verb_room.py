@@ -1,9 +1,9 @@
 """Room for messages whose verb has no handler here: they wait at the broker for a version of this agent that has one.
 
-A message that waits holds one of its consumer's `max_ack_pending` until it is handled, whichever process put it off last.
-So the room is measured at the broker: half of what the consumer allows, over all processes. A process also bounds what it has
-put off itself, in bytes. Room is asked for once, at the first delivery: what has it keeps it, so that a task which waits is
-not lost because others come. A sender gets as much as it leaves free, so that some is always left for the next sender.
+A message that waits holds one of its consumer's `max_ack_pending` until it is handled, whichever process put it off last. So
+the room is measured at the broker: half of what the consumer allows, over all processes. A process also bounds the bytes that
+it has put off itself. A message needs room at its first delivery and then keeps it, so that later messages cannot displace a
+waiting task. A sender gets at most as much room as it leaves free, so that some is left for the next sender.
 
 ::
 
@@ -29,42 +29,40 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["LAST_TRY", "PACE", "PLACE_BYTES", "ROOM_BYTES", "VerbRoom"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 SHARE: Final = 2
-"""Messages that wait take at most this fraction of the consumer's places: verbs that are known go on in the others."""
+"""Waiting messages take at most this fraction of the consumer's places; messages with known verbs use the others."""
 
 PLACE_BYTES: Final = 4_096
-"""A message takes a place for each of so many bytes that it begins: it is delivered with all of them at each try."""
+"""A message takes one place for each so many bytes or part of them, because each try delivers all of its bytes."""
 
 ROOM_BYTES: Final = 268_435_456
-"""Messages of so many bytes in all are put off by one process, for each stream: 65,536 places."""
+"""Most bytes of the messages that one process puts off, for each stream: 65,536 places."""
 
 PACE: Final = 256.0
-"""Messages that are delivered again in a second, over all processes, whatever number waits; of one process at most 1 MiB.
+"""Messages that are redelivered in a second, over all processes, however many wait; at most 1 MiB for one process.
 
-A consumer delivers again before it delivers what is new, so what waits must leave it time for the rest: with 65,000 that
-wait at this pace, one with three replicas delivered new ones after 0.24 s (docs/durability.md).
+A consumer delivers redeliveries before new messages, so waiting messages must leave it time for these. With 65,000 messages
+that wait at this pace, a consumer with three replicas delivered new messages after 0.24 s (docs/durability.md).
 """
 
 LAST_TRY: Final = 2.0
-"""Seconds before a message's `exp` at which it is delivered for the last time, where the next pause would pass it."""
+"""Seconds before `exp` at which a message is delivered for the last time, if the next pause would pass its `exp`."""
 
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at the consumer's load, while messages are put off."""
 
 LOOK_WITHIN: Final = 2.0
-"""Seconds for the broker's answer; without one, the load of before counts."""
+"""Seconds for the broker's answer; without an answer, the last known load counts."""
 
 _LABEL: Final = "unknown_verb"
 
 
 class VerbRoom:
-    """What one process has put off for verbs that it lacks.
+    """The messages that one process has put off for verbs that it lacks.
 
-    `most` is the `max_ack_pending` that counts until the broker has said what its consumer allows.
+    `most` is the `max_ack_pending` that counts until the broker has reported that of the consumer.
     """
 
     def __init__(self, most: int, *, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,16 +70,16 @@ class VerbRoom:
         self._counters = counters
         self._clock = clock
         self._streams: dict[str, _StreamRoom] = {}
-        self._said = OperatorLog(_log)
+        self._operator_log = OperatorLog(_logger)
         counters.add("sealbus_put_off_total", 0, cause=_LABEL)
 
     async def put_off(
         self, message: VerifiedMessage, delivery: Delivery, pull: Pull, *, random: float, now: int
     ) -> float | None:
-        """Have `delivery` redelivered; return in how many seconds, or `None` if there is no room or no time for it.
+        """Have `delivery` redelivered and return the seconds until then, or `None` if there is no room or no time for it.
 
-        `random` is from [0, 1), `now` the time in microseconds. Waits for the broker at most `LOOK_WITHIN` seconds, and only
-        every `LOOK_EVERY` seconds.
+        `random` is from [0, 1), `now` the time in microseconds. Asks the broker at most every `LOOK_EVERY` seconds, and waits
+        for it at most `LOOK_WITHIN` seconds.
         """
         room, places = self._room(delivery), -(-max(1, len(delivery.payload)) // PLACE_BYTES)
         room.free_ended(self._clock())
@@ -89,7 +87,7 @@ class VerbRoom:
         if delivery.number == 1:
             if not room.has_room(message, places):
                 self._counters.add("sealbus_no_place_total", 1, cause=_LABEL)
-                self._said.warning("no room is left for a verb that this version does not have")
+                self._operator_log.warning("no room is left for a verb that this version does not have")
                 return None
             room.admitted += 1
         pause = max(VERB_AWAITED.interval(delivery.number, random), room.turn(places))
@@ -104,7 +102,7 @@ class VerbRoom:
         return pause
 
     def waiting(self) -> int:
-        """Return how many messages this process has put off that were not delivered again since."""
+        """Return the number of messages that this process has put off and that were not redelivered since."""
         now = self._clock()
         for room in self._streams.values():
             room.free_ended(now)
@@ -123,7 +121,7 @@ class VerbRoom:
         return self._streams[stream]
 
     async def _look(self, room: _StreamRoom, pull: Pull) -> None:
-        """Bring the consumer's load up to date if that of before is old."""
+        """Update the load of the consumer if the last known is old."""
         now = self._clock()
         if room.looked is not None and now < room.looked + LOOK_EVERY:
             return
@@ -132,13 +130,13 @@ class VerbRoom:
             async with asyncio.timeout(LOOK_WITHIN):
                 load = await pull.load()
         except (BusUnavailable, TimeoutError) as error:
-            self._said.warning("the load of a consumer is not known: %s", type(error).__name__)
+            self._operator_log.warning("the load of a consumer is not known: %s", type(error).__name__)
         else:
             room.load, room.admitted = load, 0
 
 
 class _SenderKey(NamedTuple):
-    """A workload, or one user for whom it sends; both texts are empty for what it sends for nobody."""
+    """A workload or, with `idp` and `user`, its messages for one user; both are empty for its messages without a user."""
 
     workload: str
     idp: str | None = None
@@ -146,7 +144,7 @@ class _SenderKey(NamedTuple):
 
 
 class _Sender:
-    """What one workload, or one user of it, has waiting."""
+    """The waiting messages of one workload, or of one user of it."""
 
     __slots__ = ("key", "messages", "places", "workload")
 
@@ -161,7 +159,7 @@ _NOTHING: Final = _Sender(_SenderKey(""), None)
 
 
 class _StreamRoom:
-    """What waits of one stream."""
+    """The waiting messages of one stream."""
 
     def __init__(self, most: int) -> None:
         self.load = ConsumerLoad(unsettled=0, most=most)
@@ -171,7 +169,7 @@ class _StreamRoom:
         self.places = 0
         self._senders: dict[_SenderKey, _Sender] = {}
         self._held: list[tuple[float, int, int, _Sender]] = []
-        """Until when, a serial number, the places and the sender of each; soonest first."""
+        """The time of redelivery, a serial number, the places and the sender of each message, the soonest first."""
         self._serial = itertools.count()
 
     def __len__(self) -> int:
@@ -180,22 +178,22 @@ class _StreamRoom:
     def has_room(self, message: VerifiedMessage, places: int) -> bool:
         """Return whether a message that takes `places` may wait.
 
-        Its user may hold as much as is free beside what its workload holds, so that a workload holds no more than is free:
-        in messages at the broker, and in places of this process.
+        The user and its workload together may hold at most as much as is free, in messages at the broker and in places of
+        this process. So a workload never holds more than is free.
         """
         key = _key(message)
         user, workload = self._senders.get(key, _NOTHING), self._senders.get(_SenderKey(key.workload), _NOTHING)
         messages = self.load.most // SHARE - self.load.unsettled - self.admitted
         free = ROOM_BYTES // PLACE_BYTES - self.places
-        # A user's own limit implies that of its workload.
+        # The limit of a user implies that of its workload.
         return user.messages + workload.messages + 1 <= messages and user.places + workload.places + places <= free
 
     def turn(self, places: int) -> float:
-        """Return after how many seconds it is the turn of one more message: all that wait are delivered at `PACE`."""
+        """Return the seconds until the turn of one more message, if all that wait are delivered at `PACE`."""
         return max(self.load.unsettled + self.admitted, self.places + places) / PACE
 
     def hold(self, message: VerifiedMessage, places: int, until: float) -> None:
-        """Count a message that is put off until then."""
+        """Count a message that is put off `until` then."""
         key = _key(message)
         workload = self._sender(_SenderKey(key.workload), None)
         user = self._sender(key, workload)
@@ -206,7 +204,7 @@ class _StreamRoom:
         heapq.heappush(self._held, (until, next(self._serial), places, user))
 
     def free_ended(self, now: float) -> None:
-        """Forget what is delivered again by now."""
+        """Forget the messages that are redelivered by `now`."""
         while self._held and self._held[0][0] <= now:
             _, _, places, user = heapq.heappop(self._held)
             self.places -= places

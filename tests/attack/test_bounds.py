@@ -36,7 +36,6 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams import held as held_module
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
-from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, ParkedTasks
 from sealbus.bus.work.cancel import in_force, room
 from sealbus.bus.work.cancel.kept import KEPT_STOP_TYPE
@@ -397,16 +396,7 @@ async def test_proofs_of_possession_are_used_once_after_their_places_were_floode
     node = await ground.bus.node("edge", ScriptedEngine())
 
     def guard() -> ReplayGuard:
-        return ReplayGuard(
-            "dpop",
-            own=node.own,
-            token=node.token,
-            keyed=KeyValue(node.transport),
-            identity=node.identity,
-            trust=node.trust,
-            caches=node.caches,
-            clock=node.clock,
-        )
+        return ReplayGuard("dpop", node.site)
 
     before, now = secrets.token_bytes(16), wall_clock()
     known = guard()
@@ -459,16 +449,7 @@ def person(name: str) -> AccessToken:
 
 async def test_a_value_that_is_full_of_uses_refuses_its_own_and_no_others(ground: Ground) -> None:
     node = await ground.bus.node("edge", ScriptedEngine())
-    guard = ReplayGuard(
-        "dpop",
-        own=node.own,
-        token=node.token,
-        keyed=KeyValue(node.transport),
-        identity=node.identity,
-        trust=node.trust,
-        caches=node.caches,
-        clock=node.clock,
-    )
+    guard = ReplayGuard("dpop", node.site)
     now, until_then = wall_clock(), wall_clock() + 600 * SECOND
     same = [b"\0\0" + secrets.token_bytes(14) for _ in range(MOST_USES + 1)]
     for one in same[:-1]:

@@ -238,7 +238,7 @@ async def test_an_export_shows_what_each_tick_rests_on_and_what_rests_on_nothing
         draft = standing_draft(
             parse_payload(alice.user), digest, transaction=bytes(16), now=now, start=60 * SECOND, life=60 * SECOND
         )
-        message = scheduling.schedules.compose(
+        message = scheduling.schedules.tasks.compose(
             replace(alice.planned, body=Content(body, "application/json")), mint_context(draft, node.identity.sealer())
         )
         await node.outbox.publish(message.with_entries(re=digest, ext={"_tick": now}), within=60.0)

@@ -62,7 +62,7 @@ async def test_of_an_agent_that_does_not_run_and_of_a_verb_that_it_does_not_have
     await bus.connections["shop"].link.flush(10)
     with pytest.raises(NoListener):
         await client.call(ask, Item(number=1), timeout=60)
-    assert client.node.requests._asked == {}
+    assert client.node.requests._by_unheard == {}
 
 
 async def test_whoever_was_asked_cannot_say_that_nobody_was(bus: RealBus) -> None:
@@ -81,8 +81,8 @@ async def test_whoever_was_asked_cannot_say_that_nobody_was(bus: RealBus) -> Non
         group.create_task(worker.run(stop))
         await worker.ready.wait()
         call = group.create_task(client.call(ask, Item(number=7), timeout=60))
-        await until(lambda: bool(client.node.requests._asked))
-        [subject] = client.node.requests._asked
+        await until(lambda: bool(client.node.requests._by_unheard))
+        [subject] = client.node.requests._by_unheard
         block = b"NATS/1.0 503\r\n\r\n"
         frame = b"HPUB %b %d %d\r\n%b\r\n" % (subject.encode(), len(block), len(block), block)
         bus.connections["shop"].link.write(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -11,13 +12,17 @@ from typing import Any, ClassVar, cast
 
 from support.acceptance import TRUST, Message
 from support.engines import ScriptedEngine
-from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, message_id
+from support.envelopes import HOUR, MINUTE, NOW, agent, message_id
+from support.identity import StaticIdentity
 from support.lab import until
 from support.results import TASK, answer
+from support.sites import site_of
+from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.audit.redaction import DECISIONS_ALONE
 from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import ReplyPolicy
@@ -28,7 +33,6 @@ from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["RESULT", "Desk", "result", "status", "written"]
@@ -66,7 +70,7 @@ class Desk:
     limits: StatusLimits = field(
         default_factory=lambda: StatusLimits(backoff=Backoff(initial_interval=0.001, maximum_interval=0.01))
     )
-    transport: MemoryTransport | None = None
+    connect: Callable[[MemoryBroker], MemoryTransport] = MemoryBroker.connect
     number: int = 100
     together: ClassVar[bool] = False
     """Whether readings wait together, as an edge's do; a test sets it for all desks."""
@@ -75,22 +79,29 @@ class Desk:
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("RESULTS", ["status.>"])
         self.broker.add_stream("REFUSALS", ["refused.>"])
-        transport = self.transport or self.broker.connect()
+        self.transport = transport = self.connect(self.broker)
         self.refusals = Refusals(
-            transport=transport, subject="refused.planner", counters=self.counters, clock=lambda: self.now
+            transport=transport, subject="refused.planner", counters=self.counters, clock=HostClock(lambda: self.now)
+        )
+        planner = StaticIdentity(ThrowawayCa("example.org"), agent("planner").value)
+        self.site = site_of(
+            transport,
+            lambda: self.now,
+            identity=planner,
+            trust=self.current_trust,
+            counters=self.counters,
         )
         self.reader = StatusReader(
-            names=NAMES,
-            own=agent("planner"),
-            transport=transport,
+            self.site,
             policy=ReplyPolicy(authorizer=Authorizer(engine=self.engine), audit=cast("AuditWriter", self.notes)),
             refusals=self.refusals,
-            trust=lambda: self.trust,
-            caches=Caches(),
-            clock=lambda: self.now,
             limits=self.limits,
         )
         self.task = AskedTask(pending=PendingRequest.of(TASK), action="pricing.update")
+
+    def current_trust(self) -> Trust:
+        """Return the trust that is in force now."""
+        return self.trust
 
     def put(self, message: Message | bytes) -> None:
         """Store a status as it is."""

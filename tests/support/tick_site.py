@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
 from support.envelopes import NOW
+from support.sites import site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
@@ -24,12 +25,11 @@ from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, OutboxLimits
 from sealbus.bus.streams.held import Held
-from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
 from sealbus.bus.work.schedules.book import Schedule, ScheduleBook, ScheduleChange
 from sealbus.bus.work.schedules.request import Planned, ScheduleRequest, ScheduleState, encode_schedule
 from sealbus.bus.work.schedules.rule import Every, When
-from sealbus.bus.work.schedules.scheduler import Scheduler
+from sealbus.bus.work.schedules.scheduler import Scheduler, TickTasks
 from sealbus.bus.work.schedules.tick import TickClaims
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.limits import SECOND
@@ -55,6 +55,15 @@ class Dies(NamedTuple):
     def is_at(self, operations: Sequence[str]) -> bool:
         """Return whether it is the last of these."""
         return operations[-1].startswith(self.at) if isinstance(self.at, str) else len(operations) == self.at
+
+
+class _Clerk(Names):
+    """Names of which each has the token of the clerk."""
+
+    def token(self, spiffe_id: SpiffeId) -> str:
+        """Return the token of the clerk."""
+        del spiffe_id
+        return "clerk"
 
 
 class Host(MemoryTransport):
@@ -180,16 +189,13 @@ class TickSite:
         async def agrees() -> None:
             return None
 
-        claims = TickClaims(
-            keyed=KeyValue(host),
-            token="clerk",
-            identity=identity,
-            trust=current,
+        site = replace(
+            site_of(host, lambda: self.now, identity=identity, trust=current, counters=counters),
+            # Others write at the place of the clerk, too.
+            names=_Clerk(DOMAIN),
             caches=caches,
-            counters=counters,
-            claimed_for=claimed_for,
-            clock=lambda: self.now,
         )
+        claims = TickClaims(site, claimed_for=claimed_for)
         held = Held(host, trust=current, names=self.names, caches=caches, clock=BusClock(lambda: self.now))
         book = ScheduleBook(held, identity=identity, token="clerk")
         outbox = Outbox(
@@ -199,17 +205,13 @@ class TickSite:
             limits=OutboxLimits(ack_wait=0.05, pause=0.0),
         )
         scheduler = Scheduler(
+            site,
             book,
             claims,
-            transport=host,
+            TickTasks(compose, has_ended),
             outbox=outbox,
-            has_ended=has_ended,
-            compose=compose,
-            trust=current,
-            counters=counters,
             settle=agrees,
             renewed_after=6 * 3_600 * SECOND,
-            clock=lambda: self.now,
         )
 
         async def run() -> None:

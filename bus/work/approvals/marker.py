@@ -1,7 +1,7 @@
-"""The marker of a parked task: what its requester may know of it, until when it waits, and whether it has ended.
+"""The marker of a parked task tells its requester until when the task waits, and whether it has ended.
 
-It stands beside the parked task in HELD, at `held.<agent>.wait.<token of the requester>.<hex id of the task>`, and lives as
-long: statuses are gone after a day. A requester looks for it before it concludes that a task has expired.
+It stands in HELD, at `held.<agent>.wait.<token of the requester>.<hex id of the task>`, as long as the parked task, because
+statuses are deleted after a day. A requester looks for it before it concludes that a task has expired.
 """
 
 from __future__ import annotations
@@ -21,40 +21,29 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import rfc3339
 
-__all__ = [
-    "MARKER_TYPE",
-    "Marker",
-    "Markers",
-    "StoredMarker",
-    "marker_of",
-    "marker_subject",
-    "parsed_marker",
-    "waits_note",
-]
-
 MARKER_TYPE: Final = "application/vnd.sealbus.parked-marker.v1"
 """Payload type of the signature."""
 
 _WRITES: Final = 4
-"""Tries to write a marker while others write in its place."""
+"""Tries to write a marker while other processes write in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marker:
-    """What a requester may know of its parked task. `until` is microseconds."""
+    """What the requester of the task with H(header) `digest` learns. `until` is microseconds."""
 
     digest: bytes
     until: int
     ended: bool
 
     def keys(self) -> dict[str, Value]:
-        """Return the keys of its payload, beside those of every value."""
+        """Return its own keys of the payload."""
         return {"dig": self.digest, "unt": self.until, "end": self.ended}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMarker:
-    """A marker, and the version of its value that says so."""
+    """A marker, and the version of the stored value that holds it."""
 
     marker: Marker
     value: HeldValue
@@ -72,82 +61,72 @@ class Markers:
     async def put(
         self, task: Header, *, until: int, ended: bool, first: bool = False, known: StoredMarker | None = None
     ) -> StoredMarker:
-        """Store the marker of `task`, in place of the one that is there, and return it; one that says the same stays.
+        """Replace the marker of `task`, unless it says the same, and return it.
 
-        What was told before holds: a task that has ended does not wait again, and none waits for a shorter time (`move`
-        changes that). Where it should be the `first`, or follow `known`, it is
-        written before anybody looks what is there, which the write tells. Raises `BusUnavailable` and `StateUnavailable` as
-        `Held` does.
+        An earlier marker holds: a task that has ended does not wait again, and no task waits for a shorter time than before
+        (`move` changes that). If the marker should be the `first`, or should follow `known`, the first write happens without
+        a read: it fails if another value is there. Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
         """
-        own = self._names.token(self._identity.spiffe_id)
-        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        subject = self._subject(task)
         before, last = (known.value if known is not None else None), 0
-        said = known.marker if known is not None else None
+        current = known.marker if known is not None else None
         for number in range(_WRITES):
             if number or not (first or known):
                 before, last = await self._held.standing(subject, MARKER_TYPE)
-                said = parsed_marker(before) if before is not None else None
+                current = parsed_marker(before) if before is not None else None
             marker = Marker(digest=task.digest, until=until, ended=ended)
-            if said is not None and said.digest == task.digest:
-                marker = replace(marker, until=max(until, said.until), ended=ended or said.ended)
-            if before is not None and said == marker:
+            if current is not None and current.digest == task.digest:
+                marker = replace(marker, until=max(until, current.until), ended=ended or current.ended)
+            if before is not None and current == marker:
                 return StoredMarker(marker, before)
-            stored = await self._held.write(
-                subject,
-                marker.keys(),
-                MARKER_TYPE,
-                self._identity.sealer(),
-                before=before,
-                last=last,
-            )
+            stored = await self._write(subject, marker, before, last)
             if stored is not None:
                 return StoredMarker(marker, stored)
-        raise StateUnavailable(f"{subject}: others write in its place")
+        raise StateUnavailable(f"{subject}: other processes write in its place")
 
     async def move(self, task: Header, *, until: int, since: int) -> StoredMarker | None:
-        """Have the readers of `task` wait until `until`, later or earlier than they do, and return its marker.
+        """Move the time until which the readers of `task` wait to `until`, later or earlier, and return the marker.
 
-        Returns `None` where some reader may have concluded by now that the task has expired, or may before `until`: then
-        nothing may be done or told any more. `since` is until when they wait where no marker is there yet. Readers conclude
-        twice the clock skew after the time that the marker says, and look at it again then. So one that was acknowledged
-        before that time is seen by all of them. Raises as `put`.
+        Returns `None` if a reader may have concluded by now that the task has expired, or may do so before `until`: then
+        nothing may be done or told any more. `since` is the time until which readers wait without a marker.
+
+        Readers conclude twice the clock skew after the time of the marker, and read the marker again first. So every reader
+        sees a marker that was acknowledged before that time. Raises as `put`.
         """
-        own = self._names.token(self._identity.spiffe_id)
-        subject = marker_subject(own, self._names.token(task.iss), task.id)
+        subject = self._subject(task)
         for _ in range(_WRITES):
             before, last = await self._held.standing(subject, MARKER_TYPE)
-            said = parsed_marker(before) if before is not None else None
-            if said is None or said.digest != task.digest:
-                said = Marker(digest=task.digest, until=since, ended=False)
-            bound = min(said.until, until)
-            if said.ended or self._clock() >= bound or (before is not None and _moved_late(before)):
+            current = parsed_marker(before) if before is not None else None
+            if current is None or current.digest != task.digest:
+                current = Marker(digest=task.digest, until=since, ended=False)
+            bound = min(current.until, until)
+            if current.ended or self._clock() >= bound or (before is not None and _moved_late(before)):
                 return None
-            if before is not None and said.until == until:
-                return StoredMarker(said, before)
-            marker = replace(said, until=until)
-            stored = await self._held.write(
-                subject,
-                marker.keys(),
-                MARKER_TYPE,
-                self._identity.sealer(),
-                before=before,
-                last=last,
-            )
+            if before is not None and current.until == until:
+                return StoredMarker(current, before)
+            marker = replace(current, until=until)
+            stored = await self._write(subject, marker, before, last)
             if stored is not None:
                 return StoredMarker(marker, stored) if self._clock() < bound else None
-        raise StateUnavailable(f"{subject}: others write in its place")
+        raise StateUnavailable(f"{subject}: other processes write in its place")
 
     async def has_ended(self, task: Header) -> bool:
         """Return whether the marker of `task` says that it has ended. Raises as `put`."""
-        own = self._names.token(self._identity.spiffe_id)
-        subject = marker_subject(own, self._names.token(task.iss), task.id)
-        value, _ = await self._held.standing(subject, MARKER_TYPE)
+        value, _ = await self._held.standing(self._subject(task), MARKER_TYPE)
         marker = parsed_marker(value) if value is not None else None
         return marker is not None and marker.digest == task.digest and marker.ended
 
+    def _subject(self, task: Header) -> str:
+        own = self._names.token(self._identity.spiffe_id)
+        return marker_subject(own, self._names.token(task.iss), task.id)
+
+    async def _write(self, subject: str, marker: Marker, before: HeldValue | None, last: int) -> HeldValue | None:
+        sealer = self._identity.sealer()
+        return await self._held.write(subject, marker.keys(), MARKER_TYPE, sealer, before=before, last=last)
+
 
 async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names: Names) -> Marker | None:
-    """Return what the agent of our task `pending` says of its waiting, or `None`. Raises as `Held.newest` does."""
+    """Return the marker of our task `pending`, or `None`. Raises as `Held.newest` does."""
     subject = marker_subject(names.token(pending.aud), names.token(own), pending.id)
     value = (await held.newest(subject, MARKER_TYPE)).get(subject)
     marker = parsed_marker(value) if value is not None and value.own == pending.aud else None
@@ -155,25 +134,25 @@ async def marker_of(held: Held, pending: PendingRequest, *, own: SpiffeId, names
 
 
 def waits_note(until: int) -> str:
-    """Return what a requester reads of a task that waits until `until` (microseconds)."""
+    """Return the note of the status of a task that waits until `until` (microseconds)."""
     return f"waits for an approval until {rfc3339(until // SECOND)}"
 
 
 def marker_subject(agent: str, requester: str, task: bytes) -> str:
-    """Return the place of a marker; `agent` and `requester` are tokens, `task` is the task's id."""
+    """Return the subject of a marker; `agent` and `requester` are tokens, `task` is the id of the task."""
     return f"held.{agent}.wait.{requester}.{task.hex()}"
 
 
 def _moved_late(value: HeldValue) -> bool:
-    """Return whether a marker was stored so long after it was made that a reader may not have seen it when it had to.
+    """Return whether a marker was stored so long after it was made that a reader may have missed it.
 
-    Its write may have been answered by nobody, and stored all the same.
+    A write that was not acknowledged may still be stored later.
     """
     return value.number > 1 and value.stored > value.at + DEFAULT_LIMITS.clock_skew
 
 
 def parsed_marker(value: HeldValue) -> Marker | None:
-    """Return the marker in a genuine value, or `None` if it is none."""
+    """Return the marker in a genuine value, or `None` if the value is not a marker."""
     keys = value.keys
     try:
         marker = Marker(digest=keys.octets("dig"), until=keys.uint("unt"), ended=keys.flag("end"))

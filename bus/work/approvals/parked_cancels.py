@@ -1,4 +1,4 @@
-"""Cancels of parked tasks: one that is canceled while it waits ends at once, one whose ancestor was when it is to go on."""
+"""Cancels of parked tasks: a canceled task ends at once; a task with a canceled ancestor ends when it should go on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sealbus.envelopes.message.wire import parse_envelope
 _logger: Final = logging.getLogger(__name__)
 
 _TRIES: Final = 4
-"""Tries to end a task that others change at the same moment."""
+"""Tries to end a task that other processes change at the same moment."""
 
 
 class ParkedCancels:
@@ -37,7 +37,7 @@ class ParkedCancels:
         self._operator_log = OperatorLog(_logger)
 
     async def stop(self, stop: Stop) -> None:
-        """Keep a stop for what is parked, and end the task that it is about, if that waits here.
+        """Keep a stop for parked tasks, and end the task that it names, if that waits here.
 
         Raises `BusUnavailable` and `StateUnavailable`: the cancel is then tried again.
         """
@@ -52,13 +52,13 @@ class ParkedCancels:
                 return
 
     async def under(self, digest: bytes) -> Sequence[Stop]:
-        """Return what is kept here of the message with H(header) `digest`. Raises as `Held.newest` does."""
+        """Return the stops that this agent has kept of the message with H(header) `digest`. Raises as `Held.newest` does."""
         return await self._stops.under(digest)
 
     async def met(self, parked: Parked, known: Sequence[Stop] | None = None) -> bool:
-        """Return whether a task that is to go on was canceled, or what it follows from; one that waits then ends.
+        """Return whether a task that should go on, or one of its ancestors, was canceled; if the task waits, it then ends.
 
-        `known` is what `under` returned of it. Raises as `Held.newest` does.
+        `known` is what `under` returned for it. Raises as `Held.newest` does.
         """
         canceled = await self._stops.find(_chain(parked), last=known)
         if canceled is None:
@@ -68,10 +68,10 @@ class ParkedCancels:
         return True
 
     async def _end(self, parked: Parked, canceled: Canceled) -> bool:
-        """End a task, tell its requester and end its marker; return `False` if it has changed meanwhile.
+        """End a task, tell its requester and end its marker; return `False` if the task has changed meanwhile.
 
-        Where its time is over nothing is told: its requester concludes that it has expired, or has done so.
-        One that has ended, and whose marker has not, was canceled by somebody who did not come further than that.
+        After its time nothing is told: the requester concludes that the task has expired. If the task has ended and its
+        marker has not, the process that canceled the task died in between: this goes on where that stopped.
         """
         header = parked.header
         if parked.state is ParkedState.ENDED:
@@ -81,22 +81,22 @@ class ParkedCancels:
             return False
         self._operator_log.message("canceled", header, action=parked.decision.action, code=Code.CANCELED)
         if self._clock() < parked.until:
-            # A number above those of all deliveries before, so that it is the last one.
+            # Numbered above the statuses of all deliveries before.
             reporter = self._stores.statuses.of(header, parked.arrival.delivery + 1)
             if not await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by):
-                raise StateUnavailable("that a parked task is canceled is not told")
+                raise StateUnavailable("the status of a canceled parked task is not stored")
         await self._stores.markers.put(header, until=parked.until, ended=True)
         return True
 
 
 def _chain(parked: Parked) -> Sequence[Header]:
-    """Return the headers of a parked task and its ancestors, the root first; what does not parse is left out.
+    """Return the headers of a parked task and its ancestors, the root first; without ancestors if these do not parse.
 
-    They are compared by their hashes, which the next one names: nothing here says that they are genuine.
+    The headers are not verified. They are matched by their hashes, each of which the next header names.
     """
     try:
         envelope = parse_envelope(parked.envelope)
-        ancestors = [parse_header(one.header) for one in envelope.ancestors]
+        ancestors = [parse_header(ancestor.header) for ancestor in envelope.ancestors]
     except EnvelopeError:
         return [parked.header]
     return [*reversed(ancestors), parked.header]

@@ -1,4 +1,4 @@
-"""A parked task: what its agent keeps of it while it waits for an approval, in HELD (SPEC.md section 7, "Approvals").
+"""A parked task: the value in HELD that its agent keeps while the task waits for approval (SPEC.md section 7, "Approvals").
 
 ::
 
@@ -6,8 +6,9 @@
        ^  `-- canceled, or denied by the policy -----------------------------------------> ended
        `-------- the policy asks for another approval -----'
 
-One value holds the decision record that denied it, the message itself, and what was said about it. Its place is named by the
-message's hash, so that it is parked once; each change names the version that it replaces, so that one of two wins.
+One value holds the decision record that denied the task, the message itself, and the verdicts about it. Its place is named by
+the hash of the message, so that a task is parked once. Each change names the version that it replaces, so that one of two
+changes wins.
 """
 
 from __future__ import annotations
@@ -40,33 +41,19 @@ from sealbus.policies.decision.approval import ApprovalObligation, approval_of
 from sealbus.policies.decision.decision import OBLIGATION_NESTING
 from sealbus.policies.decision.request import GivenApproval
 
-__all__ = [
-    "ENVELOPE_BYTES",
-    "INPUT_BYTES",
-    "MOST_VERDICTS",
-    "PARKED_TYPE",
-    "CountedVerdict",
-    "Parked",
-    "ParkedState",
-    "ParkedTasks",
-    "counted",
-    "parse_parked",
-    "without",
-]
-
 PARKED_TYPE: Final = "application/vnd.sealbus.parked.v1"
 """Payload type of the signature."""
 ENVELOPE_BYTES: Final = 262_144
-"""Largest envelope of a task that is parked."""
+"""Largest envelope of a parked task."""
 INPUT_BYTES: Final = 49_152
-"""Largest input document of one: the question about its approval holds it, and has a limit of its own."""
+"""Largest input document of a parked task: the question about its approval contains it, and has a limit of its own."""
 MOST_VERDICTS: Final = 16
 """People whose verdicts on one task are kept."""
 
 _DENIALS: Final = 64
-"""Denials that are kept parsed: a task changes several times while it goes on, and its denial never does."""
+"""Denials that are kept parsed: a task changes several times, its denial never does."""
 _OBLIGATION_NESTING: Final = OBLIGATION_NESTING + 1
-"""With the array that holds them."""
+"""Nesting of obligations with the array around them."""
 _VERDICT_TEXTS: Final = ("usr", "idp", "sid", "cid", "acr")
 _SUBJECT_TOKENS: Final = 5
 
@@ -85,13 +72,13 @@ _LIVELIEST: Final = (ParkedState.WAITING, ParkedState.RUNNING, ParkedState.ENDED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedVerdict:
-    """One person's verdict that was decided and recorded. Raises `SealError` for bad fields.
+    """The verdict of one person that was decided and recorded. Raises `SealError` for bad fields.
 
-    One that was withdrawn is kept as that, so that what it took back does not count if it is delivered again.
+    A withdrawal is kept as well, so that the withdrawn verdict does not count if it is delivered again.
 
-    `user`, `idp`, `session`, `client`, `acr` and `authenticated` (microseconds, 0 if unknown) are their context's. `time`
-    is when the control message was stored, `message` its H(header), `record` the leaf of the decision about it, `edge` and
-    `issued` who sealed it, and when the credential for that was issued.
+    `user`, `idp`, `session`, `client`, `acr` and `authenticated` (microseconds, 0 if unknown) come from the person's context.
+    The control message was stored at `time` (microseconds); `message` is its H(header), `record` the leaf of its decision
+    record, `edge` its sender, and `issued` the time at which the credential of the edge was issued.
     """
 
     verdict: Verdict
@@ -117,11 +104,11 @@ class CountedVerdict:
 
     @property
     def person(self) -> tuple[str, str]:
-        """Who said it: one person, whatever their session and client."""
+        """The person, whatever their session and client: the identity provider, and the user of it."""
         return self.idp, self.user
 
     def given(self) -> GivenApproval:
-        """Return it as the policy sees it."""
+        """Return the verdict as the policy sees it."""
         return GivenApproval(
             verdict=self.verdict.value,
             user=self.user,
@@ -136,7 +123,7 @@ class CountedVerdict:
         )
 
     def encode(self) -> bytes:
-        """Return it as it is kept."""
+        """Return the verdict as it is stored."""
         return encode(
             {
                 "v": 1,
@@ -158,7 +145,7 @@ class CountedVerdict:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Parse what `encode` returned; raise `EnvelopeError`, `SealError` or `ValueError`."""
+        """Parse bytes that `encode` returned. Raises `EnvelopeError`, `SealError` or `ValueError`."""
         keys = RecordMap(decode(raw, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
         user, idp, session, client, acr = [keys.text(name) for name in _VERDICT_TEXTS]
         verdict = cls(
@@ -181,10 +168,10 @@ class CountedVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
-    """A parked task. Raises `SealError` for what is none.
+    """A parked task. Raises `SealError` for bad fields.
 
-    `record` is the decision that denied it, as it stands in the audit log, `envelope` the message as it came. `since` is when
-    it was parked, and it waits until `until`. `turn` counts how often it was taken up, `run` is H(header) of the
+    `record` is the decision record of its denial, as in the audit log; `envelope` is the message as it came. It waits from
+    `since` until `until` (microseconds). `turn` is the number of times that it was taken up, `run` is H(header) of the
     approval that took it up last. `value` is the stored version that this was read from.
     """
 
@@ -221,22 +208,22 @@ class Parked:
 
     @property
     def requester(self) -> tuple[str, str] | None:
-        """The user behind the task, an identity provider and a user of it; `None` if there is nobody."""
+        """The user behind the task, as an identity provider and a user of it; `None` if it has no user."""
         statement = parse_envelope(self.envelope).context
         context = parse_payload(statement.payload) if statement is not None else None
         return (context.idp, context.sub) if context is not None else None
 
     @property
     def changed(self) -> int:
-        """When this version was stored (microseconds); 0 if it is not."""
+        """When this version was stored (microseconds); 0 before."""
         return self.value.stored if self.value is not None else 0
 
     @property
     def arrival(self) -> StreamArrival:
-        """How the task arrived when it was taken up for the last time; its number is higher than all before."""
+        """The arrival of the task when it was taken up last. Its delivery number is higher than all before."""
         place = self.decision.place
         if not isinstance(place, StreamPlace):
-            raise TypeError("only what came from a stream is parked")
+            raise TypeError("only messages from a stream are parked")
         return StreamArrival(
             subject=self.header.to,
             header_block=b"",
@@ -248,19 +235,19 @@ class Parked:
         )
 
     def taken_up_by(self, approval: bytes) -> bool:
-        """Return whether the approval with H(header) `approval` has taken it up, and it has not ended or waited since."""
+        """Return whether the approval with H(header) `approval` has taken the task up and still has it."""
         return self.state is ParkedState.RUNNING and self.run == approval
 
     def said_by(self, person: tuple[str, str]) -> CountedVerdict | None:
-        """Return what a person, an identity provider and a user of it, said last; `None` if nothing."""
-        return next((one for one in self.verdicts if one.person == person), None)
+        """Return the last verdict of a person, who is an identity provider and a user of it; `None` if there is none."""
+        return next((verdict for verdict in self.verdicts if verdict.person == person), None)
 
     def subject(self, agent: str) -> str:
-        """Return where the agent with the token `agent` keeps it."""
+        """Return the subject of the task in HELD; `agent` is the token of its agent."""
         return f"held.{agent}.task.{self.obligation.queue}.{self.digest.hex()}"
 
     def keys(self) -> dict[str, Value]:
-        """Return the keys of its payload, beside those of every value."""
+        """Return its own keys of the payload."""
         keys: dict[str, Value] = {
             "que": self.obligation.queue,
             "dig": self.digest,
@@ -272,12 +259,12 @@ class Parked:
             "run": self.run,
         }
         if self.verdicts:
-            keys["apr"] = [one.encode() for one in self.verdicts]
+            keys["apr"] = [verdict.encode() for verdict in self.verdicts]
         return keys
 
 
 def parse_parked(value: HeldValue) -> Parked:
-    """Return the parked task in a genuine value; raise `SealError` for one that is none, or not of its place."""
+    """Return the parked task in a genuine value. Raises `SealError` if it is no parked task, or belongs to another place."""
     keys = value.keys
     try:
         parked = Parked(
@@ -288,7 +275,7 @@ def parse_parked(value: HeldValue) -> Parked:
             state=ParkedState(keys.text("sta")),
             turn=keys.uint("trn"),
             run=keys.octets("run"),
-            verdicts=tuple([CountedVerdict.parse(one) for one in keys.some_octets("apr")]),
+            verdicts=tuple([CountedVerdict.parse(raw) for raw in keys.some_octets("apr")]),
             value=value,
         )
         queue, digest = keys.text("que"), keys.octets("dig")
@@ -312,41 +299,41 @@ class ParkedTasks:
         self._token = names.token(identity.spiffe_id)
 
     async def find(self, digest: bytes) -> Parked | None:
-        """Return the task with H(header) `digest` if it is or was parked here, in whatever queue.
+        """Return the task with H(header) `digest` if it is or was parked here, in whatever queue; else `None`.
 
-        Of several, the one that was taken up most often; of these one that waits, as one does that was moved there. Of those
-        that nothing has taken up, one that has ended: the other was parked again as if it were new. Raises as
-        `Held.newest` does.
+        Of several versions in different queues, the version that was taken up most often counts. Among equals a waiting
+        version counts: it was moved there. But if none was ever taken up, an ended version counts: the other was parked again
+        as if it were new. Raises as `Held.newest` does.
         """
-        found = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
-        parked = [one for value in found.values() if (one := _own(value)) is not None]
+        values = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
+        parked = [task for value in values.values() if (task := _own(value)) is not None]
         return min(parked, key=_order, default=None)
 
     async def create(self, parked: Parked) -> bool:
-        """Store a newly parked task; return whether nothing genuine stood in its place. Raises as `Held.write` does."""
+        """Store a newly parked task; return `False` if a genuine value was in its place. Raises as `Held.write` does."""
         if await self._write(parked, None) is not None:
             return True
-        # What others have stored in its place keeps nobody's task from being parked.
+        # Bytes of others in its place must not keep the task from being parked.
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
         return value is None and await self._write(parked, None, last=last) is not None
 
-    async def create_anew(self, parked: Parked) -> bool:
-        """Store a task that is parked anew, in the place of another queue; return whether it waits there now.
+    async def create_in_queue(self, parked: Parked) -> bool:
+        """Store a task that moves to another queue; return whether it waits there now.
 
-        It may have waited there before, or be there already, where a crash has come in between. Raises as `Held.write` does.
+        It may have waited there before, or be there already after a crash. Raises as `Held.write` does.
         """
         if await self._write(parked, None) is not None:
             return True
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
-        there = _own(value) if value is not None else None
-        if there is not None and there.state is ParkedState.WAITING:
+        current = _own(value) if value is not None else None
+        if current is not None and current.state is ParkedState.WAITING:
             return True
         return await self._write(parked, value, last=last) is not None
 
     async def change(self, before: Parked, after: Parked) -> Parked | None:
-        """Replace the version that `before` was read from; return what is stored, or `None` if it is no longer current."""
+        """Replace the version `before` by `after`; return the stored task, or `None` if `before` is no longer current."""
         if before.value is None:
-            raise ValueError("what was not read cannot be replaced")
+            raise ValueError("only a version that was read can be replaced")
         stored = await self._write(after, before.value)
         return replace(after, value=stored) if stored is not None else None
 
@@ -364,7 +351,7 @@ class ParkedTasks:
 
 @lru_cache(maxsize=_DENIALS)
 def _denial(record: bytes) -> tuple[DecisionRecord, Header, ApprovalObligation]:
-    """Return the denial that asked for an approval, the header of its task, and what it asked for; raise `SealError`."""
+    """Return the denial in `record`, the header of its task, and the approval that it asks for. Raises `SealError`."""
     try:
         decision = parse_record(record)
     except EnvelopeError as error:
@@ -378,13 +365,13 @@ def _denial(record: bytes) -> tuple[DecisionRecord, Header, ApprovalObligation]:
 
 
 def _obligations(recorded: bytes) -> list[dict[str, object]]:
-    """Return recorded obligations; raise `SealError` for what are none: whoever signs a record can put any bytes there."""
+    """Return recorded obligations. Raises `SealError` for other bytes: the signer of a record can write any."""
     try:
         text = recorded.decode()
         listed = json.loads(text or "[]") if not deeper_than(text, _OBLIGATION_NESTING) else None
     except ValueError as error:
         raise SealError("no obligations") from error
-    if type(listed) is not list or any(type(one) is not dict for one in listed):
+    if type(listed) is not list or any(type(obligation) is not dict for obligation in listed):
         raise SealError("no obligations")
     return listed
 
@@ -401,11 +388,11 @@ def _order(parked: Parked) -> tuple[int, int, int]:
     return -parked.turn, states.index(parked.state), parked.since
 
 
-def counted(verdicts: Sequence[CountedVerdict], one: CountedVerdict) -> tuple[CountedVerdict, ...]:
-    """Return `verdicts` with `one` in place of what the same person said before."""
-    return (*without(verdicts, one.person), one)
+def counted(verdicts: Sequence[CountedVerdict], verdict: CountedVerdict) -> tuple[CountedVerdict, ...]:
+    """Return `verdicts` with `verdict` in place of an earlier verdict of the same person."""
+    return (*without(verdicts, verdict.person), verdict)
 
 
 def without(verdicts: Sequence[CountedVerdict], person: tuple[str, str]) -> tuple[CountedVerdict, ...]:
-    """Return `verdicts` without those of `person`, an identity provider and a user of it."""
+    """Return `verdicts` without the verdict of `person`, an identity provider and a user of it."""
     return tuple([known for known in verdicts if known.person != person])

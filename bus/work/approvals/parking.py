@@ -1,7 +1,7 @@
-"""Parks tasks that the policy denied until somebody approves: off every queue, and out of memory.
+"""Parks tasks that the policy denied until a person approves: off every queue, and out of memory.
 
-What is stored comes in this order: the decision's record, the parked task, its marker, the status; then the delivery is
-acknowledged. A crash in between repeats it: each has a name of its own, and is there once.
+The decision record, the parked task, its marker and the status are stored in this order; then the delivery is acknowledged.
+After a crash in between, the redelivery repeats all of it. Each value has a name of its own, so that it is stored once.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from sealbus.policies.decision.approval import approval_of
 _logger = logging.getLogger(__name__)
 
 A_MINUTE: Final = 20
-"""Tasks of one user, or of one requester without a user, that are parked in a minute; others are denied plainly."""
+"""Tasks of one user, or of one requester without a user, that are parked in a minute; further tasks are denied."""
 _KNOWN: Final = 65_536
-"""Users whose tasks are counted within a minute; of others none is parked."""
+"""Users whose tasks are counted within a minute; tasks of further users are denied."""
 MINUTE: Final = 60 * SECOND
 
 
 class Parking:
-    """Parks the tasks of one agent. `a_minute` bounds how many of one user it does."""
+    """Parks the tasks of one agent, at most `a_minute` of one user in a minute."""
 
     def __init__(
         self,
@@ -68,48 +68,48 @@ class Parking:
         self._operator_log = OperatorLog(_logger)
 
     def mark(self, decided: Sequence[Decided]) -> list[Decided]:
-        """Return `decided`, those marked that are to be parked: their decisions are recorded, whatever else is counted."""
-        return [one._replace(parks=True) if self._parks(one) else one for one in decided]
+        """Return `decided`, with a mark on each task to park: its decision is then recorded, and never only counted."""
+        return [task._replace(parks=True) if self._parks(task) else task for task in decided]
 
-    def _parks(self, one: Decided) -> bool:
-        decision, message = one.decision, one.opened.message
-        if decision is None or decision.allow is not False or one.error is not None or not decision.obligations:
+    def _parks(self, decided: Decided) -> bool:
+        decision, message = decided.decision, decided.opened.message
+        if decision is None or decision.allow is not False or decided.error is not None or not decision.obligations:
             return False
         if (
             message.header.kind is not Kind.TASK
-            or one.opened.delivery.arrival is None
-            or one.opened.resumed is not None
+            or decided.opened.delivery.arrival is None
+            or decided.opened.resumed is not None
         ):
             return False
         if approval_of(decision.obligations) is None:
             return False
-        if len(one.opened.delivery.payload) > ENVELOPE_BYTES or len(one.input_document) > INPUT_BYTES:
-            self._operator_log.warning("a task of %s is too large to be parked", one.opened.route.action)
+        if len(decided.opened.delivery.payload) > ENVELOPE_BYTES or len(decided.input_document) > INPUT_BYTES:
+            self._operator_log.warning("a task of %s is too large to be parked", decided.opened.route.action)
             return False
-        if _waits_until(one.opened.message.header) <= self._site.host_clock():
-            # Its requester would look for nothing.
+        if _waits_until(decided.opened.message.header) <= self._site.host_clock():
+            # Its requester waits no longer.
             return False
         try:
-            redacted = self._audit.record(one).redacted
+            redacted = self._audit.record(decided).redacted
         except SealError:
-            # It is refused once it is to be recorded.
+            # It is refused when it is recorded.
             return False
         if redacted:
-            # Who approves is asked about the input document as it was recorded, which must not lack who asked.
+            # The question who may approve contains the recorded input document, which must not lack the requester.
             self._operator_log.warning(
-                "a task of %s is not parked: audit.redact takes from its record", one.opened.route.action
+                "a task of %s is not parked: audit.redact removes parts of its record", decided.opened.route.action
             )
             return False
-        return one.opened.delivery.number > 1 or self._within_budget(one)
+        return decided.opened.delivery.number > 1 or self._within_budget(decided)
 
-    def _within_budget(self, one: Decided) -> bool:
+    def _within_budget(self, decided: Decided) -> bool:
         minute = self._site.host_clock() // MINUTE
         if minute != self._minute:
             self._minute = minute
             self._parked.clear()
-        context = one.opened.message.context
+        context = decided.opened.message.context
         user = (context.idp, context.sub) if context is not None else ("", "")
-        key = (one.opened.message.header.iss.value, *user)
+        key = (decided.opened.message.header.iss.value, *user)
         if self._parked[key] >= self._a_minute or (key not in self._parked and len(self._parked) >= _KNOWN):
             self._site.counters.add("sealbus_parked_total", 1, outcome="over_budget")
             self._operator_log.warning("%s asks for too many approvals: denied", key[0])
@@ -120,23 +120,23 @@ class Parking:
     async def park(self, decided: Decided, settlement: Settlement, explanation: Explanation) -> None:
         """Park the task of a recorded decision, tell its requester, and acknowledge the delivery.
 
-        While HELD cannot be written the delivery is put off, until its `exp`.
+        While HELD cannot be written, the delivery is put off, until its `exp`.
         """
         delivery, message = decided.opened.delivery, decided.opened.message
         parked = self.parked(decided)
         try:
-            # Of a first delivery nothing is here as a rule: its write tells.
+            # A first delivery is rarely parked already, and the write fails if it is: no need to look.
             known = await self._stores.tasks.find(parked.digest) if delivery.number > 1 else None
             if known is None:
                 if not await self._stores.tasks.create(parked):
-                    # Another process has stored it since; or bytes of others are in its place.
+                    # Another process has stored the task, or bytes of others are in its place.
                     known = await self._stores.tasks.find(parked.digest)
                     if known is None:
                         raise StateUnavailable("the place of a parked task is taken")
                 known = known or parked
             if known.state is not ParkedState.ENDED:
                 await self._stores.markers.put(message.header, until=known.until, ended=False, first=known is parked)
-            # A cancel that came first did not find it here.
+            # A cancel that came before did not find the task here.
             if self._stops.suspects(message) and (stored := await self._stores.tasks.find(parked.digest)):
                 ended = await self._cancels.met(stored)
                 known = replace(stored, state=ParkedState.ENDED) if ended else stored
@@ -155,7 +155,7 @@ class Parking:
             settlement.term(delivery)
             return
         if known.state is ParkedState.WAITING:
-            # By the number of when it was parked, however often it was delivered since: what comes of it has a higher one.
+            # Numbered by the delivery that was parked, not by later ones: later statuses then have higher numbers.
             reporter, note = self._stores.statuses.of(message.header, known.arrival.delivery), waits_note(known.until)
             await reporter.tell(State.INPUT_REQUIRED, code=Code.APPROVAL_REQUIRED, explanation=explanation, note=note)
         self._site.counters.add("sealbus_parked_total", 1, outcome="parked")
@@ -166,7 +166,7 @@ class Parking:
         settlement.ack([delivery])
 
     async def _given_up(self, digest: bytes) -> bool:
-        """End what was stored of a task that is not parked after all; return whether nobody can approve it any more."""
+        """End a stored task that is not parked after all; return whether it can no longer be approved."""
         try:
             known = await self._stores.tasks.find(digest)
             if known is None:
@@ -177,7 +177,7 @@ class Parking:
             return False
 
     def parked(self, decided: Decided) -> Parked:
-        """Return what is to be parked of a decision that `mark` marked."""
+        """Return the parked task of a decision that `mark` marked."""
         delivery, message = decided.opened.delivery, decided.opened.message
         obligation = approval_of(decided.decision.obligations) if decided.decision is not None else None
         if obligation is None or delivery.arrival is None:
@@ -193,9 +193,9 @@ class Parking:
 
 
 def _waits_until(header: Header) -> int:
-    """Return until when the requester of a task looks for its result: its mark says so, or the task's own end."""
-    asked = header.ext.get(WAIT) if header.ext is not None else None
+    """Return until when the requester of a task waits for its result, by a mark of the task or by its end (microseconds)."""
+    mark = header.ext.get(WAIT) if header.ext is not None else None
     longest = header.iat + LONGEST_WAIT
-    if type(asked) is int and asked > 0:
-        return min(asked, longest)
+    if type(mark) is int and mark > 0:
+        return min(mark, longest)
     return header.end if header.end is not None else header.exp

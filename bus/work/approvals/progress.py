@@ -122,7 +122,7 @@ class ParkedProgress:
         if anew.obligation.queue == parked.obligation.queue:
             stored = await self._tasks.change(parked, after) is not None
         else:
-            stored = await self._tasks.create_anew(after) and await self._store_end(parked)
+            stored = await self._tasks.create_in_queue(after) and await self._store_end(parked)
         if not stored:
             raise NotNow("it was changed at the same moment", LOST)
         return after

@@ -1,4 +1,4 @@
-"""What handles `control.<agent>.cancel`: a cancel that was decided and recorded becomes a stop, which every process reads."""
+"""The handler of `control.<agent>.cancel`: a cancel, once decided and recorded, becomes a stop that every process reads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.routing.retry import Refused
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, parse_cancel
 from sealbus.bus.sending.message import Content
+from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.cancel.in_force import Stops, StopVerifier
 from sealbus.bus.work.cancel.room import OF_REQUESTER
@@ -19,63 +18,62 @@ from sealbus.bus.work.cancel.stop import Stop, sign
 from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, StateUnavailable
 from sealbus.policies.decision.request import Resource
 
-__all__ = ["CancelEndpoint"]
-
 _WRITES: Final = 4
 """Tries to write a stop while others write in its place."""
 
 
 class CancelEndpoint:
-    """The handler of cancels for one agent, whose identity is `identity`. Raises what a handler may raise."""
+    """The handler of cancels for one agent; `end_parked` ends the parked tasks that a stop concerns.
+
+    Its methods raise what a handler may raise.
+    """
 
     def __init__(
         self,
+        site: Site,
         *,
-        keyed: KeyValue,
         stops: Stops,
-        parked: Callable[[Stop], Awaitable[None]] | None = None,
-        identity: Identity,
-        verifier: StopVerifier,
-        clock: Clock = wall_clock,
+        end_parked: Callable[[Stop], Awaitable[None]] | None = None,
     ) -> None:
-        self._keyed = keyed
+        self._keyed = KeyValue(site.transport)
         self._stops = stops
-        self._parked = parked
-        self._identity = identity
-        self._verifier = verifier
-        self._clock = clock
+        self._verifier = StopVerifier(site=site)
+        self._names = site.names
+        self._end_parked = end_parked
+        self._identity = site.identity
+        self._clock = site.bus_clock
 
     def decode(self, body: bytes, typ: str) -> CancelRequest:
         """Return the request (step 14)."""
         return parse_cancel(body, typ)
 
     def properties(self, value: object) -> Mapping[str, object]:
-        """Return what the policy may look at: the action that is canceled, as what, and why."""
+        """Return what the policy sees of a cancel: the action that is canceled, the role of the sender, and the reason."""
         request = _request(value)
         return {"action": request.action, "role": request.role.value, "reason": request.reason}
 
     async def resource(self, value: object) -> Resource:
-        """Return the task as the policy's resource: nothing is known of it but its hash."""
+        """Return the task as the policy's resource: only its hash is known."""
         return Resource(type="task", id=_request(value).digest.hex())
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Store the stop (step 18); a stop that is stored already stays.
+        """Store the stop (step 18) and end the parked task; a stop that is stored already stays.
 
-        Raises `Refused` with `overloaded` where its requester has no room left. What is parked is ended then: a process that
-        parks it meanwhile finds the stop, which stands before.
+        A process that parks the task meanwhile finds the stop, because that is stored first. Raises `Refused` with
+        `overloaded` if the requester has no room left.
         """
         stop, sequence = await self._stored(permitted)
         if not await self._stops.admits(stop, sequence):
-            # Other processes stored as many at the same moment. It must not come into force once there is room.
+            # Other processes took the room at the same moment. This stop must not come into force once there is room again.
             over = sign(replace(stop, end=0, at=self._clock()), self._identity.sealer())
-            await self._keyed.replace(stop.place(self._verifier.names).subject, over, last=sequence)
+            await self._keyed.replace(stop.place(self._names).subject, over, last=sequence)
             raise _overloaded()
-        if self._parked is not None:
-            await self._parked(stop)
+        if self._end_parked is not None:
+            await self._end_parked(stop)
         return None
 
     async def _stored(self, permitted: Permitted) -> tuple[Stop, int]:
-        """Return the stop that stands in the place of what is asked for, and its sequence."""
+        """Store the stop unless one is there that covers it; return the stop that is stored, and its sequence."""
         request, header = _request(permitted.value), permitted.message.header
         stop = Stop(
             agent=self._identity.spiffe_id,
@@ -88,7 +86,7 @@ class CancelEndpoint:
             at=self._clock(),
             cancel=header.digest,
         )
-        place = stop.place(self._verifier.names)
+        place = stop.place(self._names)
         if self._stops.full_for(place):
             raise _overloaded()
         stored = sign(stop, self._identity.sealer())
@@ -96,27 +94,27 @@ class CancelEndpoint:
         for _ in range(_WRITES):
             if written is not None:
                 return stop, written
-            found = await self._keyed.get(place.subject)
-            if found is None:
+            value = await self._keyed.get(place.subject)
+            if value is None:
                 continue
             try:
-                known = self._verifier.verified(found.payload, place, stored=found.stored)
-                # An operator's cancel counts for everything that the same workload's as a requester counts for.
+                known = self._verifier.verified(value.payload, place, stored=value.stored)
+                # A cancel as an operator covers a cancel of the same workload as a requester.
                 if (
                     known.action == stop.action
                     and known.end >= stop.end
                     and known.role in (stop.role, CancelRole.OPERATOR)
                 ):
-                    return known, found.sequence
+                    return known, value.sequence
             except EnvelopeError:
                 pass
-            written = await self._keyed.replace(place.subject, stored, last=found.sequence)
+            written = await self._keyed.replace(place.subject, stored, last=value.sequence)
         if written is None:
-            raise StateUnavailable("others write in the place of a stop")
+            raise StateUnavailable("other processes write in the place of a stop")
         return stop, written
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return nothing: this is no call."""
+        """Return `None`: a cancel is not a call."""
         del permitted
         return None
 

@@ -1,9 +1,9 @@
-"""The stops that are in force: read from STATE from the start on, matched with what is handled here.
+"""The stops that are in force: read from STATE, and matched with the messages that are handled here.
 
-A process reads the stops of all agents, keeps them as long as anything that they concern may still be delivered, and matches
-messages by their verified headers. While there are none, that is one look at an empty table for each message. Bytes that do
-not verify stop nothing and take no room of a stop. Where they stand in a stop's place, HELD is asked before the message of
-that place begins: there nothing is erased.
+A process reads the stops of all agents from the start on, and keeps each while messages that it concerns may be delivered.
+Messages are matched by their verified headers; without stops, that is one look at an empty table. Bytes that do not verify
+stop nothing and take no room. If such bytes stand in the place of a stop, HELD, which erases nothing, is asked before the
+message of that place begins.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.answer import is_detached
+from sealbus.bus.site import Site
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.declared import KEPT_SECONDS
 from sealbus.bus.streams.held import PastTrust, current_only
-from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.bus.work.cancel.kept import KeptStops
 from sealbus.bus.work.cancel.room import KEPT_AFTER, Doubts, StopRoom, Taken
 from sealbus.bus.work.cancel.stop import STOPS, Stop, StopPlace, parse, place_of
@@ -35,60 +35,52 @@ from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.header import Header
-from sealbus.envelopes.message.subjects import OwnSubjects
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["StopVerifier", "Stops"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 CURRENT_WITHIN: Final = 5.0
-"""Seconds that a message waits until it is known again which stops there are, before it is put off."""
+"""Seconds that a message waits for the stops to be known again, before it is put off."""
 
 STILL_WITHIN: Final = 2.0
-"""Seconds for which the event loop may have stood still before a message has to wait until it turns again: what came
-meanwhile, a stop or that the server is silent, is not seen yet."""
+"""Seconds for which the event loop may have stood still. After longer, a message waits until the loop has turned: a stop, or
+the silence of the server, would not be seen yet."""
 TURN: Final = 0.25
-"""Seconds between two looks at that."""
+"""Seconds between two looks at whether the event loop turns."""
 
 PUT_OFF_BYTES: Final = 67_108_864
-"""Bytes of messages that were put off and are watched for stops; each counts with its body, and `HEADERS` beside it."""
+"""Bytes of messages that were put off and are watched for stops; each counts with its body and `HEADERS` bytes."""
 HEADERS: Final = 4_096
 
 PROVED_AGAIN: Final = 1.0
 """Seconds after which stops whose signature does not verify are looked at again."""
 UNPROVED: Final = 256
-"""Such stops that are looked at again: their keys may be new. Of all others HELD is asked when their messages begin."""
+"""Such stops that are looked at again, because their keys may be new. For others, HELD is asked when their messages begin."""
 UNPROVED_OF_AGENT: Final = 64
-"""Those of them that stand in one agent's places."""
+"""Such stops that stand in the places of one agent."""
 
 _AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopVerifier:
-    """Verifies what stands in the place of a stop, by the bundles of now or of the past."""
+    """Verifies the values in the places of stops, by the bundles of now or of the past."""
 
-    names: Names
-    trust: Callable[[], Trust]
-    caches: Caches
+    site: Site
     past: PastTrust = current_only
 
     def verified(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
-        """Return the stop that was stored in `place` at `stored`, by the bundles of now; raises as `parse` does."""
-        return parse(raw, place, stored=stored, names=self.names, trust=self.trust(), caches=self.caches)
+        """Return the stop that was stored in `place` at `stored`, verified by the bundles of now. Raises as `parse` does."""
+        site = self.site
+        return parse(raw, place, stored=stored, names=site.names, trust=site.trust(), caches=site.caches)
 
     async def verified_then(self, raw: bytes, place: StopPlace, *, stored: int) -> Stop:
-        """Return it by the bundles of now or of when it was stored: its key may have left them since."""
-        parsed = partial(parse, raw, place, stored=stored, names=self.names, caches=self.caches)
+        """As `verified`, or by the bundles of the time `stored`: the key may have left the bundles since."""
+        parsed = partial(parse, raw, place, stored=stored, names=self.site.names, caches=self.site.caches)
         with suppress(StateUnavailable):
             for trust in await self.past.at(stored):
                 with suppress(EnvelopeError):
                     return parsed(trust=trust)
-        return parsed(trust=self.trust())
+        return parsed(trust=self.site.trust())
 
 
 class _PutOff(NamedTuple):
@@ -99,46 +91,36 @@ class _PutOff(NamedTuple):
 
 
 class Stops:
-    """The stops that are in force for one process, whose identity is `own`; `run` reads them, `kept` has those of HELD."""
+    """The stops that are in force for one process: `run` reads them from STATE, `kept` looks others up in HELD.
 
-    def __init__(
-        self,
-        *,
-        own: SpiffeId,
-        transport: Transport,
-        verifier: StopVerifier,
-        kept: KeptStops,
-        own_subjects: OwnSubjects,
-        counters: Counters,
-        required: bool = True,
-        clock: Clock = wall_clock,
-    ) -> None:
+    With `required`, no message begins while the stops are not known.
+    """
+
+    def __init__(self, site: Site, *, kept: KeptStops, past: PastTrust = current_only, required: bool = True) -> None:
         self._required = required
-        """Whether nothing begins while it is not known what was canceled."""
-        self._transport = transport
-        self._verifier = verifier
+        self._site = site
+        self._verifier = StopVerifier(site=site, past=past)
         self._kept = kept
-        self._own_subjects = own_subjects
-        self._counters = counters
-        self._clock = clock
+        self._own_subjects = site.own_subjects
+        self._clock = site.bus_clock
         self.current = asyncio.Event()
-        """Set while everything that was stored a few seconds ago is known."""
+        """Set while all stops are known, except those of the last seconds."""
         self._position = 0
-        """The highest sequence of STATE that was taken in, since it is read."""
-        self._room = StopRoom(verifier.names.token(own))
+        """The highest sequence of STATE that was taken in since the last connection."""
+        self._room = StopRoom(site.token)
         self._doubts = Doubts()
         self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
-        """Stops whose signature does not verify, which may be because our bundle lags behind their signer's key."""
+        """Stops whose signature does not verify: our bundle may lag behind the key of the signer."""
         self._unproved_of: Counter[str] = Counter()
         self._running: dict[int, Permitted] = {}
         self._put_off: dict[bytes, _PutOff] = {}
-        """What waits to be tried again, by the hash of its message; bounded by what it holds."""
+        """Messages that wait for their redelivery, by their hashes; bounded by their bytes, which `_held` counts."""
         self._held = 0
         self._turned = 0.0
-        """When the event loop was last seen to turn, by its time; 0 before."""
+        """When the event loop was last seen to turn, by its own time; 0 at first."""
         self._news = asyncio.Event()
-        """Set, and another put in its place, when stops have come."""
-        self._said = OperatorLog(_log)
+        """Set and replaced whenever stops have come."""
+        self._operator_log = OperatorLog(_logger)
 
     async def run(self) -> None:
         """Read the stops until cancelled; a stream that was created again is read from its beginning."""
@@ -148,48 +130,48 @@ class Stops:
             group.create_task(self._watch_turns(), name="stops-turns")
             while True:
                 try:
-                    # All that there are: the stream keeps each as long as it matters, and our clock may be wrong.
+                    # From the start: the stream keeps each stop as long as it matters, and our clock may be wrong.
                     self._position = 0
-                    reading = self._transport.read(STATE, [STOPS], follow=True, current=self.current)
+                    reading = self._site.transport.read(STATE, [STOPS], follow=True, current=self.current)
                     async with aclosing(reading) as batches:
                         async for batch in batches:
                             failures = 0
                             self._take(batch)
                 except (BusUnavailable, ConfigurationError) as error:
-                    self._said.warning("reading stops: %s", error.detail)
+                    self._operator_log.warning("reading stops: %s", error.detail)
                 failures += 1
                 self.current.clear()
                 await asyncio.sleep(_AGAIN.interval(failures))
 
     async def met(self, permitted: Permitted) -> Canceled | None:
-        """Return who canceled the work of a message that is about to be handled, and watch for it until `leave`.
+        """Return the cancellation of a message that is about to be handled, and watch the message until `leave`.
 
-        Raises `StateUnavailable` if it is not known within `CURRENT_WITHIN` seconds which stops there are, and that is
-        required; or if HELD has to be asked, and does not answer within as many.
+        Raises `StateUnavailable` if the stops are required and not known within `CURRENT_WITHIN` seconds, or if HELD has to
+        be asked and does not answer within as many.
         """
         if self._required and (not self.current.is_set() or self._stood_still()):
             try:
                 async with asyncio.timeout(CURRENT_WITHIN):
-                    while self._stood_still():  # noqa: ASYNC110  an event would be set before what came is seen
+                    while self._stood_still():  # noqa: ASYNC110  an event would be set before the stops are seen
                         await asyncio.sleep(TURN)
                     await self.current.wait()
             except TimeoutError as error:
-                raise StateUnavailable("what was canceled is not known") from error
+                raise StateUnavailable("the stops are not known") from error
         self._running[id(permitted)] = permitted
         message = permitted.message
         if self._put_off:
             self._taken_up(message.header.digest)
         canceled = self.find(message)
         if canceled is None and self._doubtful(message):
-            canceled = await self._asked(message)
-        # Or it has come while HELD was asked.
+            canceled = await self._find_kept(message)
+        # A stop may have come while HELD was asked.
         return canceled or permitted.cancellation.canceled
 
     async def expected(self, message: VerifiedMessage) -> Canceled | None:
-        """Return who canceled a message whose handler ended because something that it asked for was canceled.
+        """Return the cancellation of a message whose handler failed because a request of it was canceled, or `None`.
 
-        If that is because the message itself was, the news of its end may come before the stop, for which this waits at most
-        `CURRENT_WITHIN` seconds. Returns `None` if nobody did.
+        If the message itself was canceled, its request may end before the stop arrives here. So this waits for the stop, at
+        most `CURRENT_WITHIN` seconds.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(CURRENT_WITHIN):
@@ -197,16 +179,16 @@ class Stops:
                     await self._news.wait()
                 return canceled
         with suppress(StateUnavailable):
-            return await self._asked(message)
+            return await self._find_kept(message)
         return None
 
     async def admits(self, stop: Stop, sequence: int) -> bool:
-        """Return whether `stop`, which its agent has stored in STATE at `sequence`, has room by the order of the stream.
+        """Return whether our `stop`, stored in STATE at `sequence`, has room by the order of the stream.
 
-        `False` where its requester had no room left when it was stored, whoever stored the others. Raises `StateUnavailable`
-        if this process has not read it within `CURRENT_WITHIN` seconds, or does not know its own key yet.
+        It has none if its requester had no room left when it was stored. Raises `StateUnavailable` if this process has not
+        read the stop within `CURRENT_WITHIN` seconds, or cannot verify it yet.
         """
-        place = stop.place(self._verifier.names)
+        place = stop.place(self._site.names)
         try:
             async with asyncio.timeout(CURRENT_WITHIN):
                 while self._position < sequence:
@@ -220,18 +202,18 @@ class Stops:
         raise StateUnavailable("a stop of our own does not verify")
 
     def put_off(self, message: VerifiedMessage, seconds: float, end: Callable[[Canceled], None]) -> None:
-        """Call `end` once somebody cancels `message`, or now if somebody has; it is delivered again in `seconds`.
+        """Call `end` once `message` is canceled, or now if it is; it is delivered again in `seconds`.
 
-        Where too much waits already, the stop is met when it is delivered.
+        If too many bytes wait already, the stop is met at the redelivery instead.
         """
         self._taken_up(message.header.digest)
         if (canceled := self.find(message)) is not None:
-            # It came after the handler had ended: nothing was running that could be told, and nothing waited yet.
+            # The stop came after the handler had ended and before the message waited here.
             end(canceled)
             return
         now, size = self._clock(), len(message.body) + HEADERS
         if self._held + size > PUT_OFF_BYTES:
-            for digest in [digest for digest, one in self._put_off.items() if one.until < now]:
+            for digest in [digest for digest, waiting in self._put_off.items() if waiting.until < now]:
                 self._taken_up(digest)
         if self._held + size <= PUT_OFF_BYTES:
             self._put_off[message.header.digest] = _PutOff(message, now + int(seconds * SECOND), size, end)
@@ -242,19 +224,19 @@ class Stops:
             self._held -= known.size
 
     def leave(self, permitted: Permitted) -> None:
-        """Watch no longer: the work has ended."""
+        """Stop watching a message whose work has ended."""
         self._running.pop(id(permitted), None)
 
     def find(self, message: VerifiedMessage) -> Canceled | None:
-        """Return who canceled a message, or one that it follows from and is not detached from; `None` if nobody is known."""
+        """Return the known cancellation of a message, or of an ancestor that it is not detached from, or `None`."""
         return self._canceled(message, lambda digest: self._room.under(digest).values()) if self._room else None
 
     def suspects(self, message: VerifiedMessage) -> bool:
-        """Return whether a message is canceled, or HELD has to be asked whether it is."""
+        """Return whether a message is canceled, or may be: then HELD has to be asked."""
         return self.find(message) is not None or self._doubtful(message)
 
     def full_for(self, place: StopPlace) -> bool:
-        """Return whether there is no room for a stop in `place`, where none stands yet."""
+        """Return whether `place` has no stop, and there is no room for a new one."""
         self._room.forget(self._clock())
         return place not in self._room and self._room.is_full(place.agent, place.requester)
 
@@ -272,23 +254,23 @@ class Stops:
         return any(self._is_doubtful(header, now) for header in _bound(message))
 
     def _is_doubtful(self, header: Header, now: int) -> bool:
-        # An older version of a stop, of another action for instance, may have been stored again over the one that counts.
+        # An older version of a stop, of another action for instance, may have been stored over the version that counts.
         return self._doubts.has(header.digest, now) or bool(self._room.under(header.digest))
 
-    async def _asked(self, message: VerifiedMessage) -> Canceled | None:
-        """Return who canceled a message by what HELD has; raises `StateUnavailable` if that is not known."""
+    async def _find_kept(self, message: VerifiedMessage) -> Canceled | None:
+        """Return the cancellation of a message by the stops in HELD. Raises `StateUnavailable` if they cannot be read."""
         now = self._clock()
         try:
             async with asyncio.timeout(CURRENT_WITHIN):
                 for header in _bound(message):
                     if header.aud is None or not self._is_doubtful(header, now):
                         continue
-                    self._counters.add("sealbus_stops_asked_total", 1)
+                    self._site.counters.add("sealbus_stops_asked_total", 1)
                     for stop in await self._kept.under(header.digest, header.aud, fresh=True):
                         if stop.concerns(header, self._own_subjects):
                             return Canceled(stop.by, stop.reason)
         except (TimeoutError, BusUnavailable, ConfigurationError) as error:
-            raise StateUnavailable("whether it was canceled is not known") from error
+            raise StateUnavailable("the stops in HELD are not known") from error
         return None
 
     def _take(self, deliveries: Sequence[Delivery]) -> None:
@@ -303,7 +285,7 @@ class Stops:
                 except EnvelopeError as error:
                     self._doubt(place, arrival.stored, delivery.payload, error)
                 else:
-                    self._unproved_no_more(place)
+                    self._forget_unproved(place)
                     if self._put(place, stop, arrival.stored) is Taken.NO_MEMORY:
                         passing.setdefault(place.digest, []).append(stop)
             self._position = max(self._position, arrival.sequence)
@@ -311,29 +293,31 @@ class Stops:
 
     def _put(self, place: StopPlace, stop: Stop, stored: int) -> Taken:
         until = min(stored + KEPT_SECONDS * SECOND, _until(stop))
-        taken = self._room.put(place, stop, until=until, now=stored)
-        if taken is Taken.NEW:
-            self._counters.add("sealbus_stops_total", 1)
-        elif taken is not Taken.AGAIN:
-            # Whatever it says, one that counts may have stood there before.
+        outcome = self._room.put(place, stop, until=until, now=stored)
+        if outcome is Taken.NEW:
+            self._site.counters.add("sealbus_stops_total", 1)
+        elif outcome is not Taken.AGAIN:
+            # A stop that counts may have stood in its place before.
             self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
-        if taken in (Taken.FULL, Taken.NO_MEMORY):
-            self._counters.add("sealbus_stops_unkept_total", 1)
-            self._said.warning("a stop of %s for %s is not kept: %s", place.agent, place.requester, taken.value)
-        return taken
+        if outcome in (Taken.FULL, Taken.NO_MEMORY):
+            self._site.counters.add("sealbus_stops_unkept_total", 1)
+            self._operator_log.warning(
+                "a stop of %s for %s is not kept: %s", place.agent, place.requester, outcome.value
+            )
+        return outcome
 
     def _doubt(self, place: StopPlace, stored: int, raw: bytes, error: EnvelopeError) -> None:
-        """Note that what stands in `place` does not verify; a genuine one that is known stays in force."""
+        """Note that the value in `place` does not verify; a known genuine stop stays in force."""
         self._doubts.add(place.digest, stored + KEPT_SECONDS * SECOND)
-        self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
-        self._said.warning("a stop of %s does not verify: %s", place.agent, error)
-        self._unproved_no_more(place)
+        self._site.counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
+        self._operator_log.warning("a stop of %s does not verify: %s", place.agent, error)
+        self._forget_unproved(place)
         of_agent = self._unproved_of[place.agent]
         if error.code is Code.BAD_SIGNATURE and len(self._unproved) < UNPROVED and of_agent < UNPROVED_OF_AGENT:
             self._unproved[place] = stored, raw
             self._unproved_of[place.agent] += 1
 
-    def _unproved_no_more(self, place: StopPlace) -> None:
+    def _forget_unproved(self, place: StopPlace) -> None:
         if self._unproved.pop(place, None) is not None:
             self._unproved_of[place.agent] -= 1
             if not self._unproved_of[place.agent]:
@@ -343,7 +327,7 @@ class Stops:
         return 0.0 < self._turned < asyncio.get_running_loop().time() - STILL_WITHIN
 
     async def _watch_turns(self) -> None:
-        """Note that the event loop turns, and after a pause only once it has turned for a while."""
+        """Note when the event loop turns. After a standstill, note it only once the loop has turned for `TURN` seconds."""
         loop = asyncio.get_running_loop()
         self._turned = loop.time()
         while True:
@@ -353,7 +337,7 @@ class Stops:
                 self._turned = loop.time()
 
     async def _prove_again(self) -> None:
-        """Verify once more what did not verify, for as long as a bundle may lag, and with the keys of its time."""
+        """Verify unproved stops again while a bundle may lag, also with the keys of the time when they were stored."""
         while True:
             await asyncio.sleep(PROVED_AGAIN)
             for place, (stored, raw) in list(self._unproved.items()):
@@ -363,15 +347,15 @@ class Stops:
                     if self._clock() <= stored + DEFAULT_LIMITS.key_awaited:
                         continue
                 else:
-                    # Unless something else was stored there meanwhile.
+                    # Another value may have been stored in the place meanwhile.
                     if self._unproved.get(place) == (stored, raw):
                         self._put(place, stop, stored)
                         self._interrupt()
                 if self._unproved.get(place) == (stored, raw):
-                    self._unproved_no_more(place)
+                    self._forget_unproved(place)
 
     def _interrupt(self, passing: Mapping[bytes, Sequence[Stop]] = MappingProxyType({})) -> None:
-        """End what runs or waits here and is canceled, also by stops that are `passing`, which are not kept."""
+        """End canceled messages that run or wait here; stops that are `passing` count, although they are not kept."""
 
         def under(digest: bytes) -> Iterable[Stop]:
             return [*self._room.under(digest).values(), *passing.get(digest, ())]
@@ -388,7 +372,7 @@ class Stops:
 
 
 def _bound(message: VerifiedMessage) -> Iterable[Header]:
-    """Yield the headers of a message and of what it follows from, up to the first that is detached from what is before it."""
+    """Yield the headers of a message and its ancestors, up to the first that is detached from its own ancestors."""
     for header in reversed(message.chain):
         yield header
         if is_detached(header):

@@ -1,8 +1,8 @@
-"""Stops that outlive a day: what was canceled while a task waits for an approval, or what it follows from.
+"""Stops that outlive a day, for parked tasks: a task that waits for an approval may be canceled, or one of its ancestors.
 
-STATE forgets a stop after a day, because nothing that it stops is delivered after that. A task that is parked waits longer.
-So each stop is kept in HELD as well, at `held.<agent>.stop.<hex of the message's hash>.<token of who canceled>`, and
-looked up when a parked task is to go on.
+STATE forgets a stop after a day, because no message that it stops is delivered later. A parked task waits longer. So each
+stop is kept in HELD as well, at `held.<agent>.stop.<hex of the message's hash>.<token of the canceling workload>`. It is
+looked up before a parked task goes on.
 """
 
 from __future__ import annotations
@@ -18,27 +18,24 @@ from sealbus.bus.sending.answer import is_detached
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.streams.held import Held, HeldValue
-from sealbus.bus.work.cancel.stop import Stop
+from sealbus.bus.work.cancel.stop import Stop, stop_of
 from sealbus.envelopes.errors import EnvelopeError, SealError, StateUnavailable
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["KEPT_STOP_TYPE", "STOP_PLACES", "KeptStops", "StopPlaces"]
-
 KEPT_STOP_TYPE: Final = "application/vnd.sealbus.kept-stop.v1"
 """Payload type of the signature."""
 
-
 STOP_PLACES: Final = 262_144
-"""Messages of which it is remembered that something is kept of them: some 8,000 cancels on each of 32 days, and 26 MB."""
+"""Hashes of canceled messages that are remembered: some 8,000 cancels on each of 32 days, in 26 MB."""
 
 _STOPS: Final = "held.*.stop.*.*"
 
 
 class KeptStops:
-    """The stops in HELD, written for one agent and read of all."""
+    """The stops in HELD: this agent's are written, all agents' are read."""
 
     def __init__(self, held: Held, *, identity: Identity, names: Names, own_subjects: OwnSubjects) -> None:
         self._held = held
@@ -47,7 +44,7 @@ class KeptStops:
         self._own_subjects = own_subjects
 
     async def keep(self, stop: Stop) -> None:
-        """Store `stop`; one that is there already stays, but for a requester's where an operator's comes.
+        """Store `stop`. A stop that is there already stays, except that an operator's replaces a requester's.
 
         Raises `BusUnavailable` and `StateUnavailable` as `Held` does.
         """
@@ -59,37 +56,28 @@ class KeptStops:
             return
         stored = await self._held.write(
             subject,
-            {
-                "dig": stop.digest,
-                "act": stop.action,
-                "by": stop.by.value,
-                "rol": stop.role.value,
-                "rsn": stop.reason,
-                "end": stop.end,
-                "mad": stop.at,
-                "can": stop.cancel,
-            },
+            {"mad": stop.at, **stop.keys()},
             KEPT_STOP_TYPE,
             self._identity.sealer(),
             before=before,
             last=last,
         )
         if stored is None:
-            raise StateUnavailable("others write in the place of a stop")
+            raise StateUnavailable("other processes write in the place of a stop")
 
     async def under(self, digest: bytes, agent: SpiffeId | None = None, *, fresh: bool = False) -> Sequence[Stop]:
-        """Return what `agent`, or we, have kept of the message with H(header) `digest`.
+        """Return the stops that `agent`, or this agent, has kept of the message with H(header) `digest`.
 
-        Raises as `Held.newest` does, which says what `fresh` means.
+        Raises as `Held.newest` does, which defines `fresh`.
         """
         pattern = f"held.{self._names.token(agent or self._identity.spiffe_id)}.stop.{digest.hex()}.*"
-        found = await self._held.newest(pattern, KEPT_STOP_TYPE, fresh=fresh)
-        return [stop for value in found.values() if (stop := _stop(value)) is not None]
+        values = await self._held.newest(pattern, KEPT_STOP_TYPE, fresh=fresh)
+        return [stop for value in values.values() if (stop := _stop(value)) is not None]
 
     async def find(self, chain: Sequence[Header], *, last: Sequence[Stop] | None = None) -> Canceled | None:
-        """Return who canceled the last message of `chain`, or one that it follows from and is not detached from.
+        """Return the cancellation of the last message of `chain`, or of an ancestor that it is not detached from.
 
-        `chain` has the root first; `last` is what `under` returned of its last message. Raises as `Held.newest` does.
+        `chain` has the root first; `last` is what `under` returned for its last message. Raises as `Held.newest` does.
         """
         for header in reversed(chain):
             if last is None and header.aud is not None:
@@ -104,11 +92,11 @@ class KeptStops:
 
 
 class StopPlaces:
-    """The messages under whose hashes anybody has stored something where stops are kept: what else was not canceled.
+    """The hashes of messages for which a value was stored where stops are kept. Other messages were not canceled.
 
-    Use it where many tasks are looked up: it reads only what was stored since, without the values. `most` bounds how many
-    hashes are remembered, some 100 bytes each. Beyond it, and while HELD is not read within `within` seconds, every message
-    may have been canceled, and each has to be looked up.
+    Use it to look up many tasks: it reads only what was stored since the last time, without the values. `most` bounds the
+    hashes that are remembered, some 100 bytes each. Beyond `most`, and while HELD cannot be read within `within` seconds,
+    each message has to be looked up, because it may have been canceled.
     """
 
     def __init__(self, transport: Transport, *, most: int = STOP_PLACES, within: float = 5.0) -> None:
@@ -121,9 +109,9 @@ class StopPlaces:
         self._reading = asyncio.Lock()
 
     async def refresh(self) -> bool:
-        """Read what was stored since; return whether `may_hold` is to be believed.
+        """Read the places that were stored since the last time; return whether all are known, so that `may_hold` holds.
 
-        Raises `BusUnavailable`, and `ConfigurationError` if there is no such stream.
+        Raises `BusUnavailable`, and `ConfigurationError` without the stream HELD.
         """
         async with self._reading:
             created = await self._transport.created(HELD)
@@ -141,15 +129,15 @@ class StopPlaces:
         source = self._transport.read(HELD, [_STOPS], start=self._read + 1, headers_only=True)
         async with aclosing(source) as batches:
             async for batch in batches:
-                for one in batch:
+                for delivery in batch:
                     if len(self._digests) >= self._most:
                         return
-                    if one.arrival is not None:
-                        self._read = one.arrival.sequence
-                        self._digests.add(_digest_of(one.subject))
+                    if delivery.arrival is not None:
+                        self._read = delivery.arrival.sequence
+                        self._digests.add(_digest_of(delivery.subject))
 
     def may_hold(self, chain: Sequence[Header]) -> bool:
-        """Return whether something is kept of a message of `chain`, as `KeptStops.find` would look it up."""
+        """Return whether `KeptStops.find` may find a stop for `chain`."""
         for header in reversed(chain):
             if header.digest in self._digests:
                 return True
@@ -166,20 +154,9 @@ def _digest_of(subject: str) -> bytes:
 
 
 def _stop(value: HeldValue) -> Stop | None:
-    keys = value.keys
     try:
-        stop = Stop(
-            agent=value.own,
-            digest=keys.octets("dig"),
-            action=keys.text("act"),
-            by=SpiffeId.parse(keys.text("by")),
-            role=CancelRole(keys.text("rol")),
-            reason=keys.text("rsn"),
-            end=keys.uint("end"),
-            at=keys.uint("mad"),
-            cancel=keys.octets("can"),
-        )
-        keys.end()
+        stop = stop_of(value.keys, agent=value.own, at=value.keys.uint("mad"))
+        value.keys.end()
     except (EnvelopeError, SealError, ValueError):
         return None
     return stop if value.subject.split(".")[3] == stop.digest.hex() else None

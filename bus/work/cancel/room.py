@@ -1,11 +1,11 @@
-"""The room for stops: those that verified, counted for each agent and requester in the order of the stream. Pure.
+"""The room for stops that verified, counted by agent and requester in the order of the stream. Pure.
 
-Each requester has room of its own at each agent, so that nobody uses up another's. What is counted has verified: it is the
-agent's own word, and bytes of others take no room. An agent refuses a cancel for which its requester has no room left,
-before it confirms it. So every stop that was confirmed is among the first `OF_REQUESTER`, whichever process counts.
+Each requester has its own room at each agent, so that no requester uses up another's. Only stops that verify are counted, so
+bytes of others take no room. An agent refuses a cancel, before it confirms it, if the requester has no room left. So every
+stop that was confirmed is among the first `OF_REQUESTER`, in whichever process counts.
 
-A process keeps the stops of its own agent, and of others as many as its memory allows. What it does not keep is not lost:
-HELD has it, and is asked before a message begins that such a stop may concern (`Doubts`).
+A process keeps all stops of its own agent, and as many of other agents as its memory allows. HELD has the others. It is asked
+before a message begins that such a stop may concern (`Doubts`).
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ from typing import Any, Final
 from sealbus.bus.work.cancel.stop import Stop, StopPlace
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["IN_MEMORY", "KEPT_AFTER", "OF_AGENT", "OF_REQUESTER", "SLOTS", "Doubts", "StopRoom", "Taken"]
-
 OF_REQUESTER: Final = 8_192
 """Stops of one agent for one requester that are in force at a time (SPEC.md section 7): 9 MB in a process of that agent."""
 OF_AGENT: Final = 16_384
-"""Stops of one other agent that a process keeps: one that signs too many fills its own room, and no other's."""
+"""Stops of one other agent that a process keeps: an agent that signs too many fills only its own room."""
 IN_MEMORY: Final = 65_536
 """Stops of other agents that a process keeps: 72 MB at 1,100 bytes each, measured."""
 
 KEPT_AFTER: Final = 60
-"""Seconds that a stop is known after the end of what it stops: more than clocks may differ."""
+"""Seconds that a stop is kept after its `end`: more than clocks may differ."""
 
 SLOTS: Final = 262_144
 """Slots of `Doubts`, of 4 bytes. 13,000 doubts are in 5 % of them."""
@@ -44,31 +42,31 @@ _NONE: Final[Mapping[StopPlace, Stop]] = MappingProxyType({})
 
 
 class Taken(Enum):
-    """What became of a stop that verified."""
+    """What `StopRoom` did with a stop that verified."""
 
     NEW = "new"
-    """It is kept, and has taken room."""
+    """The stop is kept and has taken room."""
     AGAIN = "again"
-    """One in its place was known: it is kept in place of that, or is older and changes nothing."""
+    """A stop in its place was known. The newer of the two is kept."""
     OVER = "over"
-    """The end of what it stops has passed, or there never was one: it stops nothing, and nothing is kept in its place."""
+    """Its end has passed: it stops nothing, and nothing is kept in its place."""
     FULL = "full"
     """Its requester has no room left at its agent: the agent did not confirm it."""
     NO_MEMORY = "no memory"
-    """It has room, and is not kept here."""
+    """The stop has room, but this process does not keep it."""
 
 
 class StopRoom:
-    """The stops that one process keeps; it counts all of the agent with the token `own`, whose process it is."""
+    """The stops that one process of the agent with the token `own` keeps: all of its own agent, some of others."""
 
     def __init__(self, own: str) -> None:
         self._own = own
         self._known: dict[bytes, dict[StopPlace, Stop]] = {}
-        """By the message that they are about."""
+        """The stops by H(header) of the message that they name."""
         self._until: dict[StopPlace, int] = {}
-        """Until when each may concern anything (microseconds)."""
+        """Until when each may stop a message (microseconds)."""
         self._order: list[tuple[int, StopPlace]] = []
-        """The same as a heap, the soonest first; what `_until` does not say any more is out of date."""
+        """The same as a heap, the soonest first. An entry that differs from `_until` is out of date."""
         self._of_agent: Counter[str] = Counter()
         self._of_pair: Counter[tuple[str, str]] = Counter()
 
@@ -79,14 +77,14 @@ class StopRoom:
         return place in self._until
 
     def put(self, place: StopPlace, stop: Stop, *, until: int, now: int) -> Taken:
-        """Take in a stop that verified, which may concern something until `until`; return what became of it.
+        """Take in a stop that verified and may stop messages until `until`.
 
-        Call it in the order of the stream, with `now` when the stop was stored: so all processes count alike.
+        Call it in the order of the stream, with the time `now` at which the stop was stored: so all processes count alike.
         """
         self.forget(now)
         known = self._known.get(place.digest, _NONE).get(place)
         if known is not None and stop.at < known.at:
-            # Somebody stored an older version again.
+            # An older version was stored again.
             return Taken.AGAIN
         if until < now:
             if known is not None:
@@ -104,7 +102,7 @@ class StopRoom:
             self._until[place] = until
             heapq.heappush(self._order, (until, place))
             if len(self._order) > 2 * len(self._until) + _SPARE:
-                self._order = [(end, one) for one, end in self._until.items()]
+                self._order = [(end, known_place) for known_place, end in self._until.items()]
                 heapq.heapify(self._order)
         return Taken.NEW if known is None else Taken.AGAIN
 
@@ -113,11 +111,11 @@ class StopRoom:
         return self._known.get(digest, _NONE)
 
     def is_full(self, agent: str, requester: str) -> bool:
-        """Return whether the requester with this token has no room left at the agent with that one."""
+        """Return whether a requester has no room left at an agent; both are tokens."""
         return self._of_pair[agent, requester] >= OF_REQUESTER
 
     def forget(self, now: int) -> None:
-        """Forget the stops that can concern nothing any more (`now`, microseconds)."""
+        """Forget the stops that stop nothing any more at `now` (microseconds)."""
         while self._order and self._order[0][0] < now:
             until, place = heapq.heappop(self._order)
             if self._until.get(place) == until:
@@ -138,10 +136,10 @@ class StopRoom:
 
 
 class Doubts:
-    """The messages about which HELD is asked before they begin, because what stands in a stop's place is none that is kept.
+    """The messages for which HELD is asked before they begin, because a stop's place holds a value that is not kept here.
 
-    A table of fixed size: a slot says until when any message whose hash falls into it is doubtful. So nothing that anybody
-    stores takes more memory; a message that shares its slot with another costs one question to HELD.
+    A table of fixed size: each slot says until when messages whose hashes fall into it are doubtful. So values that others
+    store take no more memory. A message that shares the slot of a doubtful message costs one question to HELD.
     """
 
     def __init__(self) -> None:
@@ -152,13 +150,13 @@ class Doubts:
         return self._latest > 0
 
     def add(self, digest: bytes, until: int) -> None:
-        """Have HELD asked about the message with H(header) `digest` until `until` (microseconds)."""
+        """Make the message with H(header) `digest` doubtful until `until` (microseconds)."""
         slot, end = _slot(digest), min(until // SECOND + 1, (1 << 8 * _SLOT_BYTES) - 1)
         self._until[slot] = max(self._until[slot], end)
         self._latest = max(self._latest, end)
 
     def has(self, digest: bytes, now: int) -> bool:
-        """Return whether HELD is to be asked about this message (`now`, microseconds)."""
+        """Return whether HELD has to be asked about this message at `now` (microseconds)."""
         return self._latest * SECOND > now and self._until[_slot(digest)] * SECOND > now
 
 

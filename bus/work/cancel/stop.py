@@ -1,11 +1,11 @@
-"""A stop: what an agent stores once it was told to cancel work that it was asked for (SPEC.md section 7, "Cancelling").
+"""A stop: the value that an agent stores once it was told to cancel a message (SPEC.md section 7, "Cancelling").
 
 ::
 
     state.<agent>.stop.<hex H(header)>.<requester>      [payload, signature, key, token], signed by the agent
 
-Every process of every agent reads all stops: a message carries the headers that it follows from, so that each can tell what a
-stop concerns. Pure.
+Every process of every agent reads all stops. A message carries the headers of its ancestors, so each process can tell which
+messages a stop concerns. Pure.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["STOPS", "Stop", "StopPlace", "parse", "place_of", "sign"]
-
 STOPS: Final = "state.*.stop.*.*"
 """The subjects of all stops."""
 
@@ -41,7 +39,7 @@ _BYTES: Final = 8_192
 
 
 class StopPlace(NamedTuple):
-    """What a stop's subject says: whose it is, which message it is about, and who asked for it. Nothing of it is verified."""
+    """What the subject of a stop says: its agent, the message, and the workload that asked for it. Nothing is verified."""
 
     agent: str
     digest: bytes
@@ -49,26 +47,17 @@ class StopPlace(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """Where it is stored."""
+        """The subject of the stop."""
         return f"state.{self.agent}.stop.{self.digest.hex()}.{self.requester}"
-
-    def could_stop(self, header: Header, names: Names) -> bool:
-        """Return whether a stop in this place could be meant for this very message."""
-        return (
-            header.digest == self.digest
-            and header.aud is not None
-            and names.token(header.aud) == self.agent
-            and names.token(header.iss) == self.requester
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """A decided cancel of what follows from one message. Raises `SealError` for bad fields.
+    """A decided cancel of one message and what follows from it. Raises `SealError` for bad fields.
 
-    `agent` was asked to handle the message with H(header) `digest`, whose action is `action`, and was told to stop it by
-    `by`, `role` as its requester or as an operator, for `reason`. Nothing of it is handled after `end`. `at` is when
-    (microseconds, as `end`), `cancel` is H(header) of the control message that was decided on.
+    `agent` is the recipient of the message with H(header) `digest` and the action `action`. `by` told it to stop the message,
+    by its `role` as requester or as operator, for `reason`. After `end` nothing of the message is handled. The stop was made
+    `at` (both microseconds); `cancel` is H(header) of the control message that was decided on.
     """
 
     agent: SpiffeId
@@ -92,7 +81,7 @@ class Stop:
             raise SealError("a reason is a short text")
 
     def concerns(self, header: Header, own_subjects: OwnSubjects) -> bool:
-        """Return whether this stop is about the message with this verified header, and comes from whom it may come from."""
+        """Return whether this stop names the message with this verified header, and its sender may cancel that."""
         if header.digest != self.digest or header.aud != self.agent:
             return False
         if self.role is CancelRole.REQUESTER and header.iss != self.by:
@@ -102,59 +91,65 @@ class Stop:
         except EnvelopeError:
             return False
 
+    def keys(self) -> dict[str, Value]:
+        """Return the keys of the payload that STATE and HELD have in common: all but the agent and the time."""
+        return {
+            "dig": self.digest,
+            "act": self.action,
+            "by": self.by.value,
+            "rol": self.role.value,
+            "rsn": self.reason,
+            "end": self.end,
+            "can": self.cancel,
+        }
+
     def place(self, names: Names) -> StopPlace:
-        """Return where it is stored."""
+        """Return the place of the stop."""
         return StopPlace(names.token(self.agent), self.digest, names.token(self.by))
 
 
 def sign(stop: Stop, sealer: Sealer) -> bytes:
     """Return `stop` as its agent stores it."""
-    fields: dict[str, Value] = {
-        "v": 1,
-        "own": stop.agent.value,
-        "dig": stop.digest,
-        "act": stop.action,
-        "by": stop.by.value,
-        "rol": stop.role.value,
-        "rsn": stop.reason,
-        "end": stop.end,
-        "at": stop.at,
-        "can": stop.cancel,
-    }
+    fields: dict[str, Value] = {"v": 1, "own": stop.agent.value, "at": stop.at, **stop.keys()}
     payload = encode(fields, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)
     return encode([*signed(payload, _TYPE, sealer)], text_bytes=_BYTES)
 
 
+def stop_of(keys: RecordMap, *, agent: SpiffeId, at: int) -> Stop:
+    """Return the stop with the keys that `Stop.keys` returned. Raises `EnvelopeError`, `SealError` or `ValueError`."""
+    return Stop(
+        agent=agent,
+        digest=keys.octets("dig"),
+        action=keys.text("act"),
+        by=SpiffeId.parse(keys.text("by")),
+        role=CancelRole(keys.text("rol")),
+        reason=keys.text("rsn"),
+        end=keys.uint("end"),
+        at=at,
+        cancel=keys.octets("can"),
+    )
+
+
 def place_of(subject: str) -> StopPlace | None:
-    """Return what the subject of a stop says; `None` for every other subject."""
-    found = _SUBJECT.fullmatch(subject)
-    return StopPlace(found[1], bytes.fromhex(found[2]), found[3]) if found is not None else None
+    """Return the place that the subject of a stop says; `None` for every other subject."""
+    match = _SUBJECT.fullmatch(subject)
+    return StopPlace(match[1], bytes.fromhex(match[2]), match[3]) if match is not None else None
 
 
 def parse(raw: bytes, place: StopPlace, *, stored: int, names: Names, trust: Trust, caches: Caches) -> Stop:
-    """Return the stop in `place`, signed by the agent whose place it is, just before the broker stored it (`stored`).
+    """Return the stop in `place`: signed by the agent of the place, just before the broker stored it at `stored`.
 
-    So a key signs none after its credential's end, and an older stop does not take the place of a newer one. Raises
-    `EnvelopeError`, step 0: `malformed`, `replayed` for one that was stored at another time, or `bad_signature` for one that
-    this agent did not sign.
+    So a key signs no stop after the end of its credential, and an older stop does not take the place of a newer one. Raises
+    `EnvelopeError`, step 0: `malformed`, `replayed` if it was stored at another time, or `bad_signature` if this agent did
+    not sign it.
     """
     array = decode(raw, text_bytes=_BYTES, step=0) if len(raw) <= PARTS * _BYTES else None
     if not isinstance(array, list) or len(array) != PARTS:
         raise EnvelopeError(Code.MALFORMED, 0, "stop: not an array of four")
-    parts = [one for one in array if isinstance(one, bytes)]
+    parts = [part for part in array if isinstance(part, bytes)]
     keys = RecordMap(decode(parts[0] if parts else b"", text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
     try:
-        stop = Stop(
-            agent=SpiffeId.parse(keys.text("own")),
-            digest=keys.octets("dig"),
-            action=keys.text("act"),
-            by=SpiffeId.parse(keys.text("by")),
-            role=CancelRole(keys.text("rol")),
-            reason=keys.text("rsn"),
-            end=keys.uint("end"),
-            at=keys.uint("at"),
-            cancel=keys.octets("can"),
-        )
+        stop = stop_of(keys, agent=SpiffeId.parse(keys.text("own")), at=keys.uint("at"))
     except (SealError, ValueError) as error:
         raise EnvelopeError(Code.MALFORMED, 0, "stop") from error
     keys.end()

@@ -5,9 +5,9 @@
     [payload]                                  while it is started or unknown
     [payload, signature, key, token]           free or done: signed by the identity that made it
 
-That an effect has happened, with what result, or that it has not and may be retried, is believed only if this identity
-signed it. Others can make the broker store their bytes here; unsigned, these could make a handler run twice or not at
-all, or forge a worker's result. Everything here is pure.
+A claim that says that the effect has happened, or may be tried again, counts only with a signature of this identity. Others
+can have the broker store bytes here; if these counted, they could make a handler run twice or not at all, or forge a result.
+Pure.
 """
 
 from __future__ import annotations
@@ -26,20 +26,8 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "CLAIM_TYPE",
-    "INSTANCE_BYTES",
-    "RESULT_BYTES",
-    "SIGNED",
-    "Stage",
-    "StoredClaim",
-    "parse",
-    "sign",
-    "unsigned",
-]
-
 CLAIM_TYPE: Final = "application/vnd.sealbus.claim.v1"
-"""Payload type of the signature, so that no other signature of this identity passes for one of these."""
+"""Payload type of the signature, so that no other signature of this identity passes for the signature of a claim."""
 
 RESULT_BYTES: Final = 65_536
 """Largest result that is kept with its claim."""
@@ -53,24 +41,25 @@ class Stage(StrEnum):
     """The progress of an effect."""
 
     STARTED = "started"
-    """A handler runs, or ran in a process that is gone."""
+    """A handler runs, or ran in a process that died."""
     FREE = "free"
     """A handler failed: the next delivery may claim again."""
     DONE = "done"
     UNKNOWN = "unknown"
-    """Its process was gone before it wrote an outcome; the handler is not run again."""
+    """Its process died before it wrote an outcome. The handler does not run again."""
 
 
 SIGNED: Final = frozenset({Stage.FREE, Stage.DONE})
-"""Stages that are believed only with a signature: they let a handler run again, or never."""
+"""Stages that count only with a signature: they let a handler run again, or never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredClaim:
-    """One claim: `key` names the effect, `dig` its body; `first` is H(header) of the message that claimed it first.
+    """A claim on the effect `key`. Raises `SealError` for bad fields.
 
-    `by` is the process whose handler may be running until `until` (microseconds). `at` is when this was written. `result`
-    is what the handler returned, if it is done and the result is small.
+    `dig` is the digest of the body, `first` H(header) of the message that claimed the effect first. The handler of the
+    process `by` may run until `until`; the claim was written `at` (both microseconds). `result` is what the handler returned,
+    if it is done and the result is small.
     """
 
     key: bytes
@@ -129,9 +118,9 @@ def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tupl
     array = decode(stored, text_bytes=_BYTES, step=0) if len(stored) <= 2 * _BYTES else None
     if not isinstance(array, list) or len(array) not in (_UNSIGNED, _SIGNED):
         raise EnvelopeError(Code.MALFORMED, 0, "claim: not an array of one or four")
-    if not all(isinstance(one, bytes) for one in array):
+    if not all(isinstance(part, bytes) for part in array):
         raise EnvelopeError(Code.MALFORMED, 0, "claim: not bytes")
-    parts = [one for one in array if isinstance(one, bytes)]
+    parts = [part for part in array if isinstance(part, bytes)]
     is_ours = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
     return _stored_claim(parts[0], trusted=is_ours), is_ours
 

@@ -2,15 +2,15 @@
 
 ::
 
-    nothing --create--> started --handler returned--> done       found: not handled again, its result told again
-               ^           |`-----handler raised----> free       found: claimed again
+    nothing --create--> started --handler returned--> done       later: not handled again, its result is told again
+               ^           |`-----handler raised----> free       later: claimed again
                |           |                           |
-               |           `--its time is over------> unknown    found: not handled again, an operator must decide
+               |           `--its time is over------> unknown    later: not handled again, an operator must decide
                `--------------------------------------'
 
-A process that finds `started` waits until that handler's time is over, because it cannot see whether the other process
-still lives. Conclusions are written by compare-and-set, so that of two processes that conclude differently only one
-succeeds. `done` and `free` are signed; if they are not, or the claim is unreadable, the conclusion is `unknown` too.
+A process that reads `started` waits until the time of that handler is over, because it cannot see whether the other process
+still lives. Conclusions are written by compare-and-set, so that only one of two different conclusions is stored. `done` and
+`free` are signed. A claim without that signature, or one that is unreadable, counts as `unknown`.
 """
 
 from __future__ import annotations
@@ -35,26 +35,24 @@ from sealbus.envelopes.errors import (
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.caches import BoundedMap
 
-__all__ = ["MARGIN", "AlreadyDone", "BusyEffect", "Claim", "ClaimStore", "same_body"]
-
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 MARGIN: Final = 15.0
-"""Seconds after a handler's own time at which its claim is given up: covers marking it, and clocks that differ."""
+"""Seconds beyond the time of a handler until its claim is given up: for writing the outcome, and clocks that differ."""
 
 WITHIN: Final = 5.0
 """Seconds for one read or write of STATE."""
 
 _MARKS: Final = 3
-"""Tries to write a mark that is not acknowledged."""
+"""Tries to write an outcome that is not acknowledged."""
 _ROUNDS: Final = 4
 """Tries to write a claim while other processes are quicker."""
 _IDLE: Final = 4_096
-"""Own claims that a process remembers as idle; a forgotten one is treated like another process's claim."""
+"""Claims of its own that a process remembers as idle; a forgotten claim counts as another process's."""
 
 
 class BusyEffect(Exception):
-    """Another copy may be being handled; look again in `seconds`."""
+    """Another copy of the message may be running; try again in `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -73,10 +71,10 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlreadyDone:
-    """The effect has happened. `result` is absent if it is not, or no longer, kept.
+    """The effect has happened. `result` is absent if it is not kept, or no longer.
 
-    `same` means that this delivery is a copy of the message that caused it, and not another one under its idempotency key;
-    `told` that besides its requester knows the result.
+    `same` means that this delivery is a copy of the message that caused the effect, and not another message with its
+    idempotency key. `told` means that it is a copy, and that its requester knows the result.
     """
 
     result: Content | None
@@ -97,10 +95,10 @@ class ClaimStore:
         """Effects that STATE may show as started by us, but whose handler did not run or has failed."""
 
     async def claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
-        """Claim for a handler that may take `timeout` seconds, unless the effect has happened.
+        """Claim an effect for a handler that may take `timeout` seconds, unless the effect has happened.
 
-        Raises `BusyEffect`; `HandlingError` `idempotency_conflict`, or `outcome_unknown` if a process was gone before it
-        wrote an outcome; `StateUnavailable`. Call it only while this process does not run the same effect.
+        Raises `BusyEffect`; `StateUnavailable`; `HandlingError` with `idempotency_conflict`, or with `outcome_unknown` if a
+        process died before it wrote an outcome. Call it only while this process does not run the same effect.
         """
         try:
             begun = await self._claim(claim, timeout)
@@ -111,11 +109,11 @@ class ClaimStore:
         self._idle.put(claim.key, False)
         return begun
 
-    async def kept(self, claim: Claim) -> Content | None:
-        """Return the stored result of an effect that has happened; `None` if there is none, or it cannot be read."""
+    async def stored_result(self, claim: Claim) -> Content | None:
+        """Return the stored result of an effect that has happened; `None` if there is none or it cannot be read."""
         try:
-            found = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
-            return self._held(found.payload, claim).result if found is not None else None
+            value = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
+            return self._held(value.payload, claim).result if value is not None else None
         except SealbusError:
             return None
 
@@ -132,7 +130,7 @@ class ClaimStore:
             except SealbusError as error:
                 outcome = str(error.code)
             else:
-                # Either an earlier try was stored but not acknowledged, or our time was over and another process concluded.
+                # An earlier try was stored but not acknowledged, or our time was over and another process has concluded.
                 outcome = "replaced"
                 break
         if outcome == "replaced" and await self._is_marked(subject, stage):
@@ -140,59 +138,57 @@ class ClaimStore:
         if stage is Stage.FREE:
             self._idle.put(claim.key, True)
         self._site.counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
-        _log.error("an effect is not marked %s: %s", stage, outcome)
+        _logger.error("an effect is not marked %s: %s", stage, outcome)
 
     async def _claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
         subject = self._prefix + claim.key.hex()
         for _ in range(_ROUNDS):
             now = self._site.host_clock()
-            mine = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
-            last = await self._keyed.create(subject, unsigned(mine), within=WITHIN)
+            own = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
+            last = await self._keyed.create(subject, unsigned(own), within=WITHIN)
             if last is None:
-                found = await self._keyed.get(subject, within=WITHIN)
-                if found is None:
+                value = await self._keyed.get(subject, within=WITHIN)
+                if value is None:
                     continue  # a replica that is behind answered
-                held = self._held(found.payload, claim)
+                held = self._held(value.payload, claim)
                 if held.stage is Stage.DONE:
                     same = held.first == claim.first
                     return AlreadyDone(result=held.result, same=same, told=same and held.result is None)
-                last = await self._take_over(subject, found.sequence, held, mine)
+                last = await self._take_over(subject, value.sequence, held, own)
             if last is not None:
-                return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=mine.until)
+                return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=own.until)
         raise StateUnavailable("other processes claim the same effect")
 
-    async def _take_over(self, subject: str, last: int, held: StoredClaim, mine: StoredClaim) -> int | None:
+    async def _take_over(self, subject: str, last: int, held: StoredClaim, own: StoredClaim) -> int | None:
         """Replace a claim that is not done; return `None` if another process was quicker."""
-        # That we started it is not enough: it may have happened, and only marking it done may have failed.
+        # A claim of ours is not enough: the effect may have happened, and only its mark may have failed.
         ours = held.by == self._instance and self._idle.get(held.key) is True
         if held.stage is Stage.FREE or (held.stage is Stage.STARTED and ours):
-            return await self._keyed.replace(subject, unsigned(mine), last=last, within=WITHIN)
+            return await self._keyed.replace(subject, unsigned(own), last=last, within=WITHIN)
         if held.stage is Stage.STARTED:
-            if mine.at < held.until:
-                raise BusyEffect((held.until - mine.at) / SECOND)
+            if own.at < held.until:
+                raise BusyEffect((held.until - own.at) / SECOND)
             gone = StoredClaim(
                 key=held.key,
                 dig=held.dig,
                 first=held.first,
                 by=self._instance,
                 stage=Stage.UNKNOWN,
-                at=mine.at,
+                at=own.at,
                 until=held.until,
             )
             if await self._keyed.replace(subject, unsigned(gone), last=last, within=WITHIN) is None:
                 return None
-        raise HandlingError(Code.OUTCOME_UNKNOWN, "its handler was started by a process that is gone")
+        raise HandlingError(Code.OUTCOME_UNKNOWN, "a process started its handler and died")
 
     def _held(self, stored: bytes, claim: Claim) -> StoredClaim:
         try:
-            held, signed = parse(
-                stored, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
-            )
+            held, signed = self._parse(stored)
         except EnvelopeError as error:
-            # Another's bytes, or a newer version's: whether the effect has happened is unknown, so it must not happen again.
+            # Bytes of others, or of a newer version: the effect may have happened, so it must not happen again.
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is not readable") from error
         if held.key != claim.key:
-            raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is another effect's")
+            raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is for another effect")
         if held.stage in SIGNED and not signed:
             raise HandlingError(Code.OUTCOME_UNKNOWN, f"its claim says {held.stage} without our signature")
         same_body(held.dig, claim.dig)
@@ -200,15 +196,16 @@ class ClaimStore:
 
     async def _is_marked(self, subject: str, stage: Stage) -> bool:
         try:
-            found = await self._keyed.get(subject, within=WITHIN)
-            if found is None:
+            value = await self._keyed.get(subject, within=WITHIN)
+            if value is None:
                 return False
-            held, _ = parse(
-                found.payload, own=self._site.identity.spiffe_id, trust=self._site.trust(), caches=self._site.caches
-            )
+            held, _ = self._parse(value.payload)
         except SealbusError:
             return False
         return held.stage is stage and held.by == self._instance
+
+    def _parse(self, stored: bytes) -> tuple[StoredClaim, bool]:
+        return parse(stored, own=self._site.own, trust=self._site.trust(), caches=self._site.caches)
 
     def _stored(self, mark: StoredClaim) -> bytes:
         try:
@@ -216,8 +213,8 @@ class ClaimStore:
         except IdentityUnavailable as error:
             if mark.stage is not Stage.DONE:
                 raise
-            # Others conclude `unknown` from this at once; a claim that is only started would make them wait.
-            _log.warning("an effect is marked done without a signature: %s", error)
+            # Other processes conclude `unknown` from this at once. A claim that stays started would make them wait.
+            _logger.warning("an effect is marked done without a signature: %s", error)
             return unsigned(replace(mark, result=None))
 
     def _stored_claim(

@@ -1,7 +1,8 @@
 """The effects that have happened, so that a redelivery, or the same message sealed again, is not handled again.
 
-Every process remembers what it handled, within bounds. The effect of a handler declared `once` is also claimed in STATE
-before it runs and marked there afterwards (`claim_store`), which outlives the process and holds for all replicas.
+Every process remembers the effects that it handled, within bounds. If a handler is declared `once`, its effects are also
+claimed in STATE before it runs, and marked there afterwards (`claim_store`). That outlives the process and holds for all
+replicas.
 """
 
 from __future__ import annotations
@@ -17,17 +18,15 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.trust.caches import BoundedMap
 
-__all__ = ["BUSY_AGAIN", "Effects", "effect_key"]
-
 REMEMBERED: Final = 65_536
 """Handled effects that a process remembers."""
 
 RESULTS: Final = 4_096
-"""Results that a process remembers with them, each of at most `REMEMBERED_BYTES`."""
+"""Results that a process remembers, each of at most `REMEMBERED_BYTES`."""
 REMEMBERED_BYTES: Final = 4_096
 
 BUSY_AGAIN: Final = 1.0
-"""Seconds until a copy is tried again while this process handles the first one."""
+"""Seconds until a copy is tried again while this process handles the first copy."""
 
 
 class _Remembered(NamedTuple):
@@ -45,10 +44,10 @@ class Effects:
         self._results: BoundedMap[bytes, Content] = BoundedMap(RESULTS)
 
     async def begin(self, permitted: Permitted) -> Claim | AlreadyDone:
-        """Claim the effect of a message, in STATE if its route says `once`, before its handler runs.
+        """Claim the effect of a message before its handler runs; if its route says `once`, in STATE as well.
 
-        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `ClaimStore.claim` does; without `once`, only from
-        this process's own memory.
+        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `ClaimStore.claim` does; without `once`, only for
+        effects that this process remembers.
         """
         header = permitted.message.header
         key = effect_key(permitted.message)
@@ -61,7 +60,7 @@ class Effects:
             same_body(known.dig, header.dig)
             same, result = known.first == header.digest, self._results.get(key)
             if result is None and not same and permitted.route.options.once:
-                result = await self._claims.kept(Claim(key=key, dig=header.dig, first=header.digest))
+                result = await self._claims.stored_result(Claim(key=key, dig=header.dig, first=header.digest))
             return AlreadyDone(result=result, same=same, told=same)
         claim = Claim(key=key, dig=header.dig, first=header.digest)
         self._running[key] = header.dig
@@ -78,16 +77,16 @@ class Effects:
     async def done(self, claim: Claim, result: Content | None) -> None:
         """Note that the effect has happened, and mark its claim, with a bounded number of tries.
 
-        `result` is kept if it is small. A mark that cannot be stored is counted and logged: this process still knows, and
-        another one concludes `outcome_unknown`, so that nothing is handled twice.
+        `result` is kept if it is small. A mark that cannot be stored is counted and logged. This process then still knows the
+        effect, and others conclude `outcome_unknown`, so that no message is handled twice.
         """
         self._handled.put(claim.key, _Remembered(claim.dig, claim.first))
         if result is not None and len(result.body) <= REMEMBERED_BYTES:
             self._results.put(claim.key, result)
         self._running.pop(claim.key, None)
         if claim.last:
-            kept = result if result is not None and len(result.body) <= RESULT_BYTES else None
-            await self._claims.mark(claim, Stage.DONE, kept)
+            small = result if result is not None and len(result.body) <= RESULT_BYTES else None
+            await self._claims.mark(claim, Stage.DONE, small)
 
     def untold(self, claim: Claim) -> None:
         """Note that the requester was not told the result of an effect that has happened."""
@@ -103,15 +102,15 @@ class Effects:
 
 
 def effect_key(message: VerifiedMessage) -> bytes:
-    """Return the key of a message's effect: from its idempotency key (SPEC.md section 7) if it has one, else H(header).
+    """Return the key of the effect of a message: from its idempotency key (SPEC.md section 7) if it has one, else H(header).
 
-    Two copies of one message have the same header, and so the same key in either case.
+    Copies of a message have the same header, and so the same key.
     """
     header, context = message.header, message.context
     if header.idm is None:
         return header.digest
     user: tuple[str | None, ...] = (context.idp, context.sub) if context is not None else (None, None)
     if context is not None and context.typ is not None:
-        # A client is not the user whose id it has, and gets no result that was kept for that user.
+        # A client with the id of a user must not get a result that was kept for the user.
         user = (*user, context.typ.value)
     return sha256(pack(("idm", header.iss.value, header.to, *user, header.idm))).digest()

@@ -1,40 +1,35 @@
-"""What may be used only once, such as a proof of possession: for all processes of an identity, and over restarts.
+"""Guards values that may be used only once, such as proofs of possession, over all processes of an identity and restarts.
 
-Uses are kept in a fixed number of values of STATE, `state.<own>.<name>.<slot>`: each holds the uses whose digest falls into
-its slot and whose time is not over. So the size depends on how much is used within that time, and on nothing else. A value is
-written by compare-and-set: of two processes that see the same use at the same moment, one reads what the other wrote.
+Uses are kept in a fixed number of values of STATE, `state.<own>.<name>.<slot>`. Each holds the uses whose digests fall into
+its slot and whose time is not over, so the size depends only on the number of uses within that time. A value is written by
+compare-and-set: if two processes see the same use at the same moment, one of them reads what the other wrote.
 
 ::
 
     [payload, signature, key, token]           of `signed_value`; the payload is [1, name, slot, at, uses], where a use is
                                                its digest and the time until which it counts (8 bytes, big-endian)
 
-An agent can have bytes of its own stored in such a place (`key_value`), and must not have a use forgotten by that. Values are
-signed, and count only if they were stored when they were made. What stands in the place of one may have replaced uses from
-before: until they are over, only what cannot have been used before counts as unused.
+Other agents can have the broker store bytes in such a place (`key_value`), which must not make it forget a use. Values are
+signed, and count only if they were stored when they were made. Any other value may have replaced earlier uses: a digest then
+counts as unused only if it was made after that value was stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.bus.ports import Clock, Identity, StoredValue
+from sealbus.bus.ports import StoredValue
+from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import EnvelopeError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.trust.bundles import Trust
-from sealbus.envelopes.trust.caches import Caches
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-__all__ = ["DIGEST_BYTES", "MOST", "SLOTS", "ReplayGuard"]
 
 SLOTS: Final = 4_096
-"""Values in all. At 1,000 uses a second that count for two minutes each, one holds 30."""
+"""Values in all. At 1,000 uses a second that count for two minutes each, a value holds 30 uses."""
 MOST: Final = 1_024
 """Uses in one value: 24 KiB."""
 DIGEST_BYTES: Final = 16
@@ -46,14 +41,14 @@ _TIME_BYTES: Final = 8
 _BYTES: Final = 32_768
 """Most bytes of one part of a value."""
 _TRIES: Final = 8
-"""How often other processes may be the first to write a value, before this one gives up."""
+"""Tries to write a value while other processes are quicker."""
 _PAUSE_SECONDS: Final = 0.02
 """Before a value is read again: a replica may be behind."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """What is known of one value: its sequence (0: there is none), and until when each use in it counts."""
+    """A value as this process knows it: its sequence (0 if there is none), and until when each use in it counts."""
 
     sequence: int = 0
     uses: dict[bytes, int] = field(default_factory=dict)
@@ -61,37 +56,22 @@ class _Slot:
 
 
 class ReplayGuard:
-    """The uses under one `name`, a token of a subject, of the identity `own`, whose token is `token`."""
+    """The uses under one `name`, a token of a subject, of the identity of `site`."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        own: SpiffeId,
-        token: str,
-        keyed: KeyValue,
-        identity: Identity,
-        trust: Callable[[], Trust],
-        caches: Caches,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, name: str, site: Site) -> None:
         self._name: Final = name
-        self._own: Final = own
-        self._prefix: Final = f"state.{token}.{name}."
-        self._keyed: Final = keyed
-        self._identity: Final = identity
-        self._trust: Final = trust
-        self._caches: Final = caches
-        self._clock: Final = clock
+        self._site: Final = site
+        self._prefix: Final = f"state.{site.token}.{name}."
+        self._keyed: Final = KeyValue(site.transport)
         self._slots: Final[dict[int, _Slot]] = {}
 
     async def use(self, digest: bytes, *, made: int, until: int) -> bool:
-        """Remember the use of `digest`, 16 bytes of a hash, until `until`; return whether it is the first.
+        """Remember the use of `digest`, 16 bytes of a hash, until `until`; return whether it is the first use.
 
-        Nobody can have used it before `made`. Both are microseconds since the Unix epoch, of the clock.
+        `made` is a time before which it cannot have been used. Both are microseconds since the Unix epoch.
 
-        Raises `StateUnavailable`, `BusUnavailable` or `IdentityUnavailable` if this is not known, or could not be stored. It
-        may have been stored nevertheless, and then the next use is not the first.
+        Raises `StateUnavailable`, `BusUnavailable` or `IdentityUnavailable` if earlier uses are not known, or this use could
+        not be stored. It may have been stored nevertheless: then the next use is not the first.
         """
         if len(digest) != DIGEST_BYTES:
             raise ValueError("a digest has 16 bytes")
@@ -101,8 +81,8 @@ class ReplayGuard:
             for attempt in range(_TRIES):
                 if digest in slot.uses:
                     return False
-                now = self._clock()
-                uses = {one: end for one, end in slot.uses.items() if end > now} | {digest: until}
+                now = self._site.host_clock()
+                uses = {known: end for known, end in slot.uses.items() if end > now} | {digest: until}
                 if len(uses) > MOST:
                     raise StateUnavailable("too many uses at a time")
                 sequence = await self._write(number, slot.sequence, uses, now)
@@ -112,12 +92,12 @@ class ReplayGuard:
                 if attempt:
                     await asyncio.sleep(_PAUSE_SECONDS)
                 await self._read(number, slot, made)
-        raise StateUnavailable("other processes write all the time")
+        raise StateUnavailable("other processes write in its place")
 
     async def used(self, digest: bytes, *, made: int) -> bool:
-        """Return whether a use of `digest` is remembered; remember none. `made` is as in `use`.
+        """Return whether a use of `digest` is remembered, without remembering one. `made` is as in `use`.
 
-        Raises `StateUnavailable` or `BusUnavailable` if this is not known.
+        Raises `StateUnavailable` or `BusUnavailable` if that is not known.
         """
         number = int.from_bytes(digest[:2]) % SLOTS
         slot = self._slots.setdefault(number, _Slot())
@@ -129,28 +109,28 @@ class ReplayGuard:
     async def _write(self, number: int, last: int, uses: dict[bytes, int], now: int) -> int | None:
         listed = b"".join(digest + until.to_bytes(_TIME_BYTES) for digest, until in uses.items())
         payload = encode([_VERSION, self._name, number, now, listed], text_bytes=_BYTES)
-        value = encode([*signed(payload, _TYPE, self._identity.sealer())], text_bytes=_BYTES)
+        value = encode([*signed(payload, _TYPE, self._site.identity.sealer())], text_bytes=_BYTES)
         return await self._keyed.replace(f"{self._prefix}{number}", value, last=last)
 
     async def _read(self, number: int, slot: _Slot, made: int) -> None:
-        """Take over what another process wrote; raise `StateUnavailable` where a use from before may be missing."""
-        found = await self._keyed.get(f"{self._prefix}{number}")
-        if found is None:
+        """Read what other processes wrote. Raises `StateUnavailable` if an earlier use may be missing."""
+        value = await self._keyed.get(f"{self._prefix}{number}")
+        if value is None:
             # The stream keeps a value for longer than any use counts.
             slot.sequence, slot.uses = 0, {}
             return
-        uses = self._parsed(number, found)
+        uses = self._parsed(number, value)
         if uses is None:
-            if made <= found.stored + DEFAULT_LIMITS.clock_skew:
-                raise StateUnavailable("uses were written over by somebody else")
+            if made <= value.stored + DEFAULT_LIMITS.clock_skew:
+                raise StateUnavailable("bytes of others have replaced uses")
             uses = {}
-        slot.sequence, slot.uses = found.sequence, uses
+        slot.sequence, slot.uses = value.sequence, uses
 
-    def _parsed(self, number: int, found: StoredValue) -> dict[bytes, int] | None:
-        """Return the uses in a value that this identity wrote there when it was stored, and None for anything else."""
+    def _parsed(self, number: int, value: StoredValue) -> dict[bytes, int] | None:
+        """Return the uses in a value that this identity signed for this place when it was stored; `None` for other values."""
         try:
-            array = decode(found.payload, text_bytes=_BYTES, step=0)
-            parts = [one for one in array if isinstance(one, bytes)] if isinstance(array, list) else []
+            array = decode(value.payload, text_bytes=_BYTES, step=0)
+            parts = [part for part in array if isinstance(part, bytes)] if isinstance(array, list) else []
             payload = decode(parts[0], text_bytes=_BYTES, step=0) if len(parts) == PARTS else None
         except EnvelopeError:
             return None
@@ -164,9 +144,9 @@ class ReplayGuard:
         limits, size = DEFAULT_LIMITS, DIGEST_BYTES + _TIME_BYTES
         if len(listed) % size:
             return None
-        if not ours or not at - limits.clock_skew <= found.stored <= at + limits.stored_within:
+        if not ours or not at - limits.clock_skew <= value.stored <= at + limits.stored_within:
             return None
-        if not is_own(parts, _TYPE, own=self._own, at=at, trust=self._trust(), caches=self._caches):
+        if not is_own(parts, _TYPE, own=self._site.own, at=at, trust=self._site.trust(), caches=self._site.caches):
             return None
         return {
             listed[start : start + DIGEST_BYTES]: int.from_bytes(listed[start + DIGEST_BYTES : start + size])

@@ -1,4 +1,4 @@
-"""The schedules of one identity as they stand in HELD: `held.<owner>.schedule.<name>`, signed by their owner."""
+"""The schedules of one identity in HELD: `held.<owner>.schedule.<name>`, signed by their owner."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from sealbus.envelopes.errors import BadBody, EnvelopeError
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Schedule", "ScheduleBook", "ScheduleChange", "every_schedule"]
-
 _TYPE: Final = "application/vnd.sealbus.held-schedule.v1"
 
 
 class ScheduleChange(NamedTuple):
     """The message that asked for a schedule, or for a change of it.
 
-    `digest` is its H(header), `by` who sealed it, `issued` when their credential was issued (microseconds).
+    `digest` is its H(header), `by` its sender, `issued` when the credential of the sender was issued (microseconds).
     """
 
     digest: bytes
@@ -31,7 +29,7 @@ class ScheduleChange(NamedTuple):
     issued: int
 
     def is_revoked(self, trust: Trust) -> bool:
-        """Return whether credentials such as the one that it was sealed with are revoked by now."""
+        """Return whether the credential by which it was sealed is revoked by now."""
         return self.issued < trust.revoked_before.get(self.by, 0)
 
 
@@ -39,30 +37,30 @@ class ScheduleChange(NamedTuple):
 class Schedule:
     """One schedule as its owner knows it.
 
-    `grant` is the message that said what is to be done, `change` the last one about this schedule, which was stored at
-    `order`: time and sequence. Ticks are after `since` (microseconds).
+    `grant` is the message that asked for the schedule, `change` the last message about it, which was stored at `order`: time
+    and sequence. Ticks are after `since` (microseconds).
     """
 
     name: str
     state: ScheduleState
     planned: Planned
     body: Content = field(repr=False)
-    """The body of `grant`, of which `planned` is the contents."""
+    """The body of `grant`; `planned` is its contents."""
     grant: ScheduleChange
     change: ScheduleChange
     order: tuple[int, int]
     since: int
     user: bytes = field(default=b"", repr=False)
-    """The payload of the context in which `grant` was said, if it acts for a user: a standing grant (`standing.py`)."""
+    """The payload of the context of `grant`, if the schedule acts for a user: a standing grant (`standing.py`)."""
     held: HeldValue | None = field(default=None, repr=False, compare=False)
 
     def ticks(self, trust: Trust) -> bool:
-        """Return whether it is on, and neither who asked for it nor who changed it last is revoked."""
+        """Return whether it is on, and the senders of its grant and of its last change are not revoked."""
         revoked = self.grant.is_revoked(trust) or self.change.is_revoked(trust)
         return self.state is ScheduleState.ON and not revoked
 
     def stands(self, now: int) -> bool:
-        """Return whether it is neither removed nor over: one that is paused stands."""
+        """Return whether it is neither removed nor over; a paused schedule stands."""
         return self.state is not ScheduleState.REMOVED and self.next(now) is not None
 
     def next(self, after: int) -> int | None:
@@ -71,32 +69,32 @@ class Schedule:
 
 
 class ScheduleBook:
-    """The schedules of the identity `identity`, whose token is `token`."""
+    """The schedules of `identity`, whose token is `token`."""
 
     def __init__(self, held: Held, *, identity: Identity, token: str) -> None:
         self._held = held
         self._identity = identity
         self.prefix: Final = f"held.{token}.schedule."
-        """What the subject of each begins with, before its name."""
+        """The subjects of schedules without their names."""
 
     async def all(self) -> dict[str, Schedule]:
-        """Return all schedules by name, those too that are removed; raises as `Held.newest`.
+        """Return all schedules by name, removed ones included. Raises as `Held.newest`.
 
-        One that others have flooded with forgeries is left out, as long as HELD keeps these; the others are here.
+        A schedule whose place others have flooded with forgeries is left out, as long as HELD keeps the forgeries.
         """
-        found = await self._held.newest(self.prefix + "*", _TYPE, flooded=False, patient=True)
-        return self._parsed(found)
+        values = await self._held.newest(self.prefix + "*", _TYPE, flooded=False, patient=True)
+        return self._parsed(values)
 
     async def one(self, name: str) -> Schedule | None:
-        """Return the schedule `name`, if there ever was one; raises as `Held.newest`."""
+        """Return the schedule `name`, or `None` if there never was one. Raises as `Held.newest`."""
         return self._parsed(await self._held.newest(self.prefix + name, _TYPE)).get(name)
 
     def may_hold(self, subject: str, stored: StoredValue) -> bool:
-        """Return whether a message may be a version of a schedule; who signed it is not looked at."""
+        """Return whether a message may be a version of a schedule. Its signature is not verified."""
         return subject.startswith(self.prefix) and self._held.claimed(subject, stored) is not None
 
     async def store(self, schedule: Schedule, before: Schedule | None) -> bool:
-        """Store a version that follows `before`; return whether that was the newest one. Raises as `Held.write`."""
+        """Store the version that follows `before`; return whether `before` was the newest. Raises as `Held.write`."""
         subject = self.prefix + schedule.name
         known = before.held if before is not None else None
         stored = await self._held.write(
@@ -104,8 +102,8 @@ class ScheduleBook:
             {
                 "sta": schedule.state.value,
                 "typ": schedule.body.typ,
-                **_asked("g", schedule.grant),
-                **_asked("c", schedule.change),
+                **_change_keys("g", schedule.grant),
+                **_change_keys("c", schedule.change),
                 "sto": schedule.order[0],
                 "seq": schedule.order[1],
                 "snc": schedule.since,
@@ -119,17 +117,17 @@ class ScheduleBook:
         )
         return stored is not None
 
-    def _parsed(self, found: Mapping[str, HeldValue]) -> dict[str, Schedule]:
-        parsed = {subject.removeprefix(self.prefix): value for subject, value in found.items()}
+    def _parsed(self, values: Mapping[str, HeldValue]) -> dict[str, Schedule]:
+        parsed = {subject.removeprefix(self.prefix): value for subject, value in values.items()}
         schedules = {name: _parsed(name, value) for name, value in parsed.items()}
-        return {name: one for name, one in schedules.items() if one is not None}
+        return {name: schedule for name, schedule in schedules.items() if schedule is not None}
 
 
 async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
-    """Return all schedules by the token of their owner and their name, for an operator who looks; raises as `Held.newest`."""
-    found = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
+    """Return the schedules of all owners by token of the owner and name, for operators. Raises as `Held.newest`."""
+    values = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
     schedules: dict[tuple[str, str], Schedule] = {}
-    for subject, value in found.items():
+    for subject, value in values.items():
         _, owner, _, name = subject.split(".")
         schedule = _parsed(name, value)
         if schedule is not None:
@@ -137,20 +135,22 @@ async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
     return schedules
 
 
-def _asked(prefix: str, asked: ScheduleChange) -> Mapping[str, bytes | str | int]:
-    return {f"{prefix}dig": asked.digest, f"{prefix}iss": asked.by.value, f"{prefix}isu": asked.issued}
+def _change_keys(prefix: str, change: ScheduleChange) -> Mapping[str, bytes | str | int]:
+    return {f"{prefix}dig": change.digest, f"{prefix}iss": change.by.value, f"{prefix}isu": change.issued}
 
 
 def _parsed(name: str, value: HeldValue) -> Schedule | None:
-    """Return the schedule in a genuine value; `None` for one that another version of ours wrote."""
+    """Return the schedule in a genuine value; `None` if another version of sealbus wrote it in another form."""
     keys = value.keys
     try:
         body = Content(value.extra, keys.text("typ"))
         request = parse_schedule(*body)
         state = ScheduleState(keys.text("sta"))
         grant, change = (
-            ScheduleChange(keys.octets(f"{one}dig"), SpiffeId.parse(keys.text(f"{one}iss")), keys.uint(f"{one}isu"))
-            for one in "gc"
+            ScheduleChange(
+                keys.octets(f"{letter}dig"), SpiffeId.parse(keys.text(f"{letter}iss")), keys.uint(f"{letter}isu")
+            )
+            for letter in "gc"
         )
         order, since = (keys.uint("sto"), keys.uint("seq")), keys.uint("snc")
         user = keys.octets("ctx") if "ctx" in keys else b""

@@ -1,7 +1,7 @@
 """Cron expressions in a time zone: the only module that knows the cron library and the time zone database.
 
-The library walks the calendar, without a zone; what a local time is in the zone is decided here. The zones are those of the
-locked package, not of the host: processes with different databases would disagree about when a tick is. Pure.
+The library walks the calendar without a zone; this module maps local times to instants. The zones come from the locked
+package, not from the host, because processes with different databases would disagree about ticks. Pure.
 """
 
 from __future__ import annotations
@@ -19,24 +19,22 @@ from cronsim import CronSim, CronSimError
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Cron", "local_time"]
-
 _FIELDS: Final = 5
 _EXPRESSION: Final = re.compile(r"[A-Za-z0-9*/,#-]+(?: [A-Za-z0-9*/,#-]+){4}")
 _EXPRESSION_BYTES: Final = 128
 _ZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
 _ZONE_BYTES: Final = 64
 _LEAP: Final = datetime(2000, 1, 1)
-"""A look for a first tick from here on meets each kind of year, and February 29."""
+"""A search from here on meets each kind of year, and February 29."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cron:
-    """Five fields of cron, read by the clocks of `zone`. Raises `ValueError` for what never comes, or is no expression.
+    """Five fields of cron, read by the clocks of `zone`. Raises `ValueError` for a bad expression or a date that never comes.
 
-    Where neither minute nor hour begins with `*`, it is a job at fixed times: a local time that does not exist is the first
-    instant after the gap, one that comes twice is its first. Otherwise it follows the clock that runs: it ticks in both
-    passes of an hour that comes twice, and not in one that is left out. (So does cron of Debian.)
+    If neither minute nor hour begins with `*`, it is a job at fixed times. A local time that does not exist then ticks at the
+    first instant after the gap, and a local time that comes twice ticks the first time. Otherwise it follows the running
+    clock: it ticks in both passes of an hour that comes twice, and not in an hour that is left out. (So does Debian's cron.)
     """
 
     expression: str
@@ -53,7 +51,7 @@ class Cron:
             raise ValueError("this date never comes")
 
     def after(self, time: int) -> int | None:
-        """Return the first tick after `time` (both in microseconds), or `None` if there is none that a clock can show."""
+        """Return the first tick after `time` (both microseconds), or `None` if none comes before the end of the calendar."""
         zone = _zone(self.zone)
         try:
             return self._fixed_after(time, zone) if self._fixed else self._running_after(time, zone)
@@ -63,12 +61,12 @@ class Cron:
     def _fixed_after(self, time: int, zone: ZoneInfo) -> int | None:
         local: datetime | None = _naive(time, zone)
         while local is not None and (local := self._next_local(local)) is not None:
-            # Of times that come twice fold 0 is the first, and one in a gap is as far past it as it stands in it.
+            # Fold 0 is the first of two equal local times. A time in a gap maps as far past the gap as it is into it.
             instant = _instant(local, zone)
             shown = _naive(instant, zone)
             if shown != local:
                 instant = _gap_end(instant, zone)
-            # In the second pass of an hour, its local times belong to the first.
+            # Local times of the second pass of an hour map to the first pass, which is over.
             if instant > time:
                 return instant
         return None
@@ -85,7 +83,7 @@ class Cron:
                     return instant
             else:
                 change = _first_change(time, instant, zone) or instant
-            # The clock jumps before that: look again from the instant of the jump, which itself may be one.
+            # The clock jumps before that tick. Search from the instant of the jump, which may be a tick itself.
             if (at := self._at_jump(change, zone)) is not None:
                 return at
             time = change
@@ -119,7 +117,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _naive(time: int, zone: ZoneInfo) -> datetime:
-    """Return what the clocks of `zone` show at `time`, to the microsecond."""
+    """Return the local time in `zone` at `time`, to the microsecond."""
     return _utc(time).astimezone(zone).replace(tzinfo=None, fold=0)
 
 
@@ -141,7 +139,7 @@ def _instant(local: datetime, zone: ZoneInfo) -> int:
 
 
 def _gap_end(instant: int, zone: ZoneInfo) -> int:
-    """Return when the gap ends in which a local time stood that was taken for `instant`, after the gap."""
+    """Return the end of the gap with the local time that was mapped to `instant`, after the gap."""
     day = 86_400 * SECOND
     # No gap is longer than a day, which is when a place changes sides of the date line.
     return _first_change(instant - day - 1, instant, zone, last=True) or instant

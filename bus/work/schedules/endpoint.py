@@ -1,4 +1,4 @@
-"""What handles `control.<owner>.schedule`: what was decided and recorded is kept, and its owner's processes tick."""
+"""The handler of `control.<owner>.schedule`: it stores schedules once they were decided and recorded."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.request import Resource
 
-__all__ = ["MOST", "ScheduleEndpoint"]
-
 MOST: Final = 1_024
 """Schedules of one owner that are neither removed nor over."""
 _WRITES: Final = 4
-"""Tries to write a version while others write."""
+"""Tries to write a version while other processes write."""
 
 
 class ScheduleEndpoint:
     """The handler of schedules for the identity whose schedules `scheduler` runs. Raises what a handler may raise.
 
-    With `standing` its schedules act for users, and no other is taken.
+    With `standing` it takes only schedules that act for users.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class ScheduleEndpoint:
         return parse_schedule(body, typ)
 
     def properties(self, value: object) -> Mapping[str, object]:
-        """Return what the policy may look at: the schedule's name and state, and what it is to do when."""
+        """Return what the policy sees: the name and state of the schedule, its action, its times and its overlap."""
         request = _request(value)
         planned = request.planned
         return {
@@ -65,22 +63,22 @@ class ScheduleEndpoint:
         }
 
     async def resource(self, value: object) -> Resource:
-        """Return the schedule that is there as the policy's resource: who asked for it, and what it does (step 15)."""
+        """Return the schedule that stands as the policy's resource: its state, its action, and its sender (step 15)."""
         name = _request(value).name
         known = await self._scheduler.book.one(name)
-        there = known is not None and known.state is not ScheduleState.REMOVED
+        stands = known is not None and known.state is not ScheduleState.REMOVED
         return Resource(
             type="schedule",
             id=name,
             properties={
-                "state": known.state.value if known is not None and there else "",
-                "action": known.planned.action if known is not None and there else "",
-                "by": known.grant.by.value if known is not None and there else "",
+                "state": known.state.value if known is not None and stands else "",
+                "action": known.planned.action if known is not None and stands else "",
+                "by": known.grant.by.value if known is not None and stands else "",
             },
         )
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Keep what was asked for (step 18), unless something later was asked for since."""
+        """Store the schedule that was asked for (step 18), unless a later message has changed it."""
         request, message = _request(permitted.value), permitted.message
         arrival = message.arrival
         if not isinstance(arrival, StreamArrival):
@@ -91,7 +89,7 @@ class ScheduleEndpoint:
         change = ScheduleChange(message.header.digest, message.header.iss, issued)
         for _ in range(_WRITES):
             known = await self._scheduler.book.one(request.name)
-            # The same again is a redelivery; an earlier one must not undo what was asked for after it.
+            # The same order is a redelivery. An earlier message must not undo a later one.
             if known is not None and known.order >= order:
                 return None
             user = self._standing.admit(request, message, known) if self._standing is not None else b""
@@ -99,10 +97,10 @@ class ScheduleEndpoint:
             if await self._scheduler.book.store(wanted, known):
                 await self._scheduler.changed(request.name)
                 return None
-        raise StateUnavailable("others write the same schedule")
+        raise StateUnavailable("other processes write the same schedule")
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return nothing: this is no call."""
+        """Return `None`: this is not a call."""
         del permitted
         return None
 
@@ -111,7 +109,7 @@ class ScheduleEndpoint:
             return
         try:
             request.planned.check_from(message.header.iat)
-            self._scheduler.compose(request.planned, message.statement if self._standing is not None else None)
+            self._scheduler.tasks.compose(request.planned, message.statement if self._standing is not None else None)
         except (ValueError, SealbusError) as error:
             raise HandlingError(Code.BAD_BODY, str(error)) from error
 
@@ -124,11 +122,11 @@ class ScheduleEndpoint:
         order: tuple[int, int],
         user: bytes,
     ) -> Schedule:
-        there = known is not None and known.state is not ScheduleState.REMOVED
+        stands = known is not None and known.state is not ScheduleState.REMOVED
         if request.planned is not None:
-            if not there and self._scheduler.kept >= MOST:
+            if not stands and self._scheduler.kept >= MOST:
                 raise Reject("too_many_schedules", note=f"at most {MOST} of one owner")
-            if not there and user and self._scheduler.kept_as(users_part(request.name)) >= STANDING_OF_USER:
+            if not stands and user and self._scheduler.kept_as(users_part(request.name)) >= STANDING_OF_USER:
                 raise Reject("too_many_schedules", note=f"at most {STANDING_OF_USER} of one user")
             return Schedule(
                 name=request.name,
@@ -141,9 +139,9 @@ class ScheduleEndpoint:
                 since=order[0],
                 user=user,
             )
-        if known is None or not there:
+        if known is None or not stands:
             raise Reject("unknown_schedule", note="there is no such schedule")
-        # Ticks while it was paused are not caught up on. What happens once may have happened: it has no other instant.
+        # Ticks of a pause are not caught up on. A schedule with one instant keeps its time: it may have ticked already.
         resumed = request.state is ScheduleState.ON and not isinstance(known.planned.when, At)
         since = max(known.since, order[0]) if resumed else known.since
         return replace(known, state=request.state, change=change, order=order, since=since)

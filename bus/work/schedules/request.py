@@ -1,9 +1,9 @@
-"""The body of the task on `control.<owner>.schedule`: what is to be sent and when, composed and parsed. Pure.
+"""The body of the task on `control.<owner>.schedule`, which says what to send and when: composed and parsed. Pure.
 
 ::
 
     {"v":1,"name":"nightly","state":"on","do":{...},"when":{...},"overlap":"skip","catchup":60,"until":...}
-    {"v":1,"name":"nightly","state":"paused"}            paused, removed, or on again with what it does already
+    {"v":1,"name":"nightly","state":"paused"}            paused, removed, or on again, otherwise unchanged
 """
 
 from __future__ import annotations
@@ -30,36 +30,21 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "BODY_BYTES",
-    "CATCHUP",
-    "LASTS",
-    "SCHEDULE_TYPE",
-    "Overlap",
-    "Planned",
-    "ScheduleRequest",
-    "ScheduleState",
-    "encode_schedule",
-    "is_schedule_name",
-    "parse_schedule",
-    "schedule_message",
-]
-
 SCHEDULE_TYPE: Final = "application/vnd.sealbus.schedule.v1+json"
 """Media type of the body."""
 
 BODY_BYTES: Final = 49_152
 """Most bytes of the body of each task."""
 CATCHUP: Final = 60
-"""Seconds that a tick may be late, unless said."""
+"""Seconds that a tick may be late, by default."""
 LASTS: Final = 366 * 86_400 * SECOND
-"""Microseconds that a workload's schedule lasts at most, and unless said."""
+"""Microseconds that a workload's schedule lasts at most, and by default."""
 
 _BYTES: Final = 65_536
-"""Most bytes of the message's body: what a record of the decision holds of it."""
+"""Most bytes of the message's body, so that the decision record holds it."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LIFE: Final = 3_600 * SECOND
-"""How long the owner has to take it in, in microseconds."""
+"""Microseconds that the message may wait for its owner."""
 _LONGEST: Final = 86_400
 _SHORT: Final = frozenset({"v", "name", "state"})
 _WHOLE: Final = _SHORT | {"do", "when", "overlap", "catchup", "until"}
@@ -67,12 +52,12 @@ _DO: Final = frozenset({"action", "typ", "partition", "grants", "life"})
 
 
 class Overlap(StrEnum):
-    """What becomes of a tick whose predecessor's task has not ended."""
+    """What happens to a tick if the task of the tick before has not ended."""
 
     SKIP = "skip"
-    """It is left out."""
+    """The tick is left out."""
     QUEUE = "queue"
-    """It waits; of several that wait, the newest is sent."""
+    """The tick waits. If several wait, the newest is sent."""
 
 
 class ScheduleState(StrEnum):
@@ -85,10 +70,10 @@ class ScheduleState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What is sent at each tick, and when that is. Raises `ValueError`.
+    """The task that is sent at each tick, and the times of ticks. Raises `ValueError`.
 
-    `action` is `<agent>.<verb>`, or an own subject. `life` is the seconds that each task may wait, `catchup` those that a
-    tick may be late; `until` (microseconds) ends it.
+    `action` is `<agent>.<verb>`, or an own subject. Each task may wait for `life` seconds, and each tick may be late by
+    `catchup` seconds. There are no ticks from `until` (microseconds) on.
     """
 
     action: str
@@ -122,7 +107,7 @@ class Planned:
             raise ValueError("until is a time in microseconds")
 
     def check_from(self, now: int) -> None:
-        """Raise `ValueError` if this cannot be asked for at `now`: it lasts too long, or is over already."""
+        """Raise `ValueError` if this cannot be asked for at `now` (microseconds): it lasts too long, or never ticks."""
         if not now < self.until <= now + LASTS + DEFAULT_LIMITS.clock_skew:
             raise ValueError("until is in the future, and at most 366 days away")
         first = self.when.after(now - _LIFE - DEFAULT_LIMITS.clock_skew)
@@ -132,7 +117,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleRequest:
-    """What is asked of the owner: this schedule from now on, or with no `planned` another state of the one that is there.
+    """A request to the owner: store this schedule or, without `planned`, change the state of the schedule that is there.
 
     Raises `ValueError`.
     """
@@ -149,15 +134,15 @@ class ScheduleRequest:
 
 
 def is_schedule_name(text: str) -> bool:
-    """Return whether a schedule may have this name, which is a token of subjects."""
+    """Return whether a schedule may have this name: the name is a token of subjects."""
     return _NAME.fullmatch(text) is not None
 
 
 def encode_schedule(request: ScheduleRequest) -> Content:
-    """Return the body of `request`; raises `ValueError` for one that is too long."""
-    said: dict[str, Json] = {"v": 1, "name": request.name, "state": request.state.value}
+    """Return the body of `request`. Raises `ValueError` if it is too long."""
+    document: dict[str, Json] = {"v": 1, "name": request.name, "state": request.state.value}
     if (planned := request.planned) is not None:
-        said |= {
+        document |= {
             "do": {
                 "action": planned.action,
                 "typ": planned.body.typ,
@@ -171,7 +156,7 @@ def encode_schedule(request: ScheduleRequest) -> Content:
             "catchup": planned.catchup,
             "until": planned.until,
         }
-    body = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     if len(body) > _BYTES:
         raise ValueError(f"the schedule has over {_BYTES} bytes with the body of its task")
     return Content(body=body, typ=SCHEDULE_TYPE)
@@ -190,9 +175,9 @@ def parse_schedule(body: bytes, typ: str) -> ScheduleRequest:
 def schedule_message(
     request: ScheduleRequest, *, owner: SpiffeId, names: Names, statement: Statement | None = None
 ) -> OutgoingMessage:
-    """Return the message that asks `owner` for it, in a user's name with `statement`.
+    """Return the message that sends `request` to `owner`; with a `statement`, on behalf of its user.
 
-    It follows from nothing: what a schedule sends goes on when the work is canceled that asked for it. Raises `ValueError` as
+    The message follows from no other: a schedule goes on if the work that asked for it is canceled. Raises `ValueError` as
     `encode_schedule` does, `EnvelopeError` for a payload that is not a user context.
     """
     body = encode_schedule(request)
@@ -214,22 +199,22 @@ def schedule_message(
 
 
 def _shown(body: bytes) -> dict[str, Json]:
-    """Return a body as text where it is one, for people who read the record."""
+    """Return a body, as text if it is text, for people who read the record."""
     try:
         return {"text": body.decode()}
     except UnicodeDecodeError:
         return {"base64": b64encode(body).decode()}
 
 
-def _parsed(said: dict[str, Json]) -> ScheduleRequest:
-    version, name, state = said.get("v"), said.get("name"), said.get("state")
+def _parsed(document: dict[str, Json]) -> ScheduleRequest:
+    version, name, state = document.get("v"), document.get("name"), document.get("state")
     if type(version) is not int or version != 1 or not isinstance(name, str) or not isinstance(state, str):
         raise ValueError("v, name or state")
-    if said.keys() == _SHORT:
+    if document.keys() == _SHORT:
         return ScheduleRequest(name=name, state=ScheduleState(state))
-    if said.keys() != _WHOLE:
+    if document.keys() != _WHOLE:
         raise ValueError("unknown or missing members")
-    do, overlap, catchup, until = said["do"], said["overlap"], said["catchup"], said["until"]
+    do, overlap, catchup, until = document["do"], document["overlap"], document["catchup"], document["until"]
     if not isinstance(do, dict) or not isinstance(overlap, str) or type(catchup) is not int or type(until) is not int:
         raise ValueError("do, overlap, catchup or until")
     action, typ = do.get("action"), do.get("typ")
@@ -240,13 +225,13 @@ def _parsed(said: dict[str, Json]) -> ScheduleRequest:
         raise ValueError("partition or life")
     if not (grants is None or isinstance(grants, list)):
         raise ValueError("grants")
-    texts = [one for one in grants or () if isinstance(one, str)]
+    texts = [grant for grant in grants or () if isinstance(grant, str)]
     if len(texts) != len(grants or ()):
         raise ValueError("grants")
     planned = Planned(
         action=action,
         body=Content(body=_body(do), typ=typ),
-        when=parse_when(said["when"]),
+        when=parse_when(document["when"]),
         until=until,
         partition=partition,
         grants=tuple(texts) if grants is not None else None,

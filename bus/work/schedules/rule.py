@@ -1,4 +1,4 @@
-"""When the ticks of a schedule are: at the times of a cron expression, at an interval, or once. Pure."""
+"""The times of a schedule's ticks: a cron expression, an interval, or once. Pure."""
 
 from __future__ import annotations
 
@@ -9,30 +9,17 @@ from sealbus.bus.work.schedules.cron import Cron
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
-__all__ = [
-    "GRACE",
-    "At",
-    "Every",
-    "Missed",
-    "When",
-    "newest_missed",
-    "next_tick",
-    "parse_when",
-    "shown_when",
-    "when_json",
-]
-
 SHORTEST: Final = 10
 """Seconds between two ticks, at least."""
 _LONGEST: Final = 366 * 86_400
 
 GRACE: Final = 5 * SECOND
-"""How late a tick may be noticed and still be on time: more than a busy process or a clock within its bounds is late."""
+"""Microseconds by which a tick may be noticed late and still count as on time. Busy processes and clocks differ by less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Every:
-    """Every so many `seconds`, counted from the time `start` (microseconds). Raises `ValueError`."""
+    """Ticks every `seconds`, counted from `start` (microseconds). Raises `ValueError`."""
 
     seconds: int
     start: int
@@ -43,7 +30,7 @@ class Every:
         _check_time(self.start)
 
     def after(self, time: int) -> int | None:
-        """Return the first tick after `time` (microseconds): there is always one."""
+        """Return the first tick after `time` (microseconds)."""
         if time < self.start:
             return self.start
         return self.start + ((time - self.start) // self._step + 1) * self._step
@@ -55,7 +42,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class At:
-    """Once, at `time` (microseconds). Raises `ValueError`."""
+    """Ticks once, at `time` (microseconds). Raises `ValueError`."""
 
     time: int
 
@@ -63,7 +50,7 @@ class At:
         _check_time(self.time)
 
     def after(self, time: int) -> int | None:
-        """Return its one tick if that is after `time` (microseconds)."""
+        """Return the tick if it is after `time` (microseconds)."""
         return self.time if self.time > time else None
 
 
@@ -71,22 +58,22 @@ When: TypeAlias = Cron | Every | At
 
 
 class Missed(NamedTuple):
-    """What a process finds that looks for ticks later than they were: the one to catch up on, and how many are given up."""
+    """The ticks that a process was too late for: the tick to catch up on, and the number of ticks that are given up."""
 
     tick: int | None
     given_up: int
 
 
 _COUNTED: Final = 100
-"""Ticks that are counted one by one; of more it is not said how many they are."""
+"""Most ticks that are counted: more than that are reported as so many."""
 _WINDOW: Final = 64 * SECOND
 _WIDER: Final = 8
 
 
 def next_tick(when: When, *, after: int, since: int, until: int) -> int | None:
-    """Return the first tick after `after` of a schedule that holds from `since` to before `until` (microseconds).
+    """Return the first tick after `after` of a schedule that ticks from `since` to before `until` (microseconds).
 
-    What is to happen once, at a time that had passed when it was asked for, happens then.
+    An `At` whose time had passed when it was asked for ticks at `since`.
     """
     if isinstance(when, At) and when.time <= since:
         tick: int | None = since if since > after else None
@@ -96,12 +83,12 @@ def next_tick(when: When, *, after: int, since: int, until: int) -> int | None:
 
 
 def newest_missed(when: When, *, after: int, since: int, until: int, now: int, catchup: int) -> Missed:
-    """Return the newest tick in (`after`, `now`] that is at most `catchup` microseconds old, and how many others are there.
+    """Return the newest tick in (`after`, `now`] that is at most `catchup` microseconds old, and the number of the others.
 
-    Those others are given up: of a time in which nobody could act, one tick is worth acting on.
+    The others are given up: after an outage, one tick is worth sending.
     """
     floor, window = max(after, now - catchup - GRACE - 1), _WINDOW
-    # From the end on, as a day may have had thousands.
+    # Search backwards: a day may have thousands of ticks.
     while True:
         start = max(floor, now - window)
         tick = next_tick(when, after=start, since=since, until=until)
@@ -134,9 +121,9 @@ def when_json(when: When) -> dict[str, Json]:
             return {"at": when.time}
 
 
-def parse_when(said: Json) -> When:
-    """Return what `when_json` wrote; raises `ValueError` for anything else."""
-    match said:
+def parse_when(document: Json) -> When:
+    """Return the times that `when_json` wrote. Raises `ValueError` for any other value."""
+    match document:
         case {"cron": str(expression), "zone": str(zone), **other} if not other:
             return Cron(expression=expression, zone=zone)
         case {"every": int(seconds), "from": int(start), **other} if not other:
@@ -147,7 +134,7 @@ def parse_when(said: Json) -> When:
 
 
 def shown_when(when: When) -> str:
-    """Return one line for people, and for policies."""
+    """Return one line of text, for people and policies."""
     match when:
         case Cron():
             return f"{when.expression} {when.zone}"

@@ -1,7 +1,7 @@
 """Standing grants: schedules that act for the user who asked for them, and the floors that no policy lifts. Pure.
 
-The owner is an edge. A user covers one action with one body: at each tick the edge mints a context in which they are who
-they were then, with less scope, and a session that says that they are not there.
+The owner is an edge. A grant covers one action with one body. At each tick the edge mints a context of the user as at the
+time of the grant, with less scope, and with a session that says that the user is absent.
 """
 
 from __future__ import annotations
@@ -22,50 +22,34 @@ from sealbus.envelopes.message.user_context import ContextDraft, UserContext
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = [
-    "STANDING_LASTS",
-    "STANDING_OF_USER",
-    "STANDING_SCOPE",
-    "STANDING_SHORTEST",
-    "STANDING_UNSAID",
-    "StandingGrants",
-    "check_granted",
-    "check_standing",
-    "is_of",
-    "own_name",
-    "standing_draft",
-    "standing_name",
-    "users_part",
-]
-
 STANDING_SCOPE: Final = "sealbus:schedule"
-"""The scope that somebody needs to let an edge act for them later."""
+"""The scope that a user needs for standing grants."""
 STANDING_SHORTEST: Final = 60
-"""Seconds between two ticks for a user, at least; a cron expression has no less."""
+"""Least seconds between two ticks for a user. A cron expression has no shorter interval."""
 STANDING_LASTS: Final = 90 * 86_400 * SECOND
 """Microseconds that a standing grant lasts at most."""
 STANDING_UNSAID: Final = 30 * 86_400 * SECOND
-"""The same, unless said."""
+"""The same, by default."""
 STANDING_OF_USER: Final = 32
 """Standing grants of one user that are neither removed nor over."""
 
 _PREFIX: Final = 24
-"""Hex digits of what a user's names begin with: nobody finds another user with the same."""
+"""Hex digits of the hash with which the stored names of a user begin: nobody can find two users with the same digits."""
 _OWN: Final = re.compile(r"[A-Za-z0-9_-]{1,39}")
 _ASKING: Final = 60 * SECOND
 _OURS: Final = "sealbus:"
-"""What scopes begin with that are about sealbus itself: what acts for a user later may neither approve nor schedule."""
+"""The prefix of scopes about sealbus itself. A tick does not have them, so it can neither approve nor schedule."""
 
 
 class StandingGrants(Protocol):
-    """What an owner of standing grants checks and mints. Without one, no schedule acts for anybody."""
+    """The checks and contexts of standing grants, by their owner. An owner without it runs no schedule for users."""
 
     def admit(self, request: ScheduleRequest, message: VerifiedMessage, known: Schedule | None) -> bytes:
-        """Return the payload of the context to keep with what is asked for; raise `HandlingError` for what breaks a floor."""
+        """Return the payload of the context to keep with the schedule. Raise `HandlingError` if it breaks a floor."""
         ...
 
     async def may_send(self, schedule: Schedule) -> bool:
-        """Ask again whether this may be done for its user. Raises `SealbusError` where that cannot be asked."""
+        """Return whether the policy still allows this for its user. Raises `SealbusError` if it cannot be asked."""
         ...
 
     def ended(self, schedule: Schedule) -> str:
@@ -77,12 +61,12 @@ class StandingGrants(Protocol):
         ...
 
     async def sent(self, schedule: Schedule, task: PendingRequest) -> None:
-        """Take note of the task of a tick; raises nothing."""
+        """Note the task of a tick. Raises nothing."""
         ...
 
 
 def standing_name(user: UserContext, name: str) -> str:
-    """Return how the schedule that `user` calls `name` is called: those of two users never are the same.
+    """Return the stored name of the schedule that `user` calls `name`. Two users never have the same.
 
     Raises `ValueError` for a name that is not 1 to 39 letters, digits, `_` and `-`.
     """
@@ -92,7 +76,7 @@ def standing_name(user: UserContext, name: str) -> str:
 
 
 def own_name(stored: str) -> str:
-    """Return what its user calls the schedule `stored`."""
+    """Return the name that its user gave to the schedule `stored`."""
     return stored[_PREFIX + 1 :]
 
 
@@ -102,29 +86,30 @@ def is_of(stored: str, user: UserContext) -> bool:
 
 
 def users_part(stored: str) -> str:
-    """Return the part of a stored name that those of one user have in common."""
+    """Return the part of a stored name that all schedules of its user have in common."""
     return stored[: _PREFIX + 1]
 
 
 def check_standing(request: ScheduleRequest, message: VerifiedMessage, *, own: SpiffeId, fresh: int) -> UserContext:
-    """Return the context of the person who asks for `request`; raise `HandlingError` (`bad_body`) for what breaks a floor.
+    """Return the context of the person who sends `request`; raise `HandlingError` (`bad_body`) if it breaks a floor.
 
-    `own` is the edge; their login is at most `fresh` seconds old where something is granted.
+    `own` is the edge. For a grant, the login of the person is at most `fresh` seconds old.
     """
     header, context = message.header, message.context
     if context is None or header.par is not None or header.iss != own or context.iss != own or context.wkl is not None:
-        raise _broken("it is not by this edge, for a user who is there")
+        raise _broken("it is not by this edge alone, for a user who is present")
     if context.typ is not None or context.sid.startswith(STANDING):
-        raise _broken("it is by no person")
+        raise _broken("it is not by a person")
     if not is_of(request.name, context):
-        raise _broken("its name is not of its user")
+        raise _broken("its name is not one of its user")
     if request.planned is None:
         if request.state is not ScheduleState.REMOVED:
-            raise _broken("what stands for a user is granted or removed")
+            raise _broken("a standing grant can only be granted or removed")
         return context
     if STANDING_SCOPE not in context.scp:
         raise _broken("the scope is missing")
-    # Routes count from when they were asked; what is refused here only would end what it was to replace in a log's eyes.
+    # The edge has checked the age when the request came, so allow for the time since. If only this check refused a grant, the
+    # log would show that the grant that it replaces has ended.
     if context.aut is None or header.iat - context.aut > fresh * SECOND + _ASKING:
         raise _broken("the login is too old")
     try:
@@ -135,23 +120,23 @@ def check_standing(request: ScheduleRequest, message: VerifiedMessage, *, own: S
 
 
 def check_granted(planned: Planned, now: int) -> None:
-    """Raise `ValueError` unless a user may grant this at `now`."""
+    """Raise `ValueError` unless a user may grant this at `now` (microseconds)."""
     if planned.grants is None:
-        raise ValueError("grants have to be said: [] lets nothing follow")
+        raise ValueError("grants are required: [] lets nothing follow")
     if isinstance(planned.when, Every) and planned.when.seconds < STANDING_SHORTEST:
         raise ValueError(f"an interval is at least {STANDING_SHORTEST} s")
     if planned.until > now + STANDING_LASTS + DEFAULT_LIMITS.clock_skew:
         raise ValueError("until is at most 90 days away")
     if planned.partition is not None:
-        raise ValueError("there are no partitions here")
+        raise ValueError("a standing grant has no partition")
 
 
 def standing_draft(
     user: UserContext, grant: bytes, *, transaction: bytes, now: int, start: int, life: int
 ) -> ContextDraft:
-    """Return the context of a tick: `user` as the message with H(header) `grant` had them, who is not there.
+    """Return the context of a tick for an absent user; `user` is the context of the message with H(header) `grant`.
 
-    A chain may start with it for `start` microseconds, and go on for `life`.
+    A chain may start with it for `start` microseconds, and go on for `life` microseconds, from `now` on.
     """
     return ContextDraft(
         txn=transaction,
@@ -163,7 +148,7 @@ def standing_draft(
         idp=user.idp,
         sid=standing_session(grant),
         cid=user.cid,
-        scp=tuple([one for one in user.scp if not one.startswith(_OURS)]),
+        scp=tuple([scope for scope in user.scp if not scope.startswith(_OURS)]),
         clm=user.clm,
         ten=user.ten,
         acr=user.acr,

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.envelopes import NOW
 from support.lab import until
 from support.results import TASK
 from support.status_desk import Desk
@@ -82,14 +81,12 @@ class Seen(MemoryTransport):
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(status_feed, "_AGAIN", Backoff(initial_interval=0.001, maximum_interval=0.01))
-    made = Desk()
-    made.reader.transport = Seen(made.broker)  # type: ignore[misc]  # final for everybody but this test
-    return made
+    return Desk(connect=Seen)
 
 
 def seen(desk: Desk) -> Seen:
-    assert isinstance(desk.reader.transport, Seen)
-    return desk.reader.transport
+    assert isinstance(desk.transport, Seen)
+    return desk.transport
 
 
 async def read(desk: Desk) -> list[int]:
@@ -111,7 +108,7 @@ async def test_a_thousand_wait_with_one_consumer(desk: Desk) -> None:
 
 
 async def test_nothing_else_wakes_a_reading(desk: Desk) -> None:
-    async with StatusFeed(seen(desk), "status.planner.*", clock=lambda: desk.now) as feed:
+    async with StatusFeed(desk.site) as feed:
         with feed.watching(SUBJECT) as watch, feed.watching("status.planner.other") as other:
             await until(lambda: seen(desk).following == 1)
             desk.broker.inject("status.planner.other", b"x")
@@ -125,9 +122,9 @@ async def test_nothing_else_wakes_a_reading(desk: Desk) -> None:
 
 
 async def test_it_begins_with_what_is_stored_while_it_begins(desk: Desk) -> None:
-    async with StatusFeed(seen(desk), "status.planner.*", clock=lambda: NOW):
+    async with StatusFeed(desk.site):
         await until(lambda: seen(desk).following == 1)
-    assert seen(desk).since == [NOW - DEFAULT_LIMITS.clock_skew]
+    assert seen(desk).since == [desk.now - DEFAULT_LIMITS.clock_skew]
 
 
 @pytest.mark.parametrize("failure", [BusUnavailable("down"), ConfigurationError("created again")])
@@ -152,7 +149,8 @@ async def test_after_a_gap_it_reads_again_from_the_last_it_had(desk: Desk) -> No
                     if named.get("headers_only") and len(self.since) == 1:
                         raise BusUnavailable("lost")
 
-    desk.reader.transport = transport = Breaking(desk.broker)  # type: ignore[misc]  # final for everybody but this test
+    desk = Desk(connect=Breaking)
+    transport = seen(desk)
     async with desk.reader.together(), asyncio.timeout(60):
         await until(lambda: transport.following == 1)
         desk.now += 60_000_000
@@ -183,7 +181,7 @@ async def test_left_it_is_as_before(desk: Desk) -> None:
 
 
 async def test_those_who_wait_together_leave_room_for_others(desk: Desk) -> None:
-    desk.reader.limits = replace(desk.limits, readers=1)  # type: ignore[misc]  # final for everybody but this test
+    desk = Desk(connect=Seen, limits=replace(desk.limits, readers=1))
     async with desk.reader.together(), asyncio.timeout(60):
         waiting = [asyncio.ensure_future(read(desk)) for _ in range(3)]
         await until(lambda: desk.reader.reading == 3)
@@ -235,7 +233,7 @@ async def test_what_the_feed_knew_before_a_reading_began_is_not_missed_at_a_repl
 
 async def test_of_tasks_that_were_there_it_remembers_some(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_feed, "_RECENT", 2)
-    async with StatusFeed(seen(desk), "status.planner.*", clock=lambda: desk.now) as feed:
+    async with StatusFeed(desk.site) as feed:
         await until(lambda: seen(desk).following == 1)
         with feed.watching("status.planner.d") as last:
             for task in "abacd":

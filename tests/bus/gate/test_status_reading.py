@@ -186,18 +186,19 @@ async def test_a_status_of_a_key_that_the_bundle_gets_later_counts() -> None:
 
 async def test_expired_is_not_concluded_over_a_status_whose_key_may_still_come() -> None:
     assert TASK.end is not None
-    desk = Desk(trust=Trust(bundles=TrustBundles([])), now=TASK.end - SECOND)
+
+    class Lagging(Desk):
+        looks = 0
+
+        def current_trust(self) -> Trust:
+            self.looks += 1
+            return TRUST if self.looks > 2 else self.trust
+
+    desk = Lagging(trust=Trust(bundles=TrustBundles([])), now=TASK.end - SECOND)
     desk.done(1025, iat=TASK.end - MINUTE, exp=TASK.end + HOUR)
     desk.now = TASK.end + 6 * SECOND
-    starts: list[int] = []
-
-    def trust() -> Trust:
-        starts.append(desk.now)
-        return TRUST if len(starts) > 2 else desk.trust
-
-    desk.reader.trust = trust  # type: ignore[misc]  # final for everybody but this test
     assert [one.state for one in await desk.read()] == [State.COMPLETED]
-    assert len(starts) == 3
+    assert desk.looks == 3
 
 
 async def test_a_key_that_stays_unknown_is_refused_in_the_end() -> None:
@@ -280,10 +281,9 @@ class Broken(MemoryTransport):
 
 
 def broken_desk(times: int, **fields: Any) -> tuple[Desk, Broken]:
-    desk = Desk(**fields)
-    transport = Broken(desk.broker, times)
-    desk.reader.transport = transport  # type: ignore[misc]  # final for everybody but this test
-    return desk, transport
+    desk = Desk(connect=lambda broker: Broken(broker, times), **fields)
+    assert isinstance(desk.transport, Broken)
+    return desk, desk.transport
 
 
 async def test_a_lost_connection_is_waited_out_and_nothing_is_read_twice() -> None:

@@ -10,6 +10,7 @@ from support.shop import Shop, Update
 from sealbus.agents.control.callout.responder import RefusedConnection
 from sealbus.agents.control.callout.role import into_refusals
 from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.inspection.refused import RefusedMessages, refused_messages, summed
 from sealbus.bus.ports import Delivery
@@ -30,7 +31,9 @@ class Site:
         self.broker.add_stream("REFUSALS", ["refused.>"])
 
     def counting(self, subject: str) -> Refusals:
-        return Refusals(transport=self.broker.connect(), subject=subject, counters=Counters(), clock=lambda: self.now)
+        return Refusals(
+            transport=self.broker.connect(), subject=subject, counters=Counters(), clock=HostClock(lambda: self.now)
+        )
 
     async def found(self, since: int = 0) -> list[RefusedMessages]:
         return summed([one async for one in refused_messages(self.broker.connect(), since=since)])

@@ -19,7 +19,6 @@ from vectors.issuing import INVENTORY, NOW, SECOND, party
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.streams.key_value import KeyValue
-from sealbus.bus.telemetry import Counters
 from sealbus.bus.work.cancel import stop as stops
 from sealbus.bus.work.cancel.stop import Stop
 from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
@@ -153,11 +152,8 @@ def site(case: Given, wait: int = SECOND) -> tuple[MemoryBroker, KeyValue]:
 
 
 def ticks_of(case: Given) -> TickClaims:
-    _, keyed = site(case)
-    return TickClaims(
-        keyed=keyed, token="inventory", identity=IDENTITY, trust=lambda: trust_of(case), caches=Caches(),
-        counters=Counters(), clock=lambda: NOW,
-    )  # fmt: skip
+    broker, _ = site(case)
+    return TickClaims(site_of(broker.connect(), lambda: NOW, identity=IDENTITY, trust=lambda: trust_of(case)))
 
 
 def tick_at(case: Given) -> Tick:
@@ -236,11 +232,9 @@ def test_what_is_no_claim(case: Given) -> None:
 
 
 def guard_of(case: Given) -> ReplayGuard:
-    _, keyed = site(case)
-    return ReplayGuard(
-        VECTORS["uses"]["use"], own=OWN, token="inventory", keyed=keyed, identity=IDENTITY,
-        trust=lambda: trust_of(case), caches=Caches(), clock=lambda: NOW,
-    )  # fmt: skip
+    broker, _ = site(case)
+    world = site_of(broker.connect(), lambda: NOW, identity=IDENTITY, trust=lambda: trust_of(case))
+    return ReplayGuard(VECTORS["uses"]["use"], world)
 
 
 @parametrized("uses", "accept")

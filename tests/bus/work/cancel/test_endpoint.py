@@ -7,10 +7,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from support.acceptance import INVENTORY, ISSUER, PLANNER, TRUST, Delivery, Message
+from support.acceptance import INVENTORY, PLANNER, TRUST, Delivery, Message
 from support.envelopes import NAMES, NOW
-from support.identity import StaticIdentity
-from support.x509 import ThrowawayCa
+from support.sites import site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.routing.retry import Refused
@@ -18,7 +17,7 @@ from sealbus.bus.routing.routes import Permitted, control_route
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, encode_cancel
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.cancel.endpoint import CancelEndpoint
-from sealbus.bus.work.cancel.in_force import Stops, StopVerifier
+from sealbus.bus.work.cancel.in_force import Stops
 from sealbus.bus.work.cancel.stop import Stop, StopPlace, parse, place_of
 from sealbus.envelopes.errors import BadBody, StateUnavailable
 from sealbus.envelopes.limits import SECOND
@@ -59,16 +58,10 @@ class Site:
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("STATE", ["state.>"])
-        self.keyed = KeyValue(self.broker.connect())
         self.endpoint = CancelEndpoint(
-            keyed=self.keyed,
+            site_of(self.broker.connect(), lambda: self.now),
             stops=cast("Stops", self.stops),
-            parked=self.parked,
-            identity=StaticIdentity(
-                ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
-            ),
-            verifier=StopVerifier(names=NAMES, trust=lambda: TRUST, caches=Caches()),
-            clock=lambda: self.now,
+            end_parked=self.parked,
         )
 
     async def handle(self, request: CancelRequest = REQUEST) -> None:
@@ -138,7 +131,7 @@ async def test_bytes_in_its_place_are_replaced(site: Site) -> None:
     other = Site()
     other.broker.inject(stop.place(NAMES).subject, b"\x90")
     await other.handle()
-    found = await other.keyed.get(stop.place(NAMES).subject)
+    found = await KeyValue(other.broker.connect()).get(stop.place(NAMES).subject)
     assert found is not None
     place = stop.place(NAMES)
     found_stop = parse(found.payload, place, stored=found.stored, names=NAMES, trust=TRUST, caches=Caches())
@@ -195,8 +188,8 @@ async def test_who_writes_all_the_time_has_it_tried_again(site: Site, monkeypatc
     async def refused(*_: object, **__: object) -> None:
         return None
 
-    monkeypatch.setattr(site.keyed, "create", refused)
-    monkeypatch.setattr(site.keyed, "replace", refused)
+    monkeypatch.setattr(KeyValue, "create", refused)
+    monkeypatch.setattr(KeyValue, "replace", refused)
     with pytest.raises(StateUnavailable):
         await site.handle()
     site.broker.inject("state.inventory.stop." + REQUEST.digest.hex() + ".planner", b"\x90")

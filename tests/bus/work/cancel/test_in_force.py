@@ -15,6 +15,7 @@ from support.acceptance import EDGE_ID, INVENTORY, ISSUER, PLANNER, TRUST, Deliv
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, message_id
 from support.identity import StaticIdentity
 from support.lab import until
+from support.sites import site_of
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
@@ -27,7 +28,7 @@ from sealbus.bus.streams.held import Held
 from sealbus.bus.telemetry import Counters
 from sealbus.bus.work.cancel import in_force as module
 from sealbus.bus.work.cancel import room as room_module
-from sealbus.bus.work.cancel.in_force import Stops, StopVerifier
+from sealbus.bus.work.cancel.in_force import Stops
 from sealbus.bus.work.cancel.kept import KeptStops
 from sealbus.bus.work.cancel.stop import Stop, sign
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -83,17 +84,17 @@ class Site:
         self.broker.add_stream("HELD", ["held.>"])
         self.stops = self.process(INVENTORY)
 
-    def process(self, own: SpiffeId) -> Stops:
+    def process(self, own: SpiffeId, *, required: bool = True) -> Stops:
         """Return the stops as a process of `own` reads them."""
-        return Stops(
-            own=own,
-            transport=self.broker.connect(),
-            verifier=StopVerifier(names=NAMES, trust=lambda: self.trust, caches=Caches(), past=self),
-            kept=self.kept(own),
-            own_subjects={},
+        self.transport = self.broker.connect()
+        site = site_of(
+            self.transport,
+            lambda: self.now,
+            identity=StaticIdentity(ThrowawayCa("example.org"), own.value),
+            trust=lambda: self.trust,
             counters=self.counters,
-            clock=lambda: self.now,
         )
+        return Stops(site, kept=self.kept(own), past=self, required=required)
 
     def kept(self, own: SpiffeId) -> KeptStops:
         """Return HELD as `own` reads and writes it."""
@@ -219,7 +220,7 @@ async def test_nothing_begins_while_held_does_not_say(site: Site) -> None:
     site.put(stop_of(found.header), b"\x90")
     away = site.broker.streams.pop("HELD")
     async with site.reading() as stops:
-        with pytest.raises(StateUnavailable, match="whether it was canceled"):
+        with pytest.raises(StateUnavailable, match="the stops in HELD"):
             await stops.met(permitted(found))
         assert await stops.met(permitted(message(id=message_id(3)))) is None
         site.broker.streams["HELD"] = away
@@ -415,7 +416,7 @@ async def test_nothing_begins_before_what_came_while_the_loop_stood_still_is_kno
 
 
 async def test_who_wants_to_work_without_a_server_begins_nevertheless(site: Site) -> None:
-    site.stops._required = False
+    site.stops = site.process(INVENTORY, required=False)
     waits = message()
     assert await site.stops.met(permitted(waits)) is None
     async with site.reading() as stops:
@@ -426,14 +427,14 @@ async def test_who_wants_to_work_without_a_server_begins_nevertheless(site: Site
 
 
 async def test_reading_goes_on_after_a_failure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, failures = site.stops._transport.read, iter([BusUnavailable("away")])
+    read, failures = site.transport.read, iter([BusUnavailable("away")])
 
     def failing(*arguments: object, **named: object) -> object:
         if (error := next(failures, None)) is not None:
             raise error
         return read(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(site.stops._transport, "read", failing)
+    monkeypatch.setattr(site.transport, "read", failing)
     site.put(stop_of(message().header))
     async with site.reading() as stops:
         await until(lambda: stops.find(message()) == BY)

@@ -153,14 +153,12 @@ def near(own: SpiffeId) -> list[SpiffeId]:
     ]
 
 
-OF_EDGE = NAMES.token(HEADER.iss)
 ABOUT = replace(STOP, digest=HEADER.digest, agent=HEADER.aud, by=HEADER.iss, action="planner.plan")
 
 
 def test_it_concerns_what_its_agent_was_asked_for_by_who_cancels() -> None:
     assert ABOUT.concerns(HEADER, {})
     assert replace(ABOUT, by=INVENTORY, role=CancelRole.OPERATOR).concerns(HEADER, {})
-    assert ABOUT.place(NAMES).could_stop(HEADER, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -181,17 +179,3 @@ def test_it_concerns_nothing_else(other: dict[str, object]) -> None:
 
 def test_one_about_a_subject_without_an_action_concerns_nothing() -> None:
     assert not ABOUT.concerns(HEADER._replace(to="status.inventory.x"), {})
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        ABOUT.place(NAMES)._replace(digest=bytes(32)),
-        ABOUT.place(NAMES)._replace(digest=HEADER.digest[:-1] + bytes([HEADER.digest[-1] ^ 1])),
-        *(ABOUT.place(NAMES)._replace(agent=other) for other in ("other", "planner2", "Planner")),
-        *(ABOUT.place(NAMES)._replace(requester=other) for other in ("other", f"{OF_EDGE}2", OF_EDGE.upper())),
-    ],
-)
-def test_a_place_could_stop_its_own_message_alone(place: StopPlace) -> None:
-    assert not place.could_stop(HEADER, NAMES)
-    assert not place.could_stop(HEADER._replace(aud=None), NAMES)

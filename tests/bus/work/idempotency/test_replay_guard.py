@@ -7,9 +7,9 @@ from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
-from support.acceptance import INVENTORY, ISSUER, PLANNER, TRUST
+from support.acceptance import INVENTORY, ISSUER, PLANNER
 from support.envelopes import NOW
-from support.identity import StaticIdentity
+from support.sites import inventory_identity, site_of
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
@@ -21,7 +21,6 @@ from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, IdentityUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.trust.caches import Caches
 
 CA = ThrowawayCa("example.org")
 LIFE = 70 * SECOND
@@ -38,16 +37,7 @@ class Site:
     def process(
         self, name: str = "proof", seal: Callable[[], Sealer] = lambda: ISSUER.sealer(INVENTORY)
     ) -> ReplayGuard:
-        return ReplayGuard(
-            name,
-            own=INVENTORY,
-            token="inventory",
-            keyed=KeyValue(self.broker.connect()),
-            identity=StaticIdentity(CA, INVENTORY.value, sealer=seal),
-            trust=lambda: TRUST,
-            caches=Caches(),
-            clock=lambda: self.now,
-        )
+        return ReplayGuard(name, site_of(self.broker.connect(), lambda: self.now, identity=inventory_identity(seal)))
 
     def subjects(self) -> set[str]:
         return {one.subject for one in self.broker.streams["STATE"].stored}

@@ -179,7 +179,7 @@ async def test_what_a_process_remembers_decides_nothing(site: TickSite) -> None:
     await site.pass_time(5)
     known = process.scheduler.known["nightly"]
     await site.change("nightly", ScheduleState.REMOVED)
-    await process.scheduler._tick(known, Tick(known.grant.digest, NOW + 10 * SECOND), scheduler_module._ClaimedTick())
+    await process.scheduler._tick(known, Tick(known.grant.digest, NOW + 10 * SECOND), scheduler_module._Claim())
     assert site.ticks() == []
     assert process.ticks("void") == 1
 
@@ -190,7 +190,7 @@ async def test_what_another_message_asked_for_since_is_not_sent_for_the_first(si
     await site.settle()
     known = await site.operator.book.one("nightly")
     assert await site.operator.book.store(replace(first, grant=first.grant._replace(digest=bytes(32))), known)
-    await process.scheduler._tick(first, Tick(first.grant.digest, NOW + 10 * SECOND), scheduler_module._ClaimedTick())
+    await process.scheduler._tick(first, Tick(first.grant.digest, NOW + 10 * SECOND), scheduler_module._Claim())
     assert site.ticks() == []
     assert process.ticks("void") == 1
 

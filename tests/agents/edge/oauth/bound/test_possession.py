@@ -13,14 +13,13 @@ from typing import Any
 
 import httpx2
 import pytest
-from support.acceptance import INVENTORY, ISSUER, TRUST
 from support.dpop import Holder
 from support.edge import ENDS_SOON, Door, door, edge_table
 from support.engines import ScriptedEngine
 from support.envelopes import NOW
-from support.identity import StaticIdentity
 from support.issuer import TRUSTS_NOBODY, compact, signed
 from support.shop import Shop
+from support.sites import site_of
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
@@ -33,11 +32,9 @@ from sealbus.agents.edge.oauth.bound.dpop import Proof, ProofRefused
 from sealbus.agents.edge.oauth.bound.possession import Possession
 from sealbus.agents.edge.oauth.private_file import write_key
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, Binding, BindingKind
-from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.idempotency.replay_guard import SLOTS, ReplayGuard
 from sealbus.envelopes.errors import BusUnavailable, StateUnavailable
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.trust.caches import Caches
 
 CALL = "/v1/calls/pricing/quote"
 ORIGIN = "https://edge.example"
@@ -312,18 +309,7 @@ class Process:
 
     def __init__(self, broker: MemoryBroker, now: int) -> None:
         self.now = now
-        self.guard = ReplayGuard(
-            "proof",
-            own=INVENTORY,
-            token="inventory",
-            keyed=KeyValue(broker.connect()),
-            identity=StaticIdentity(
-                ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
-            ),
-            trust=lambda: TRUST,
-            caches=Caches(),
-            clock=lambda: self.now,
-        )
+        self.guard = ReplayGuard("proof", site_of(broker.connect(), lambda: self.now))
         self.possession = Possession("https://edge.example", self.guard)
 
 

@@ -253,7 +253,7 @@ class Sender:
             options=options,
             own=self._own_subjects,
         )
-        return message, self._action_of(Kind.CALL, name)
+        return message, self._action_of(Kind.CALL, name) if self._own_subjects else name
 
     def _action_of(self, kind: Kind, name: str) -> str:
         declared = own_subject(kind, name, self._own_subjects)

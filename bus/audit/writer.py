@@ -93,6 +93,7 @@ class AuditWriter:
     ) -> None:
         self._subject = subject
         self._outbox = outbox
+        self._own = outbox.own
         self._counters = counters
         self._spool = spool
         self._created = created
@@ -200,7 +201,9 @@ class AuditWriter:
             return leaves
         # A denial that is only counted needs no guard id: another replica denies the same call too, or handles it alone.
         messages = [
-            record_message(self._subject, batch.close(), guard_id(self._outbox.own, _digest(decided[index])))
+            record_message(
+                self._subject, batch.close(), guard_id(self._own, decided[index].opened.message.header.digest)
+            )
             for batch, [index] in batches
         ]
         began = time.perf_counter()
@@ -348,10 +351,6 @@ class AuditWriter:
             _logger.error("%d outcomes not stored: %s", len(batch), error)  # noqa: TRY400 - the error says all
             for noted in waiting:
                 noted.lost()
-
-
-def _digest(decided: Decided) -> bytes:
-    return decided.opened.message.header.digest
 
 
 def _not_stored(error: SealbusError) -> SealbusError:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
 from sealbus.bus.telemetry import Counters, OperatorLog
@@ -47,7 +47,7 @@ class Authorizer:
     ) -> None:
         self._engine = engine
         self._took = (counters or Counters()).histogram("sealbus_decision_seconds")
-        self._clock = clock or HostClock()
+        self._clock = clock or HOST_CLOCK
         self._operator_log = OperatorLog(_logger)
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:

@@ -38,7 +38,6 @@ from sealbus.bus.work.places import Cause, Places
 from sealbus.envelopes.errors import (
     RETRIED_CODES,
     UNAUTHENTICATED_CODES,
-    Code,
     EnvelopeError,
     ObligationUnknown,
     SealbusError,
@@ -237,7 +236,7 @@ class Gate:
             self._count([decision for decision, leaf in recorded if isinstance(leaf, bytes)])
             for number, (decision, leaf) in enumerate(recorded):
                 if isinstance(leaf, bytes):
-                    span = self._span(decision, leaf, batch.at, (places or {}).get(number))
+                    span = self._span(decision, leaf, batch.at, places.get(number)) if places is not None else None
                     await self._hand_on(decision, leaf, pull, span)
                 else:
                     # A call that another replica took is refused like any replay and never answered:
@@ -284,8 +283,8 @@ class Gate:
 
     async def _hand_on(self, decided: Decided, leaf: bytes, pull: Pull | None, span: Processing | None) -> None:
         """Hand a recorded message to its handler if it is allowed, and turn it down otherwise."""
-        opened = decided.opened
-        if decided.allowed:
+        opened, code = decided.opened, decided.code
+        if code is None:
             reporter = self._executor.reporter(opened.message, opened.delivery)
             permitted = permit(decided, leaf, reporter, span)
             if self._take is not None and pull is not None:
@@ -297,7 +296,7 @@ class Gate:
             "denied",
             opened.message.header,
             action=opened.route.action,
-            code=decided.code or Code.DENIED,
+            code=code,
             extra=decided.error.detail if isinstance(decided.error, ObligationUnknown) else "",
             reasons=decided.decision.reasons if decided.decision is not None else (),
             context=opened.message.context,
@@ -313,7 +312,7 @@ def permit(decided: Decided, leaf: bytes, reporter: TaskReporter | None, span: P
 
     Raises `ValueError` for a message that is not allowed.
     """
-    if not decided.allowed or decided.decision is None:
+    if decided.code is not None or decided.decision is None:
         raise ValueError("not allowed")
     opened = decided.opened
     return Permitted(

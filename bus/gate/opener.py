@@ -127,7 +127,8 @@ class Opener:
         Only a restored stream holds a message that is older than the stream: the key book is read for such a delivery alone.
         While it cannot be read, these deliveries are added to `refused`.
         """
-        streams = [arrival.created for delivery in deliveries if (arrival := _older_than_its_stream(delivery))]
+        arrivals = [delivery.arrival for delivery in deliveries if delivery.arrival is not None]
+        streams = [arrival.created for arrival in arrivals if arrival.stored < arrival.created]
         if not streams:
             return deliveries, ()
         try:

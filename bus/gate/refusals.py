@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Transport
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError
@@ -50,7 +50,7 @@ class Refusals:
         self._transport = transport
         self._subject = subject
         self._counters = counters
-        self._clock = clock or HostClock()
+        self._clock = clock or HOST_CLOCK
         self._every = every
         self._counts: dict[tuple[str, str, int], _Count] = {}
         self._operator_log = OperatorLog(_logger)

@@ -172,18 +172,15 @@ class Route:
     resource_timeout: float = 5.0
     """Seconds that loading the resource may take."""
     loads_resource: bool = False
+    handler: Endpoint = field(init=False, compare=False)
+    """The code behind it; a route without code has no such attribute."""
     limited: bool = field(init=False)
     """Whether `ordered` or `concurrency` limits it. Most routes have neither, and their messages skip that check."""
 
     def __post_init__(self) -> None:
+        if self.endpoint is not None:
+            object.__setattr__(self, "handler", self.endpoint)
         object.__setattr__(self, "limited", self.options.ordered or self.options.concurrency is not None)
-
-    @property
-    def handler(self) -> Endpoint:
-        """The code behind it. Raises `ConfigurationError` for a route without code."""
-        if self.endpoint is None:
-            raise ConfigurationError(f"{self.subject} has no handler")
-        return self.endpoint
 
 
 def control_route(endpoint: Endpoint | None, token: str, verb: str, *, loads_resource: bool = True) -> Route:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.policies.decision.decision import parse_policy_name, parse_reasons
+from sealbus.policies.decision.decision import parse_texts
 from sealbus.policies.decision.documents import InputDocument, bounded_document, encoded_json
 from sealbus.policies.decision.request import rfc3339
 
@@ -149,7 +149,7 @@ def parse_connect(answer: object, *, revision: str, engine: str, micros: int) ->
         raise PolicyFailed("the answer does not have exactly the keys of a connection's decision")
     if allow is not True and allow is not False:
         raise PolicyFailed("allow is not a boolean")
-    policy, reasons = parse_policy_name(answer["policy"]), parse_reasons(answer["reasons"])
+    policy, reasons = parse_texts(answer["policy"], answer["reasons"])
     if allow is False:
         return ConnectDecision(
             allow=False, reasons=reasons, policy=policy, revision=revision, engine=engine, micros=micros

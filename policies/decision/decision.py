@@ -61,10 +61,10 @@ def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -
     allow = answer["allow"]
     if allow is not True and allow is not False:
         raise PolicyFailed("allow is not a boolean")
-    policy = parse_policy_name(answer["policy"])
+    policy, reasons = parse_texts(answer["policy"], answer["reasons"])
     return Decision(
         allow=allow,
-        reasons=parse_reasons(answer["reasons"]),
+        reasons=reasons,
         obligations=_obligations(answer["obligations"]),
         policy=policy,
         revision=revision,
@@ -116,21 +116,19 @@ def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: Abs
     return None
 
 
-def parse_policy_name(value: object) -> str:
-    """Return the name that a policy gives itself in an answer; raise `PolicyFailed` unless it has 1 to 256 bytes."""
-    if type(value) is not str or not value or not is_text(value):
+def parse_texts(policy: object, reasons: object) -> tuple[str, tuple[str, ...]]:
+    """Return the name that a policy gives itself in an answer, and its reasons.
+
+    Raises `PolicyFailed` unless the name has 1 to 256 bytes, and the reasons are at most 32 texts of at most 256 bytes.
+    """
+    if type(policy) is not str or not policy or not is_text(policy):
         raise PolicyFailed("policy is not a short text")
-    return value
-
-
-def parse_reasons(value: object) -> tuple[str, ...]:
-    """Return the reasons of an answer; raise `PolicyFailed` unless it has at most 32, texts of at most 256 bytes."""
-    if type(value) is not list or len(value) > DEFAULT_LIMITS.text_items:
+    if type(reasons) is not list or len(reasons) > DEFAULT_LIMITS.text_items:
         raise PolicyFailed(f"reasons are not an array of at most {DEFAULT_LIMITS.text_items}")
-    for reason in value:
+    for reason in reasons:
         if type(reason) is not str or not is_text(reason):
             raise PolicyFailed("a reason is not a text of at most 256 bytes without control characters")
-    return tuple(value)
+    return policy, tuple(reasons)
 
 
 def _obligations(value: object) -> tuple[Mapping[str, object], ...]:

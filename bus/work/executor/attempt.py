@@ -66,10 +66,10 @@ class Attempts:
     ending: Callable[[], bool]
     tell: TellDetail
 
-    async def run(self, work: Work, send: SendChunk, left: float = math.inf) -> Content | None:
+    def run(self, work: Work, send: SendChunk, left: float = math.inf) -> Awaitable[Content | None]:
         """Run the handler of `work` once, at most `left` seconds; see `attempt`."""
         give_up = partial(self.give_up, work)
-        return await attempt(
+        return attempt(
             work.permitted, send, self.deadlines, give_up=give_up, ending=self.ending, left=left, tell=self.tell
         )
 

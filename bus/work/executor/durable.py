@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import math
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.routing.retry import Reject, Retry
@@ -37,8 +37,6 @@ from sealbus.envelopes.limits import SECOND
 WORKING_AFTER: Final = 1.0
 """Seconds that a handler runs before its requester is told so: most handlers are done by then and need no such status."""
 
-_Begun = TypeVar("_Begun")
-
 
 class DurableWork:
     """Handles the tasks and events of one executor."""
@@ -61,35 +59,41 @@ class DurableWork:
 
     async def handle(self, work: Work) -> None:
         """Run the handler if it may run; return once what follows has been started or queued."""
-        await self._settlement.settle(work, await self._outcome_of(work))
+        outcome: Outcome | Late | None = await self._prevention(work)
+        if outcome is None:
+            outcome = await self._attempt(work)
+        await self._settlement.settle(work, outcome)
 
     async def handle_counted(self, work: Work, poison: PoisonGuard) -> None:
         """Handle a delivery as `handle` does, once its attempt is counted; bury it if it has ended too many processes."""
-        refused = await _begin(poison.begin(work), Code.OVERLOADED)
-        if refused is not None:
-            await self._settlement.settle(work, refused)
+        try:
+            await poison.begin(work)
+        except (BusyEffect, StateUnavailable, HandlingError) as error:
+            await self._settlement.settle(work, _not_begun(error, Code.OVERLOADED))
             return
         await self.handle(work)
         await poison.close(work)
 
-    async def _outcome_of(self, work: Work) -> Outcome | Late:
-        """Run the handler unless the message has expired, is canceled, or has had its effect; return what happened."""
+    async def _prevention(self, work: Work) -> Outcome | None:
+        """Claim the effect; return why the handler is not to run: the message has expired, is canceled, or was handled."""
         if work.started >= work.exp:
             return Expired()
-        canceled = await _begin(self._stores.stops.met(work.permitted), Code.REPLAYED)
-        if isinstance(canceled, NotBegun | NotRunnable):
-            return canceled
-        if canceled is not None:
-            return Stopped(canceled)
-        claim = await _begin(self._stores.effects.begin(work.permitted), Code.REPLAYED)
-        if isinstance(claim, AlreadyDone | NotBegun | NotRunnable):
+        try:
+            canceled = await self._stores.stops.met(work.permitted)
+            if canceled is not None:
+                return Stopped(canceled)
+            claim = await self._stores.effects.begin(work.permitted)
+        except (BusyEffect, StateUnavailable, HandlingError) as error:
+            return _not_begun(error, Code.REPLAYED)
+        if isinstance(claim, AlreadyDone):
             return claim
         work.claim = claim
-        return await self._attempt(work)
+        return None
 
     async def _attempt(self, work: Work) -> Outcome | Late:
         """Run the handler once and count how that went."""
-        left = (deadline_of(work) - self._site.host_clock()) / SECOND
+        deadline = deadline_of(work)
+        left = (deadline - self._site.host_clock()) / SECOND if deadline != math.inf else math.inf
         try:
             if left <= 0:
                 raise over(work)
@@ -126,16 +130,13 @@ class DurableWork:
         self._seconds.observe((self._site.host_clock() - work.started) / SECOND, action)
 
 
-async def _begin(beginning: Awaitable[_Begun], busy: Code) -> _Begun | NotBegun | NotRunnable:
-    """Await one step before the handler; return its result, or why no handler runs: `busy` if another copy is handled."""
-    try:
-        return await beginning
-    except BusyEffect as error:
+def _not_begun(error: BusyEffect | StateUnavailable | HandlingError, busy: Code) -> NotBegun | NotRunnable:
+    """Return why no handler runs: `busy` if another copy is being handled."""
+    if isinstance(error, BusyEffect):
         return NotBegun(busy, error.seconds)
-    except StateUnavailable as error:
+    if isinstance(error, StateUnavailable):
         return NotBegun(error.code)
-    except HandlingError as failure:
-        return NotRunnable(failure)
+    return NotRunnable(error)
 
 
 async def _store(reporter: TaskReporter, status: Status | None) -> None:

@@ -262,7 +262,10 @@ def delay_of(work: Work, schedule: RetryPolicy, *, now: int, random: float) -> f
 
 def deadline_of(work: Work) -> float:
     """Return when all attempts have to be over, in microseconds; infinite where the handler does not say."""
-    return work.since + work.permitted.route.options.total_timeout * SECOND if work.since is not None else math.inf
+    seconds = work.permitted.route.options.total_timeout
+    if seconds == math.inf or (since := work.since) is None:
+        return math.inf
+    return since + seconds * SECOND
 
 
 def over(work: Work) -> HandlingError:

@@ -18,7 +18,7 @@ from typing import Self
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background, BoundedTasks
 from sealbus.bus.ports import Delivery, Pull, Settlement
-from sealbus.bus.routing.routes import Permitted, TaskReporter
+from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.routing.timers import Deadlines, take_back_cancellations
 from sealbus.bus.sending.outbox import Outbox
@@ -104,6 +104,8 @@ class Executor:
         self._durable = DurableWork(
             site, stores, attempts=attempts, settlement=self._settlement, background=self._background
         )
+        self.reporter = stores.statuses.reporter
+        """Returns the reporter of a task's status, or `None` for a call or an event."""
         self._running: set[asyncio.Task[None]] = set()
         self._alive: asyncio.Task[None] | None = None
         self._given_up: dict[Work, bool] = {}
@@ -130,10 +132,6 @@ class Executor:
             await self._group.__aexit__(kind, error, trace)
         finally:
             self._deadlines.close()
-
-    def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
-        """Return the reporter of a task's status, or `None` for a call or an event."""
-        return self._stores.statuses.reporter(message, delivery)
 
     def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
         """Return `decided`, those marked that are denied until somebody approves, and are to be parked."""

@@ -27,6 +27,7 @@ class Work:
         "is_first",
         "lined_up",
         "permitted",
+        "progress",
         "settlement",
         "started",
         "tried",
@@ -47,6 +48,8 @@ class Work:
         arrival = self.tried.arrival
         self.is_first = arrival is None or arrival.delivery == 1
         """Whether this is the first delivery of what is tried."""
+        self.progress: TaskReporter | None = permitted.reporter if permitted.route.options.status else None
+        """The reporter of progress and result, if the route reports them to the requester."""
         self.started = 0
         """When its turn came, in microseconds."""
         self.claim: Claim | None = None
@@ -67,11 +70,6 @@ class Work:
     def source(self) -> Settlement | str:
         """Where it was taken from: a consumer, or the subject of a call."""
         return self.settlement if self.settlement is not None else self.delivery.subject
-
-    @property
-    def progress(self) -> TaskReporter | None:
-        """The reporter of progress and result, if the route reports them to the requester."""
-        return self.permitted.reporter if self.permitted.route.options.status else None
 
     def alive(self) -> None:
         """Tell the broker that the delivery is being handled, so that it is not redelivered."""

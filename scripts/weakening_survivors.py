@@ -4,9 +4,8 @@ __all__ = ["EXPLAINED"]
 
 EXPLAINED: dict[str, tuple[str, ...]] = {
     "what is stored at the very microsecond of its stream's creation is measured by that creation, whoever is asked": (
-        "sealbus.bus.gate.gate.Gate._known_places: arrival.stored >= arrival.created [bound]",
-        "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored < arrival.created [bound]",
-        "sealbus.bus.gate.gate.Gate._known_places: one.arrival.stored >= arrival.created [bound]",
+        "sealbus.bus.gate.opener.Opener._with_known_streams: arrival.stored < arrival.created [bound]",
+        "sealbus.bus.gate.opener._older_than_its_stream: arrival.stored < arrival.created [bound]",
     ),
     "spellings in base64 of the same bytes have one length, and differ in unused bits, never in the case of a letter": (
         "sealbus.agents.evidence.standing._parsed_action: b64encode(body).decode() != base64 [by prefix]",
@@ -146,8 +145,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.oauth.tokens.kept_tokens.KeptTokens.keep: last_digest == digest [by prefix]",
         "sealbus.envelopes.accept.open_request.OpenRequest.check: header.key.raw != self._key [by prefix]",
         (
-            "sealbus.bus.gate.resumption.Resumption._first_of_its_key:"
-            " known.keys.octets('dig') == message.header.digest [by prefix]"
+            "sealbus.bus.work.approvals.progress.ParkedProgress.is_first_of_its_key:"
+            " note.keys.octets('dig') == message.header.digest [by prefix]"
         ),
         "sealbus.envelopes.records.body.parse_audit_body: leaf not in by_leaf [by prefix]",
         "sealbus.envelopes.trust.credential._is_of: claim.key.raw == svid.raw_key [by prefix]",
@@ -158,8 +157,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.tally.RepeatedRecords.repeated_by_tile: name in seen [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest not in slot.uses [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
-        "sealbus.bus.gate.resumption.Resumption.mark: one.opened.message.header.digest not in self._under_way [by prefix]",
-        "sealbus.bus.gate.resumption.Resumption.put: digest in self._under_way [by prefix]",
+        "sealbus.bus.gate.resumption.Resumption.take: digest in self.under_way [by prefix]",
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
     ),
     "it is kept under its recorder, and looked for under who minted, who then is another": (
@@ -184,14 +182,14 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.standing._statement: header.iss != recorder [by path]",
     ),
     "a marker of the same time is the one that is there, and is not written again": (
-        "sealbus.bus.gate.resumption.Resumption._run: max(end, self._clock()) > parked.until [bound]",
-        "sealbus.bus.gate.resumption.Resumption._kept_open: until <= parked.until [bound]",
+        "sealbus.bus.gate.resumption._ParkedSource.may_run: max(end, self._site.host_clock()) > parked.until [bound]",
+        "sealbus.bus.work.approvals.progress.ParkedProgress.count_verdict: until > parked.until [bound]",
     ),
     "it is looked for once more, and nothing is there": (
         "sealbus.bus.work.approvals.parking.Parking.park: delivery.number > 1 [bound]",
     ),
     "one byte more or less of what people are asked is bounded again where the question about it is made": (
-        "sealbus.bus.gate.resumption.Resumption._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
+        "sealbus.bus.gate.resumption._ParkedSource._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
     ),
     "its requester looks at the same moment, and finds it expired either way": (
         (

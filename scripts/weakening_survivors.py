@@ -3,6 +3,15 @@
 __all__ = ["EXPLAINED"]
 
 EXPLAINED: dict[str, tuple[str, ...]] = {
+    "infinite seconds from any time on are infinite: the clause spares the look at that time": (
+        (
+            "sealbus.bus.work.executor.ending.deadline_of: seconds == math.inf or (since := work.since) is None"
+            " [seconds == math.inf dropped]"
+        ),
+    ),
+    "what follows a version keeps the stored value that the version was read from, which alone is looked at": (
+        "sealbus.bus.work.approvals.progress.ParkedProgress._change: self._tasks.change of parked [after instead]",
+    ),
     "what is stored at the very microsecond of its stream's creation is measured by that creation, whoever is asked": (
         "sealbus.bus.gate.opener.Opener._with_known_streams: arrival.stored < arrival.created [bound]",
         "sealbus.bus.gate.opener._older_than_its_stream: arrival.stored < arrival.created [bound]",

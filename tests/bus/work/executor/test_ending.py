@@ -43,11 +43,13 @@ from sealbus.bus.work.executor.ending import (
     TurnDown,
     decide_end,
     decide_refusal,
+    is_retried,
+    passed_on,
 )
 from sealbus.bus.work.executor.work import Work
 from sealbus.bus.work.idempotency.claim_store import AlreadyDone
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation, RemedyKind
-from sealbus.envelopes.errors import Code, HandlingError
+from sealbus.envelopes.errors import Code, HandlingError, ObligationUnknown, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
@@ -153,6 +155,12 @@ def test_each_outcome_has_its_ending(outcome: Outcome, expected: Ending) -> None
     assert ending(outcome) == expected
 
 
+@pytest.mark.parametrize("typ", [PARTS_TYPE + "0", PARTS_TYPE.upper()])
+def test_a_result_of_another_type_is_no_result_in_parts(typ: str) -> None:
+    result = Content(body=b"1", typ=typ)
+    assert ending(AlreadyDone(result=result, same=False, told=False)) == Repeat(result)
+
+
 @pytest.mark.parametrize("code", sorted(LASTING))
 def test_a_lasting_failure_is_not_tried_again(code: Code) -> None:
     failure = HandlingError(code, "")
@@ -178,9 +186,11 @@ def test_a_task_whose_attempts_took_too_long_together_fails_for_that() -> None:
     assert isinstance(over, Bury)
     assert over.failure.code is Code.HANDLER_TIMEOUT
     assert over.failure.detail == "over 1.5 s in all"
-    # Where the message itself ends first, that failure is the reason.
-    late = MESSAGE.header.exp - SECOND
-    assert ending(Failed(FAILURE, number=1), work(total=LEFT + 1.0), now=late) == Bury(FAILURE)
+    # Where the message itself ends first or with them, or this was the last attempt, that failure is the reason.
+    late, until_exp = MESSAGE.header.exp - SECOND, (MESSAGE.header.exp - NOW) / SECOND
+    for total in (until_exp, until_exp + 1.0):
+        assert ending(Failed(FAILURE, number=1), work(total=total), now=late) == Bury(FAILURE)
+    assert ending(Failed(FAILURE, number=3), work(total=1.5)) == Bury(FAILURE)
 
 
 def test_a_denial_is_explained_where_the_decision_shows_reasons() -> None:
@@ -188,6 +198,14 @@ def test_a_denial_is_explained_where_the_decision_shows_reasons() -> None:
     assert isinstance(closed, Close)
     assert closed.explanation.reasons == ("limit",)
     assert [denier.agent for denier in closed.explanation.via] == [INVENTORY.value]
+    # Nothing else that failed is explained.
+    other = HandlingError(Code.HANDLER_FAILED, "ValueError", Explanation(reasons=("limit",)))
+    assert passed_on(work(shows=True).permitted, other) == NOTHING_TOLD
+
+
+def test_a_denial_is_not_counted_as_a_failed_attempt() -> None:
+    assert not is_retried(work(), DENIED)
+    assert is_retried(work(), FAILURE)
 
 
 def test_a_task_without_statuses_is_acknowledged_once_it_was_done() -> None:
@@ -202,6 +220,8 @@ def test_a_message_that_waits_for_a_copy_is_looked_at_with_backoff() -> None:
     assert ending(NotBegun(Code.OVERLOADED, LEFT - 1.0)) == Again(Code.OVERLOADED, LEFT - 1.0)
     # A copy with more time may be done, or have failed, long before: this one is tried while it lives.
     assert ending(NotBegun(Code.OVERLOADED, LEFT + 1.0)) == first
+    soon = MESSAGE.header.exp - 10 * SECOND
+    assert ending(NotBegun(Code.OVERLOADED, 10.0), now=soon) == first
 
 
 @pytest.mark.parametrize("seconds", [None, 0.5, 1e6])
@@ -237,7 +257,13 @@ def test_no_message_is_put_off_beyond_its_end(
             assert isinstance(decided, Bury if isinstance(outcome, Failed) else Close)
 
 
-def refused(kind: Kind, *, parks: bool = False, obligations: tuple[dict[str, object], ...] = ()) -> Decided:
+def refused(
+    kind: Kind,
+    *,
+    parks: bool = False,
+    obligations: tuple[dict[str, object], ...] = (),
+    error: SealbusError | None = None,
+) -> Decided:
     header = cast("Header", SimpleNamespace(kind=kind, aud=MESSAGE.header.aud))
     task = Opened(
         Delivery(subject="", payload=b"", header_block=b""),
@@ -245,8 +271,9 @@ def refused(kind: Kind, *, parks: bool = False, obligations: tuple[dict[str, obj
         MESSAGE._replace(header=header),
         NOW,
     )
-    decision = Decision(allow=False, reasons=("limit",), obligations=obligations, revision="r1", engine="embedded")
-    return Decided(task, decision=decision, parks=parks)
+    allow = error is not None
+    decision = Decision(allow=allow, reasons=("limit",), obligations=obligations, revision="r1", engine="embedded")
+    return Decided(task, decision=decision, error=error, parks=parks)
 
 
 APPROVAL: dict[str, object] = {"type": "approval", "queue": "refunds", "text": "Refund?", "until": 60, "count": 1}
@@ -265,3 +292,14 @@ def test_a_refused_call_is_answered_and_told_of_the_approval_that_a_task_could_w
     assert isinstance(shown, AnswerError)
     assert shown.explanation.reasons == ("limit",)
     assert shown.explanation.remedies[0].kind is RemedyKind.APPROVAL
+
+
+def test_only_a_denied_call_is_told_of_an_approval() -> None:
+    denied_task = decide_refusal(refused(Kind.TASK, obligations=(REASONS, APPROVAL)), can_park=True)
+    failed_call = decide_refusal(
+        refused(Kind.CALL, obligations=(REASONS, APPROVAL), error=ObligationUnknown("watermark")), can_park=True
+    )
+    for refusal in (denied_task, failed_call):
+        assert refusal.explanation.remedies == ()
+    assert isinstance(failed_call, AnswerError)
+    assert failed_call.code is Code.OBLIGATION_UNKNOWN

@@ -77,7 +77,9 @@ TARGETS: dict[str, str] = {
     "bus/gate/approval_authorizer": "bus/gate/test_approval_authorizer attack/test_approvals bus/gate/test_resumption",
     "bus/gate/opener": "bus/gate/test_gate bus/gate/test_restored_streams bus/gate/test_resumption",
     "bus/gate/resumption": "bus/gate/test_resumption attack/test_approvals",
-    "bus/work/approvals/progress": "bus/work/approvals/test_progress bus/gate/test_resumption bus/gate/test_parked_expiry attack/test_approvals",
+    "bus/work/approvals/progress": (
+        "bus/work/approvals/test_progress bus/gate/test_resumption bus/gate/test_parked_expiry attack/test_approvals"
+    ),
     "bus/work/executor/ending": "bus/work/executor/test_ending",
     "bus/work/approvals/parking": "bus/work/approvals/test_parking attack/test_approvals bus/gate/test_resumption",
     "bus/work/approvals/marker": "bus/work/approvals/test_marker",

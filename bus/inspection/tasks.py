@@ -14,12 +14,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.clocks import BusClock, wall_clock
+from sealbus.bus.clocks import HOST_CLOCK, BusClock, HostClock
 from sealbus.bus.gate.status_reader import AskedTask, StatusRequest, parsed_status
 from sealbus.bus.inspection.backwards import WINDOW, backwards, read_on
 from sealbus.bus.inspection.documents import TaskDocument, shown_time
 from sealbus.bus.nats.api import existing_stream
-from sealbus.bus.ports import Clock, Delivery, Request, Transport
+from sealbus.bus.ports import Delivery, Request, Transport
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.stream_names import RESULTS, TASKS
 from sealbus.bus.streams.held import Held, PastTrust, current_only
@@ -197,7 +197,7 @@ class TaskList:
         trust: Callable[[], Trust],
         past: PastTrust = current_only,
         restored: RestoredStreams = nothing_restored,
-        clock: Clock = wall_clock,
+        clock: HostClock = HOST_CLOCK,
         window: int = WINDOW,
     ) -> None:
         self._transport = transport

@@ -15,6 +15,7 @@ from support.replicas import hasten
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.gate.status_reader import StatusLimits
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
 from sealbus.bus.sending.answer import CallExpired, RemoteError
@@ -80,7 +81,10 @@ async def listed(bus: TestBus, handle: TaskHandle, clock: Clock) -> str:
         minters=deployment.minters,
     )  # fmt: skip
     tasks = TaskList(
-        transport=bus.broker.connect(), profile=profile, trust=lambda: Trust(bundles=bus.edge.bundles()), clock=clock
+        transport=bus.broker.connect(),
+        profile=profile,
+        trust=lambda: Trust(bundles=bus.edge.bundles()),
+        clock=HostClock(clock),
     )
     last = len(bus.stored("TASKS"))
     async with aclosing(tasks.newest(task_subjects(profile), TaskFilter(), first=1, last=last, most=100)) as found:

@@ -15,6 +15,7 @@ from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.clocks import HostClock
 from sealbus.bus.gate.opener import OpenedBatch, Opener
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList, task_subjects
 from sealbus.bus.ports import Delivery
@@ -71,7 +72,7 @@ class Site:
             profile=worker.parts.profile,
             trust=worker.node.trust,
             restored=worker.node.restored,
-            clock=self.bus.broker.clock,
+            clock=HostClock(self.bus.broker.clock),
         )
         subjects, last = task_subjects(worker.parts.profile), len(self.bus.stored("TASKS"))
         return [one.refused async for one in tasks.newest(subjects, TaskFilter(), first=1, last=last, most=9)]

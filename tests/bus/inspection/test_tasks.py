@@ -11,7 +11,7 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Shop, Update
 
 from sealbus import Agent, Context
-from sealbus.bus.clocks import wall_clock
+from sealbus.bus.clocks import HostClock, wall_clock
 from sealbus.bus.inspection.tasks import SUBMITTED, ListedTask, TaskFilter, TaskList, task_subjects
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.limits import SECOND
@@ -46,7 +46,7 @@ async def listed(
         transport=bus.broker.connect(),
         profile=profile,
         trust=lambda: Trust(bundles=bus.edge.bundles() if bundles is None else bundles),
-        clock=lambda: wall_clock() + ahead,
+        clock=HostClock(lambda: wall_clock() + ahead),
         window=window,
     )
     subjects = task_subjects(profile, bus.names.id_of(agent) if agent is not None else None)

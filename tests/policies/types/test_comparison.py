@@ -1,4 +1,4 @@
-"""Comparisons: no comparison is admitted that OPA's compiler refuses, among generated arrays, sets and objects and by rule."""
+"""Comparisons of generated and written arrays, sets and objects: none that OPA's compiler refuses is admitted."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
@@ -51,14 +51,31 @@ async def test_an_exception_of_the_block_is_raised_as_it_is_and_does_not_reach_t
     assert recorder.events == ["started", "ended"]
 
 
+class Counter(Entered):
+    """Counts how often its context is left. The context, unlike a generator, can be left twice."""
+
+    class Context(AbstractAsyncContextManager[None]):
+        def __init__(self, counter: Counter) -> None:
+            self._counter = counter
+
+        async def __aexit__(self, *_: object) -> None:
+            self._counter.left += 1
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def _run(self) -> AbstractAsyncContextManager[None]:
+        return self.Context(self)
+
+
 async def test_leaving_without_a_start_or_twice_changes_nothing() -> None:
-    recorder = Recorder()
-    await recorder.__aexit__(None, None, None)
-    assert recorder.events == []
-    async with recorder:
+    counter = Counter()
+    await counter.__aexit__(None, None, None)
+    assert counter.left == 0
+    async with counter:
         pass
-    await recorder.__aexit__(None, None, None)
-    assert recorder.events == ["started", "ended"]
+    await counter.__aexit__(None, None, None)
+    assert counter.left == 1
 
 
 async def test_a_start_that_fails_leaves_nothing_to_end() -> None:

@@ -60,6 +60,11 @@ def test_lookups_that_find_nothing_or_differ(body: str, forms: list[str]) -> Non
         ("decide(request) := m.a + 1\nm[k] := v if some k, v in data.limits", []),
         ("decide(request) := m.a.x + 1\nm[k].x := v if some k, v in data.limits", ["conflict"]),
         ("decide(request) := m.x.a + 1\nm.x[k] := v if some k, v in data.limits", []),
+        ("decide(request) := r + 1\nr := 1", []),
+        ("decide(request) := r + 1\nr := \"a\"", ["type"]),
+        ("decide(request) := r + 1\ndefault r := 1\nr := 1 if data.odd.a == 1", []),
+        ("decide(request) := count(s)\ns contains x if some x in data.people", []),
+        ("decide(request) := count(m)\nm[k][l] := 1 if { some k, _ in data.limits; some l, _ in data.people }", ["lookup"]),
         ("decide(request) := data.sealbus.authz.r[request.context.delivery]\nr := {\"1\": 1}", ["lookup", "match"]),
     ],
 )  # fmt: skip

@@ -32,7 +32,6 @@ ELSEWHERE: dict[str, str] = {
     "agents/dev/demo/people.py": DEMONSTRATION,
     # Parts that mean something only with a real program at the other end.
     "agents/dev/workload_api/declared.py": "tests/agents/dev/workload_api/test_server.py",
-    "agents/dev/workload_api/server_svid.py": "tests/agents/dev/nats/test_server_changes.py",
     "agents/edge/app.py": "tests/agents/edge/test_front.py",
     "bus/nats/consumer.py": "tests/integration/test_pull.py",
     "bus/nats/transport.py": "tests/integration/test_transport.py",
@@ -43,7 +42,7 @@ ELSEWHERE: dict[str, str] = {
 }
 """Module that no test in its mirrored folder imports or is named after, and the file that tests it."""
 
-MOST = 15
+MOST = 14
 """Lower it when an entry goes; there is no reason to raise it."""
 
 

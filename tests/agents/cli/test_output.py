@@ -7,7 +7,6 @@ import json
 import pytest
 
 from sealbus.agents.cli.output import as_mapping, explanation_lines, note, print_json, print_table
-from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.printable import printable
 
@@ -42,10 +41,6 @@ def test_a_table_in_a_pipe_is_as_wide_as_its_cells(capsys: pytest.CaptureFixture
     assert "x" * 10_000 in out
     assert "[red]y[/]" in out
     assert len(out.splitlines()) == 7
-
-
-def test_a_time_is_shown_in_utc_with_milliseconds() -> None:
-    assert shown_time(1_795_528_800_123_000) == "2026-11-24T14:00:00.123Z"
 
 
 def test_only_a_mapping_is_one() -> None:

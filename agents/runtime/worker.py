@@ -94,7 +94,7 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     for handling in (parts.work, parts.approvals, parts.control):
-                        await handling.gate.settle()
+                        await handling.gate.idle()
                     await parts.resuming.idle()
                     drained = await parts.work.executor.drain(within)
                     drained = await parts.control.executor.drain(within) and drained
@@ -149,9 +149,9 @@ class Worker:
         """Wait until everything taken so far is handled, without stopping."""
         parts = self.parts
         for handling in (parts.control, parts.work):
-            await handling.gate.settle()
+            await handling.gate.idle()
             await handling.executor.drain(self.limits.drain)
-        await parts.approvals.gate.settle()
+        await parts.approvals.gate.idle()
         await parts.resuming.idle()
         await parts.work.executor.drain(self.limits.drain)
         await parts.control.executor.drain(self.limits.drain)

@@ -217,11 +217,11 @@ def floors(case: ApprovalCase, message: VerifiedMessage, *, now: int) -> UserCon
             raise ApprovalRefused(Code.APPROVAL_REPEATED, "this person has given another verdict since")
     if len(without(parked.verdicts, person)) >= MOST_VERDICTS:
         raise ApprovalRefused(Code.APPROVAL_CLOSED, "too many people have given a verdict")
-    strong_enough(obligation, context, at=header.iat)
+    check_login(obligation, context, at=header.iat)
     return context
 
 
-def strong_enough(obligation: ApprovalObligation, context: UserContext, *, at: int) -> None:
+def check_login(obligation: ApprovalObligation, context: UserContext, *, at: int) -> None:
     """Raise `ApprovalRefused` (`approval_weak`) unless the login of `context` meets the obligation at `at` (microseconds)."""
     if obligation.acr and context.acr not in obligation.acr:
         raise ApprovalRefused(Code.APPROVAL_WEAK, "the login is not strong enough")

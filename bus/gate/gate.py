@@ -93,7 +93,7 @@ class _RecordedBatch(NamedTuple):
 class Gate:
     """The gate of one agent's deliveries; `executor` handles permitted messages, unless `take` does.
 
-    Enter with `async with`, and call `settle` before leaving: a delivery that was not handed on by then will be redelivered.
+    Enter with `async with`, and call `idle` before leaving: the broker redelivers what was not handed on by then.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After `settle` nothing is left; without it, this would also wait for room in the executor.
+        # After `idle` nothing is left; without it, this would also wait for room in the executor.
         for task in self._finishing:
             task.cancel()
         await self._group.__aexit__(kind, error, trace)
@@ -186,8 +186,8 @@ class Gate:
         for delivery in deliveries:
             self._refuse(error, delivery, pull)
 
-    async def settle(self) -> None:
-        """Wait until every admitted batch is recorded, or its records were refused, and handed on."""
+    async def idle(self) -> None:
+        """Wait until every admitted batch is handed on. A batch whose records are refused counts as handed on."""
         for _ in range(RECORDING):
             await self._recording.acquire()
         for _ in range(RECORDING):

@@ -43,7 +43,7 @@ async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int =
     report = BacktestReport()
     questions: list[_Question] = []
     async for recorded in source:
-        document = report.question(recorded)
+        document = report.count(recorded)
         if document is not None and isinstance(recorded, RecordedDecision):
             questions.append((recorded, completed_document(document)))
         if len(questions) == batch:
@@ -71,7 +71,7 @@ async def reproduce(
     waiting = 0
     async for recorded in source:
         impossible = report.not_replayable[NotReplayable.BAD_INPUT]
-        document = report.question(recorded)
+        document = report.count(recorded)
         if not isinstance(recorded, RecordedDecision):
             continue
         if document is None:

@@ -108,7 +108,7 @@ class Sample:
 
 @dataclass(slots=True, kw_only=True)
 class BacktestReport:
-    """The report, filled by `question` and `compare`; everything in it is bounded.
+    """The report, filled by `count` and `compare`; everything in it is bounded.
 
     `read` counts decisions of the log, including those that the log only counts. `unanswered` counts questions that the
     backtest's engine did not answer, so their decisions are unknown.
@@ -126,8 +126,8 @@ class BacktestReport:
     """The recorded times, by the engine that decided then."""
     latency: Latencies = field(default_factory=Latencies)
 
-    def question(self, recorded: Recorded) -> InputDocument | None:
-        """Count one entry of the log; return the document to ask an engine about, or None if it is not replayable."""
+    def count(self, recorded: Recorded) -> InputDocument | None:
+        """Count the decisions of one log entry. Return its input document, or `None` if it cannot be replayed."""
         if isinstance(recorded, CountedDenials):
             self.read += recorded.count
             self.not_replayable[NotReplayable.COUNTED] += recorded.count
@@ -153,7 +153,7 @@ class BacktestReport:
             return ()
         sample = _sample(recorded, answer)
         for change in changes:
-            self._count(change, recorded, sample)
+            self._count_change(change, recorded, sample)
         return changes
 
     @property
@@ -183,7 +183,7 @@ class BacktestReport:
             "unanswered": self.unanswered,
         }
 
-    def _count(self, change: Change, recorded: RecordedDecision, sample: Sample) -> None:
+    def _count_change(self, change: Change, recorded: RecordedDecision, sample: Sample) -> None:
         self.changes[change] += 1
         values = {
             Dimension.CALLER: recorded.caller,

@@ -20,7 +20,7 @@ from sealbus.agents.edge.http.problem import EdgeError, json_answer
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.edge.v1.approvals import ParkedTask, ParkedTaskReader
 from sealbus.agents.sdk.bodies import JSON
-from sealbus.bus.gate.approval_authorizer import ApprovalRefused, strong_enough
+from sealbus.bus.gate.approval_authorizer import ApprovalRefused, check_login
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
@@ -83,7 +83,7 @@ class ApprovalRoutes:
         if task.asked_by(person):
             raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
         try:
-            strong_enough(task.parked.obligation, person, at=self._front.node.clock())
+            check_login(task.parked.obligation, person, at=self._front.node.clock())
         except ApprovalRefused as error:
             obligation = task.parked.obligation
             login = Remedy(kind=RemedyKind.LOGIN, acr=" ".join(obligation.acr), max_age=obligation.max_age)

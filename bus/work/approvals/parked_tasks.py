@@ -306,7 +306,7 @@ class ParkedTasks:
         as if it were new. Raises as `Held.newest` does.
         """
         values = await self._held.newest(f"held.{self._token}.task.*.{digest.hex()}", PARKED_TYPE)
-        parked = [task for value in values.values() if (task := _own(value)) is not None]
+        parked = [task for value in values.values() if (task := _parked_or_none(value)) is not None]
         return min(parked, key=_order, default=None)
 
     async def create(self, parked: Parked) -> bool:
@@ -325,7 +325,7 @@ class ParkedTasks:
         if await self._write(parked, None) is not None:
             return True
         value, last = await self._held.standing(parked.subject(self._token), PARKED_TYPE)
-        current = _own(value) if value is not None else None
+        current = _parked_or_none(value) if value is not None else None
         if current is not None and current.state is ParkedState.WAITING:
             return True
         return await self._write(parked, value, last=last) is not None
@@ -376,7 +376,7 @@ def _obligations(recorded: bytes) -> list[dict[str, object]]:
     return listed
 
 
-def _own(value: HeldValue) -> Parked | None:
+def _parked_or_none(value: HeldValue) -> Parked | None:
     try:
         return parse_parked(value)
     except SealError:

@@ -100,9 +100,10 @@ class Parking:
                 "a task of %s is not parked: audit.redact removes parts of its record", decided.opened.route.action
             )
             return False
-        return decided.opened.delivery.number > 1 or self._within_budget(decided)
+        return decided.opened.delivery.number > 1 or self._charge_budget(decided)
 
-    def _within_budget(self, decided: Decided) -> bool:
+    def _charge_budget(self, decided: Decided) -> bool:
+        """Charge a task to the budget of its user in this minute; return whether the budget allows it."""
         minute = self._site.host_clock() // MINUTE
         if minute != self._minute:
             self._minute = minute

@@ -62,7 +62,7 @@ class CancelEndpoint:
         A process that parks the task meanwhile finds the stop, because that is stored first. Raises `Refused` with
         `overloaded` if the requester has no room left.
         """
-        stop, sequence = await self._stored(permitted)
+        stop, sequence = await self._store(permitted)
         if not await self._stops.admits(stop, sequence):
             # Other processes took the room at the same moment. This stop must not come into force once there is room again.
             over = sign(replace(stop, end=0, at=self._clock()), self._identity.sealer())
@@ -72,7 +72,7 @@ class CancelEndpoint:
             await self._end_parked(stop)
         return None
 
-    async def _stored(self, permitted: Permitted) -> tuple[Stop, int]:
+    async def _store(self, permitted: Permitted) -> tuple[Stop, int]:
         """Store the stop unless one is there that covers it; return the stop that is stored, and its sequence."""
         request, header = _request(permitted.value), permitted.message.header
         stop = Stop(

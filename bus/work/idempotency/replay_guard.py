@@ -106,11 +106,15 @@ class ReplayGuard:
                 await self._read(number, slot, made)
             return digest in slot.uses
 
-    async def _write(self, number: int, last: int, uses: dict[bytes, int], now: int) -> int | None:
+    async def _write(self, slot: int, sequence: int, uses: dict[bytes, int], now: int) -> int | None:
+        """Replace the value of `slot` with `sequence` by `uses`; return its new sequence, or `None` if it has changed.
+
+        Raises `BusUnavailable` or `IdentityUnavailable`.
+        """
         listed = b"".join(digest + until.to_bytes(_TIME_BYTES) for digest, until in uses.items())
-        payload = encode([_VERSION, self._name, number, now, listed], text_bytes=_BYTES)
+        payload = encode([_VERSION, self._name, slot, now, listed], text_bytes=_BYTES)
         value = encode([*signed(payload, _TYPE, self._site.identity.sealer())], text_bytes=_BYTES)
-        return await self._keyed.replace(f"{self._prefix}{number}", value, last=last)
+        return await self._keyed.replace(f"{self._prefix}{slot}", value, last=sequence)
 
     async def _read(self, number: int, slot: _Slot, made: int) -> None:
         """Read what other processes wrote. Raises `StateUnavailable` if an earlier use may be missing."""

@@ -17,8 +17,8 @@ from sealbus.bus.gate.approval_authorizer import (
     ApprovalCase,
     ApprovalRefused,
     ask_about,
+    check_login,
     floors,
-    strong_enough,
     verdict_of,
 )
 from sealbus.bus.sending.approval import Verdict
@@ -203,7 +203,7 @@ def test_the_login_is_as_strong_and_fresh_as_asked_for(
     refused(Code.APPROVAL_WEAK, case(parked), message)
     assert message.context is not None
     with pytest.raises(ApprovalRefused):
-        strong_enough(parked.obligation, message.context, at=NOW)
+        check_login(parked.obligation, message.context, at=NOW)
 
 
 def test_the_login_is_judged_when_the_approval_was_sealed() -> None:

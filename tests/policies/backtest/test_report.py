@@ -19,10 +19,10 @@ DENY = Decision(allow=False, reasons=("late",), obligations=({"log": True},), re
 
 def test_what_can_be_asked_is_a_document_and_the_rest_is_counted_by_why() -> None:
     report = BacktestReport()
-    assert report.question(recorded()) == document()
-    assert report.question(recorded(code=Code.BAD_BODY)) is None
-    assert report.question(recorded(redacted=True)) is None
-    assert report.question(CountedDenials(caller=PLANNER, count=40)) is None
+    assert report.count(recorded()) == document()
+    assert report.count(recorded(code=Code.BAD_BODY)) is None
+    assert report.count(recorded(redacted=True)) is None
+    assert report.count(CountedDenials(caller=PLANNER, count=40)) is None
     assert report.read == 43
     assert report.not_replayable == {
         NotReplayable.NOT_ASKED: 1, NotReplayable.REDACTED: 1, NotReplayable.COUNTED: 40,
@@ -69,8 +69,8 @@ def test_risks_are_what_would_be_handled_now() -> None:
 
 def test_an_input_that_no_engine_would_take_contradicts_its_record() -> None:
     report = BacktestReport()
-    report.question(recorded(input=b"[]"))
-    report.question(recorded(redacted=True))
+    report.count(recorded(input=b"[]"))
+    report.count(recorded(redacted=True))
     assert report.contradictions == 1
     report.compare(recorded(), DENY)
     assert report.contradictions == 2

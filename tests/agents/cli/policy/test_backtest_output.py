@@ -25,9 +25,9 @@ def result(
         (recorded(), PolicyFailed("allow is not a boolean")),
         (recorded(), ALLOW),
     ):
-        report.question(one)
+        report.count(one)
         report.compare(one, answer)
-    report.question(recorded(code=Code.BAD_BODY))
+    report.count(recorded(code=Code.BAD_BODY))
     return BacktestResult(
         report=report, revision="r2", engine="embedded", own_policies=own_policies, findings=findings, limits=limits
     )

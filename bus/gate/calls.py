@@ -72,7 +72,10 @@ class _OpenCall:
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, answer: VerifiedResult | SealbusError) -> bool:
-        """Add an answer; return `False` if `CHUNKS_WAITING` or `BYTES_WAITING` wait. The first answer always has room."""
+        """Queue `answer`. Return `False` if `CHUNKS_WAITING` answers wait, or if it would exceed `BYTES_WAITING`.
+
+        An empty queue takes any answer.
+        """
         size = len(answer.body) if isinstance(answer, VerifiedResult) else 0
         if self._answers and (len(self._answers) >= CHUNKS_WAITING or self._bytes + size > BYTES_WAITING):
             return False

@@ -158,10 +158,10 @@ class Gate:
         task.add_done_callback(self._finishing.discard)
 
     async def admit_opened(self, opened: Opened, source: TaskSource) -> None:
-        """Decide and record one task that `source` has opened; hand it on, have it wait, or turn it down.
+        """Decide and record one reopened task. Then execute it, have it wait, or turn it down.
 
-        Raises `SealbusError` if the task is to be tried again: a step failed for a temporary reason, or the record is not
-        stored.
+        `source.may_run` may end it instead. Raises `SealbusError` if authorizing failed for a temporary reason or the record
+        is not stored, and whatever `source` raises.
         """
         [decided] = await self._authorizer.authorize([opened])
         if decided.error is not None and decided.error.code in RETRIED_CODES:

@@ -297,7 +297,10 @@ class StatusReading:
         return status.sequence > self._after or (status.final and status.sequence != self._after)
 
     async def _accepted(self, delivery: Delivery, position: StreamArrival) -> VerifiedResult | None:
-        """Return the verified status, by the bundles of now or of the time when it was stored."""
+        """Return the verified status, or `None` if it was counted before. Raises `EnvelopeError`.
+
+        Try the current bundles; for an unknown key or trust domain, try those of the time when it was stored.
+        """
         reader = self._reader
         accepted = partial(
             accept_status,

@@ -89,7 +89,7 @@ class RuleTable:
                     self._refuse(entry.file, entry.place, "conflict", text)
 
     def called_function(self, call: syntax.Call, file: syntax.File) -> syntax.Names | None:
-        """Return the path of the function that a `call` in `file` calls, or None for a builtin."""
+        """Return the path of the function that `call` names; `None` for a builtin and for any other name."""
         path = self.resolve(call.name, file)
         return path if path is not None and self.kind(path) == "function" else None
 

@@ -55,7 +55,10 @@ class McpEndpoint:
         self._origins = origins | {f"{parts.scheme}://{parts.netloc}"}
 
     async def post(self, request: Request) -> Response:
-        """Answer one message of a client: 401 or 403 with a challenge, 413, 415, 429, or the transport's answer."""
+        """Answer one MCP message. Refuses with 400, 401, 403, 408, 413, 415, 429 or 503.
+
+        A 401 or a missing scope has a challenge.
+        """
         token = await self._admitted(request)
         body = await self._front.body(request, token)
         if body.typ != JSON:

@@ -62,9 +62,10 @@ class ScheduleRoutes:
         self._grants = grants
 
     async def grant(self, request: Request) -> Response:
-        """`POST /v1/schedules`: 201 once the edge's policy allows the grant and it is stored; it replaces one of its name.
+        """`POST /v1/schedules`: 201 once the edge's policy allows the grant and it is stored.
 
-        A login that is too old, or whose time is unknown, is 401 with a challenge for a fresh login (RFC 9470).
+        It replaces the user's grant with the same name. A login that is too old, or whose time is unknown, is 401 with a
+        challenge for a fresh login (RFC 9470).
         """
         front = self._front
         token = await front.admitted(request)
@@ -104,7 +105,10 @@ class ScheduleRoutes:
         return json_answer({"schedules": documents}, 200)
 
     async def remove(self, request: Request) -> Response:
-        """`DELETE /v1/schedules/{name}`: 204 once nothing more is sent; 404 if the user has no such schedule."""
+        """`DELETE /v1/schedules/{name}`: 204 once the removal is stored; 404 if the user has no such schedule.
+
+        A process that read an earlier version of the schedule may still send a tick.
+        """
         token = await self._front.admitted(request)
         statement, user = self._context(token, request)
         try:
@@ -121,7 +125,7 @@ class ScheduleRoutes:
         return statement, parse_payload(statement.payload)
 
     async def _tell(self, change: ScheduleRequest, statement: Statement) -> None:
-        """Send this edge's own schedule endpoint the change, a message that is decided and recorded. Raises `ValueError`."""
+        """Send `change` to this edge's own schedule endpoint, where it is decided and recorded. Raises `ValueError`."""
         node = self._front.node
         message = schedule_message(change, owner=node.own, names=node.deployment.names, statement=statement)
         try:

@@ -1,4 +1,4 @@
-"""The handler of `control.<agent>.cancel`: a cancel, once decided and recorded, becomes a stop that every process reads."""
+"""The handler of `control.<agent>.cancel`: stores a decided and recorded cancel as a stop that every process reads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CancelEndpoint:
         return parse_cancel(body, typ)
 
     def properties(self, value: object) -> Mapping[str, object]:
-        """Return what the policy sees of a cancel: the action that is canceled, the role of the sender, and the reason."""
+        """Return the properties of a cancel for the policy: the canceled action, the role of the sender, and the reason."""
         request = _request(value)
         return {"action": request.action, "role": request.role.value, "reason": request.reason}
 
@@ -57,10 +57,10 @@ class CancelEndpoint:
         return Resource(type="task", id=_request(value).digest.hex())
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Store the stop (step 18) and end the parked task; a stop that is stored already stays.
+        """Store the stop (step 18), unless a stored stop covers it. Then end the parked task.
 
-        A process that parks the task meanwhile finds the stop, because that is stored first. Raises `Refused` with
-        `overloaded` if the requester has no room left.
+        The stop is stored first, so a process that parks the task meanwhile finds it. Raises `Refused` (`overloaded`) if
+        the requester has no room left, `StateUnavailable` or `BusUnavailable` if the stop is not stored.
         """
         stop, sequence = await self._store(permitted)
         if not await self._stops.admits(stop, sequence):
@@ -73,7 +73,10 @@ class CancelEndpoint:
         return None
 
     async def _store(self, permitted: Permitted) -> tuple[Stop, int]:
-        """Store the stop unless one is there that covers it; return the stop that is stored, and its sequence."""
+        """Store a stop, unless a stored stop covers it; return the stored stop and its sequence.
+
+        Raises `Refused` (`overloaded`), or `StateUnavailable` if other processes keep writing there.
+        """
         request, header = _request(permitted.value), permitted.message.header
         stop = Stop(
             agent=self._identity.spiffe_id,
@@ -99,7 +102,7 @@ class CancelEndpoint:
                 continue
             try:
                 known = self._verifier.verified(value.payload, place, stored=value.stored)
-                # A cancel as an operator covers a cancel of the same workload as a requester.
+                # A stop with the role operator also covers a cancel that its workload sends as requester.
                 if (
                     known.action == stop.action
                     and known.end >= stop.end

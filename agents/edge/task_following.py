@@ -24,7 +24,10 @@ def waits_for_approval(status: Status | None) -> bool:
 async def follow_task(
     handle: TaskHandle, front: Front, token: AccessToken, *, after: int, within: float, parts: bool = False
 ) -> AsyncGenerator[Status, None]:
-    """Yield the statuses of a task after number `after`, those of parts only with `parts`; as `statuses_and_pauses`."""
+    """Yield the statuses numbered over `after`; those of parts only if `parts` is set.
+
+    Ends and raises as `statuses_and_pauses` does.
+    """
     async with aclosing(statuses_and_pauses(handle, front, token, after=after, within=within)) as statuses:
         async for status in statuses:
             if status is not None and (parts or status.part is None):
@@ -34,10 +37,10 @@ async def follow_task(
 async def statuses_and_pauses(
     handle: TaskHandle, front: Front, token: AccessToken, *, after: int, within: float
 ) -> AsyncGenerator[Status | None, None]:
-    """Yield the statuses of a task after number `after`, and None after each `event_pause_seconds` without a status.
+    """Yield the statuses numbered over `after`, and `None` after each `event_pause_seconds` without a status.
 
     Ends after the final status, after `within` seconds, or when the edge stops. Raises `TokenRefused` once the user is
-    revoked, and as `TaskHandle.statuses`. Use it inside `aclosing`.
+    revoked, and raises as `TaskHandle.statuses` does. Use it inside `aclosing`.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + within

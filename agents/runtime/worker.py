@@ -55,7 +55,7 @@ class Worker:
         self.ready = asyncio.Event()
         """Set once no call can be missed: the broker has seen every subscription."""
         self._apart = asyncio.Event()
-        """Set once our clock and the broker's no longer agree: no source is taken from any more."""
+        """Set once our clock and the broker's no longer agree: no more messages are taken."""
         self._readiness = Readiness(node)
         self._in_flight = in_flight
         self.parts = Assembly(agent, node, self.limits, standing=standing, in_flight=in_flight)
@@ -76,7 +76,7 @@ class Worker:
         await self._stack.__aexit__(kind, error, trace)
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Consume until `stop` is set, then take nothing more and finish what was taken; return whether all of it was."""
+        """Consume until `stop` is set, then finish the work that was taken; return whether all of it was finished in time."""
         async with asyncio.TaskGroup() as group:
             running = [
                 group.create_task(self._take_all(), name="taking"),
@@ -107,13 +107,13 @@ class Worker:
         return drained
 
     async def _take_all(self) -> None:
-        """Take from all sources while our clock and the broker's agree: what is not taken goes to another replica."""
+        """Take from all sources while our clock and the broker's agree. Other replicas take the remaining messages."""
         while True:
             await self.node.clocks.agree()
             if self._in_flight is not None:
                 await self.parts.poison.suspect(self._in_flight.left)
                 self._in_flight = None
-            # What was canceled is known before anything is taken.
+            # Know all stops before a message is taken.
             await self.parts.stops.current.wait()
             self._apart.clear()
             async with asyncio.TaskGroup() as group:
@@ -141,7 +141,7 @@ class Worker:
         return sources | self._readiness.reasons()
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at although work is taken, by part."""
+        """Return the notes for an operator, by part. They do not keep the worker from taking work."""
         parts = self.parts
         return self._readiness.notes() | parts.places.notes() | parts.verb_room.notes() | parts.work.executor.notes()
 

@@ -59,7 +59,7 @@ TAKEN_UP: Final = 10 * SECOND
 
 
 class ApprovalRefused(DecisionError):
-    """Step 15: an approval breaks a floor, so that it does not count whatever the policy says; `code` says why."""
+    """Step 15: an approval breaks a floor. It does not count, whatever the policy decides; `code` gives the reason."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(detail)
@@ -99,8 +99,8 @@ class ApprovalAuthorizer:
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
         """Return the decision about each approval, in order, except approvals under way. A failure affects one approval.
 
-        The server redelivers an approval if its task takes longer than `ack_wait`. If the redelivery counted, it would take
-        the task away from the earlier delivery, which then could not end it. The earlier delivery settles both.
+        The server redelivers an approval whose task takes longer than `ack_wait`. Counting it again would replace the stored
+        task. The earlier delivery could then not end the task. The earlier delivery settles both.
         """
         room = asyncio.Semaphore(AT_ONCE)
 
@@ -148,7 +148,7 @@ class ApprovalAuthorizer:
         return Decided(opened=opened, value=case, input_document=document, decision=decision, error=error)
 
     async def _parked_and_stops(self, message: VerifiedMessage) -> tuple[Parked, Sequence[Stop]]:
-        """Return the task that an approval is about, and the stops of it."""
+        """Return the task that an approval is about, and its stops. Raises `ApprovalRefused` if no such task is parked."""
         digest = message.header.re
         if digest is None:
             raise BadBody("an approval says which task it is about")
@@ -254,7 +254,7 @@ def verdict_of(case: ApprovalCase, message: VerifiedMessage, *, record: bytes, i
 
 
 def _about(opened: Opened, case: ApprovalCase, *, now: int) -> InputDocument:
-    """Return the input document about an approval as a message like any other."""
+    """Return the input document of an approval, built as for any other message."""
     properties = {"verdict": case.request.verdict.value, "note": case.request.note}
     resource = Resource(type="task", id=case.parked.digest.hex())
     return input_document(request_of(opened, properties, resource, now=now))

@@ -55,7 +55,7 @@ _NO_RESPONDERS: Final = b"NATS/1.0 503"
 
 
 class _OpenCall:
-    """An open call of ours: what its answers are decided by, and the answers that wait for their reader."""
+    """An open call: the facts by which its answers are decided, and the answers that wait for their reader."""
 
     __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest", "sent", "unheard")
 
@@ -100,7 +100,7 @@ class _OpenCall:
 class Requests:
     """The calls of one identity. Enter with `async with`; the first call subscribes to the inbox of the identity.
 
-    `served` returns the verbs that there are, in development alone, for the error of a call without a recipient.
+    In development, `served` returns the known verbs, for the error of a call without a recipient.
     """
 
     def __init__(
@@ -161,8 +161,8 @@ class Requests:
     ) -> Content:
         """Send a call and return its one answer, within `within` seconds.
 
-        A caller that is cancelled earlier has the recipient cancel the call. If `stopped` returns true, the work that the
-        call follows from was canceled, and the call with it: then nothing is sent.
+        If the caller is cancelled earlier, the recipient is told to cancel the call. It is not told if `stopped` returns
+        true: the work that the call follows from was canceled, and the call with it.
 
         Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or the error by which our own policy
         refuses the answer. A handler that answers in chunks does not run: `RemoteError` (`not_acceptable`) is raised. A

@@ -57,7 +57,7 @@ class Authorizes(Protocol):
     """Does steps 14 to 16: an `Authorizer`, or an `ApprovalAuthorizer`."""
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
-        """Return the decision about each message, in order, without messages that are to be left alone."""
+        """Return the decisions about the messages, in order. A message without a decision is left alone."""
 
 
 Take = Callable[[Permitted, Delivery, Pull], Awaitable[None]]
@@ -65,7 +65,7 @@ Take = Callable[[Permitted, Delivery, Pull], Awaitable[None]]
 
 
 class TaskSource(Protocol):
-    """A parked task that goes on: `Gate.admit_opened` decides and records it, and asks its source for what follows."""
+    """A parked task that goes on. `Gate.admit_opened` decides and records it, and calls these methods."""
 
     @property
     def settlement(self) -> Settlement:
@@ -75,7 +75,7 @@ class TaskSource(Protocol):
         """Return the decision, marked if the task is to wait for an approval."""
 
     async def may_run(self, decided: Decided, leaf: bytes, reporter: TaskReporter | None) -> bool:
-        """Return whether the task, which is allowed and recorded, is handed on; otherwise the source has ended it."""
+        """Return whether to execute the task, which is allowed and recorded. If not, the source has ended it."""
 
     async def wait(self, decided: Decided, reporter: TaskReporter | None) -> None:
         """Have the task wait for the approval that its recorded denial asks for."""
@@ -337,6 +337,6 @@ class Turn:
         self._last.set()
 
     def take(self) -> tuple[asyncio.Event, asyncio.Event]:
-        """Return the event of the batch before, to wait for, and the one to set."""
+        """Return two events: wait for the first, which the batch before sets; then set the second."""
         before, self._last = self._last, asyncio.Event()
         return before, self._last

@@ -116,7 +116,7 @@ class _Pass:
     passed_over: bool = False
     """Whether a status did not count for an unknown key."""
     cut: bool = False
-    """Whether the pass ended before it had read what is there, because the consumer of the statuses was slow."""
+    """Whether the pass ended before it had read all stored statuses, because the consumer of the statuses was slow."""
     failed: bool = False
     """Whether the next pass waits for the backoff."""
 
@@ -133,13 +133,16 @@ class _Pass:
         return _Pass(last=self.last, created=self.created, retried=self.postponed)
 
     def note(self, position: StreamArrival) -> bool:
-        """Note that a status was read; return whether that is so for the first time."""
+        """Note that the status at `position` was read; return whether it was read for the first time."""
         first = position.sequence > self.last
         self.last, self.created = max(self.last, position.sequence), position.created
         return first
 
     def cut_after(self, sequence: int) -> None:
-        """Note that the pass ends after `sequence`. The next pass tries again the statuses that this one should have."""
+        """Mark the pass as cut after stream sequence `sequence`.
+
+        The next pass reads the later statuses in `retried` again.
+        """
         self.postponed |= {retried for retried in self.retried if retried > sequence}
         self.cut = True
 
@@ -147,8 +150,8 @@ class _Pass:
 class StatusReading:
     """One reading of the statuses of one task, pass after pass over their stream.
 
-    It yields the statuses numbered over `after`. With `follow` it waits for those that come; with a `feed` as well it waits
-    there, and not at the server.
+    It yields the statuses numbered over `after`. With `follow` it waits for new statuses: at the `feed` if there is one, else
+    at the server.
     """
 
     def __init__(
@@ -173,7 +176,7 @@ class StatusReading:
         """Whether our own policy allows the result: it is asked once, about a result in parts at its first part."""
 
     async def statuses(self) -> AsyncGenerator[Status, None]:
-        """Yield statuses until nothing more can come, or all that is stored was read if the reading does not follow."""
+        """Yield statuses until no more can come; without `follow`, until all stored statuses were read."""
         given = False
         with self._feed.watching(self._subject) if self._feed is not None else nullcontext(self._watch) as self._watch:
             while True:
@@ -191,7 +194,7 @@ class StatusReading:
                         if status.final:
                             return
                 if self._pass.cut or (self._over and not was_over):
-                    # All that was stored before the end of the task became known counts: it is read before the end is told.
+                    # A status that was stored before the end of the task became known counts: read it before the end is told.
                     continue
                 # The pass may have learned until when the task waits. What was stored before it began was read.
                 if (was_over or self._left(began) <= 0) and not self._pass.postponed:
@@ -289,10 +292,10 @@ class StatusReading:
         return status
 
     def _is_news(self, status: Status) -> bool:
-        """Return whether a status is yielded; not if the task was parked, or its statuses are read again, and it was before.
+        """Return whether to yield `status`: its number is over `after`, or it is final and its number is not `after`.
 
-        A final status is, even if it is of an earlier delivery than a status that was yielded: the later delivery may have
-        gone on longer.
+        A final status may be of an earlier delivery than a status that was yielded, because the later delivery may have run
+        for longer.
         """
         return status.sequence > self._after or (status.final and status.sequence != self._after)
 
@@ -386,8 +389,8 @@ class StatusReading:
     async def _may_have_missed_statuses(self) -> bool:
         """Return whether a status may have come after the end that was known; the next pass then reads all of them again.
 
-        This ends, because a marker that says an earlier time, or the time that is known, does not count.
-        Raises `BusUnavailable` and `StateUnavailable` if the marker cannot be read: then no end is told.
+        The repetition ends: a marker counts only if the task has ended, or if it names a later time than the one known.
+        Raises `BusUnavailable` and `StateUnavailable` if the marker cannot be read, because the end is then unknown.
         """
         tries = 0
         while True:
@@ -458,8 +461,7 @@ class ReadsStatuses(Protocol):
 class StatusReader:
     """Reads the statuses of the tasks of one identity; enter with `async with`. Once left, no reading waits for a connection.
 
-    A status is verified by the bundles of now or of `past`. Bundles of now may have lost its key by then: it is refused,
-    which errs on the safe side.
+    A status is verified by the current bundles or by those of `past`. It is refused if neither have its key.
     """
 
     def __init__(
@@ -482,7 +484,7 @@ class StatusReader:
         self.closed = False
         self._reading = 0
         self._places = 0
-        """How many of the readings hold a consumer each."""
+        """The number of readings that hold a consumer."""
         self._feed: StatusFeed | None = None
 
     async def __aenter__(self) -> Self:

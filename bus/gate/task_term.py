@@ -23,10 +23,10 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class Phase(Enum):
-    """What the agent of a task has said about its waiting."""
+    """The phase of a task, as far as its agent has reported it."""
 
     OPEN = auto()
-    """Nothing: the task is open until its `end`."""
+    """The agent has reported no waiting: the task is open until its `end`."""
     PARKED = auto()
     """The task waits for an approval, or has waited."""
     UNLEARNED = auto()
@@ -38,7 +38,7 @@ class Phase(Enum):
 class TaskTerm:
     """The phase of the task `pending`, and the time `end` until which it is open (microseconds).
 
-    Markers are read from `held`; without it, no task is ever learned to be parked.
+    Markers are read from `held`. Without it, only a status can show that the task is parked.
     """
 
     def __init__(self, pending: PendingRequest, held: Held | None, profile: ResultProfile) -> None:
@@ -54,7 +54,7 @@ class TaskTerm:
         return self.phase is not Phase.OPEN
 
     def note_parked(self) -> None:
-        """Note that a status says that the task waits for an approval."""
+        """Change the phase from `OPEN` to `PARKED`; keep any other phase."""
         if self.phase is Phase.OPEN:
             self.phase = Phase.PARKED
 

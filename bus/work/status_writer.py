@@ -31,7 +31,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 _logger = logging.getLogger(__name__)
 
 STATUS_LIFE = 86_400 * SECOND
-"""The longest life that a status may have: its requester may read it long after."""
+"""The longest life that a status may have: its requester may read it much later."""
 
 NOTHING = Content(body=b"null", typ="application/json")
 """The result of a handler that returned nothing."""
@@ -71,7 +71,10 @@ class Statuses:
         return self._note(task, status, _STORED)
 
     async def store_each(self, statuses: Sequence[tuple[Header, Status | None]]) -> list[bool]:
-        """Store statuses of several tasks in one write; return for each what `store` would. `None` is not stored."""
+        """Store the statuses of several tasks in one write.
+
+        Return for each whether it was stored in time; `False` for `None`.
+        """
         present = [(task, status) for task, status in statuses if status is not None]
         outcomes: list[str]
         try:
@@ -195,7 +198,7 @@ class StatusReporter:
 class PartWriter:
     """Stores the parts of the result of one attempt as statuses for the requester.
 
-    One at a time, so that the parts are stored in order, and the handler goes no faster than the stream takes them.
+    Each part is stored before the next. So parts are in order, and the handler is no faster than the stream.
     """
 
     def __init__(self, reporter: TaskReporter) -> None:

@@ -46,7 +46,7 @@ class ArchivedPolicies:
         self._files: dict[str, list[Path]] = {}
         self._open: OrderedDict[Path, tuple[AbstractAsyncContextManager[PolicyEngine], PolicyEngine]] = OrderedDict()
         self.problems: dict[str, str] = {}
-        """Why a file is not used, by its name."""
+        """The reason why a file is not used, by its name; of a revision with several bundles, by the revision."""
 
     async def __aenter__(self) -> Self:
         self._files = await asyncio.to_thread(self._read)
@@ -124,7 +124,7 @@ class ArchivedPolicies:
         return {revision: list(files.values()) for revision, files in revisions.items()}
 
     def _candidates(self) -> Iterator[tuple[Path, bytes | None]]:
-        """Yield the files to read, each with the hash that it must have, if known."""
+        """Yield each file to read, with the SHA-256 that its bundle must have, or `None` if any bundle counts."""
         if self._digests is not None:
             for digest in sorted(self._digests):
                 yield self._folder / f"{digest.hex()}.tar.gz", digest

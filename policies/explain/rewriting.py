@@ -480,7 +480,7 @@ def _texts(node: object) -> set[str]:
 
 
 def _paths(node: object) -> Iterator[Names]:
-    """Yield the leading names of every reference in an expression, and of the references in their keys."""
+    """Yield the leading names of each reference in `node`, including references inside brackets."""
     if isinstance(node, list):
         for item in node:
             yield from _paths(item)

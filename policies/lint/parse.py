@@ -246,7 +246,7 @@ def as_list(value: object) -> list[object]:
 
 
 def as_kind(node: object) -> tuple[str, dict[str, object]]:
-    """Return the two parts of `{"Kind": {...}}`."""
+    """Return kind and content of a node `{"Kind": {...}}` of regorus' syntax tree."""
     [(kind, content)] = as_map(node).items()
     return kind, as_map(content)
 

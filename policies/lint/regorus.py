@@ -195,7 +195,7 @@ def place_of(text: str, rule: str) -> str:
 
 
 def problem_of(text: str, file: str) -> Problem:
-    """Return an error of regorus as a problem, in `file` unless the error names another file."""
+    """Return a regorus error `text` as a `Problem`, at the place that it names, or else at line 0 of `file`."""
     text = text.split(_BACKTRACE, 1)[0]
     place = _PLACE.match(text)
     message = _ERROR.search(text)

@@ -191,7 +191,7 @@ def _get(arguments: Sequence[Expression], types: Sequence[Type], data: DataTypes
     if isinstance(arguments[1], Text):
         value = data.field(looked_in, arguments[1].value)
     elif "array" in key.names:
-        # A path.
+        # An array key is a path into nested values.
         value = JSON if looked_in.holds_json else ANY
     else:
         value = data.items(looked_in)

@@ -228,7 +228,10 @@ class AgentHandler(RequestHandler):
         return self._pushing
 
     def _principal(self, context: ServerCallContext) -> Principal:
-        # The path names the agent, or the tenant in gRPC. A tenant over HTTP must agree with the path.
+        """Return the principal of a request; raise `InvalidParamsError` if its tenant is not this agent.
+
+        Over HTTP the path names the agent, and a tenant must agree with it. Over gRPC the tenant names the agent.
+        """
         if context.tenant not in ("", self._agent):
             raise InvalidParamsError("no such tenant")
         return principal_of(context)

@@ -150,7 +150,7 @@ class _Answer(Response):
         self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; the transport knows the user by client, issuer and subject only, which are shown to nobody."""
+        """Send the transport's answer. The transport knows only the client, issuer and subject of the user."""
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -59,8 +59,8 @@ def token_app(front: Front) -> Application:
             else:
                 await front.keep(grant.token, token, now=now)
         except TokenRefused as error:
-            # A token that is not accepted makes the request or the grant invalid (RFC 8693 section 2.2.2, RFC 7523 section
-            # 3.1), not the client.
+            # A refused token gives `invalid_request` (RFC 8693 section 2.2.2) or `invalid_grant` (RFC 7523 section 3.1),
+            # never `invalid_client`.
             raise EdgeError(error.code, 400, error.detail, error=grant.error) from error
         return _json(
             {

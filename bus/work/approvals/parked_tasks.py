@@ -247,7 +247,7 @@ class Parked:
         return f"held.{agent}.task.{self.obligation.queue}.{self.digest.hex()}"
 
     def keys(self) -> dict[str, Value]:
-        """Return its own keys of the payload."""
+        """Return the keys of the payload, without those that `Held.write` adds."""
         keys: dict[str, Value] = {
             "que": self.obligation.queue,
             "dig": self.digest,
@@ -299,7 +299,7 @@ class ParkedTasks:
         self._token = names.token(identity.spiffe_id)
 
     async def find(self, digest: bytes) -> Parked | None:
-        """Return the task with H(header) `digest` if it is or was parked here, in whatever queue; else `None`.
+        """Return the task with H(header) `digest` if it is or was parked here, in any queue; else `None`.
 
         Of several versions in different queues, the version that was taken up most often counts. Among equals a waiting
         version counts: it was moved there. But if none was ever taken up, an ended version counts: the other was parked again

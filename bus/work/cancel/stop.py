@@ -39,7 +39,7 @@ _BYTES: Final = 8_192
 
 
 class StopPlace(NamedTuple):
-    """What the subject of a stop says: its agent, the message, and the workload that asked for it. Nothing is verified."""
+    """The parts of a stop's subject: its agent, the message, and the workload that asked for it. Nothing is verified."""
 
     agent: str
     digest: bytes
@@ -55,8 +55,8 @@ class StopPlace(NamedTuple):
 class Stop:
     """A decided cancel of one message and what follows from it. Raises `SealError` for bad fields.
 
-    `agent` is the recipient of the message with H(header) `digest` and the action `action`. `by` told it to stop the message,
-    by its `role` as requester or as operator, for `reason`. After `end` nothing of the message is handled. The stop was made
+    `agent` is the recipient of the message with H(header) `digest` and the action `action`. `by` asked for the stop,
+    in the `role` of requester or operator, for `reason`. After `end` nothing of the message is handled. The stop was made
     `at` (both microseconds); `cancel` is H(header) of the control message that was decided on.
     """
 
@@ -81,7 +81,7 @@ class Stop:
             raise SealError("a reason is a short text")
 
     def concerns(self, header: Header, own_subjects: OwnSubjects) -> bool:
-        """Return whether this stop names the message with this verified header, and its sender may cancel that."""
+        """Return whether this stop is for the message with this verified header, and `by` may cancel that message."""
         if header.digest != self.digest or header.aud != self.agent:
             return False
         if self.role is CancelRole.REQUESTER and header.iss != self.by:
@@ -109,7 +109,7 @@ class Stop:
 
 
 def sign(stop: Stop, sealer: Sealer) -> bytes:
-    """Return `stop` as its agent stores it."""
+    """Return the stored form of `stop`: an encoded `[payload, signature, key, token]`, signed by `sealer`."""
     fields: dict[str, Value] = {"v": 1, "own": stop.agent.value, "at": stop.at, **stop.keys()}
     payload = encode(fields, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)
     return encode([*signed(payload, _TYPE, sealer)], text_bytes=_BYTES)
@@ -131,7 +131,7 @@ def stop_of(keys: RecordMap, *, agent: SpiffeId, at: int) -> Stop:
 
 
 def place_of(subject: str) -> StopPlace | None:
-    """Return the place that the subject of a stop says; `None` for every other subject."""
+    """Return the place in the subject of a stop; `None` for every other subject."""
     match = _SUBJECT.fullmatch(subject)
     return StopPlace(match[1], bytes.fromhex(match[2]), match[3]) if match is not None else None
 
@@ -139,7 +139,7 @@ def place_of(subject: str) -> StopPlace | None:
 def parse(raw: bytes, place: StopPlace, *, stored: int, names: Names, trust: Trust, caches: Caches) -> Stop:
     """Return the stop in `place`: signed by the agent of the place, just before the broker stored it at `stored`.
 
-    So a key signs no stop after the end of its credential, and an older stop does not take the place of a newer one. Raises
+    So a key signs no stop after the end of its credential, and an older stop does not replace a newer one. Raises
     `EnvelopeError`, step 0: `malformed`, `replayed` if it was stored at another time, or `bad_signature` if this agent did
     not sign it.
     """

@@ -23,13 +23,13 @@ from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.denial import NOTHING_TOLD
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 SendChunk = Callable[[Permitted, Content, int, bool], Awaitable[None]]
 """Sends one numbered chunk of the answer to a call; the last argument marks the final chunk."""
 
 REJECTED = "rejected"
-"""What all rejections of handlers are counted as: their codes may be many."""
+"""The metric label of all rejections by handlers: their codes may be many."""
 
 GIVEN_UP_AFTER = 10.0
 """Seconds that a handler may clean up after it was cancelled at its deadline."""
@@ -44,7 +44,7 @@ END = Content(body=b"", typ="application/octet-stream")
 
 
 class GivenUp(Exception):
-    """A handler that did not stop in time has ended after all; its requester was told before that it failed."""
+    """A handler that did not stop in time has ended; its requester was told before that it failed."""
 
     def __init__(self, done: bool, result: Content | None = None) -> None:
         super().__init__(done)
@@ -57,8 +57,8 @@ class GivenUp(Exception):
 class Attempts:
     """Runs the attempts of one executor.
 
-    `give_up` is called for work whose handler does not stop, `ending` tells whether the executor ends, and the log has what
-    `tell` gives of a failure.
+    `give_up` is called for work whose handler does not stop. `ending` returns whether the executor ends. `tell` returns the
+    text of a failure for the log.
     """
 
     deadlines: Deadlines
@@ -87,14 +87,14 @@ async def attempt(
     """Run the handler once, at most `left` seconds.
 
     Raises nothing but `HandlingError`, the handler's own `Reject` or `Retry`, and cancellation. An answer in chunks is sent
-    by `send` as it comes; `None` is returned for it. Whatever a handler raises once its work was canceled is `canceled`;
-    what it returns all the same counts.
+    by `send` as it comes; `None` is returned for it. Once the work was canceled, each exception of the handler becomes
+    `canceled`; a result still counts.
 
-    A handler that goes on for `GIVEN_UP_AFTER` seconds after it was cancelled at its deadline swallows that: `give_up` is
-    called then, and `GivenUp` raised when it ends after all.
+    If a handler goes on for `GIVEN_UP_AFTER` seconds after it was cancelled at its deadline, `give_up` is called. `GivenUp`
+    is raised when that handler ends.
 
-    The log has where a handler failed, and what `tell` gives of it. `ending` tells whether the current task is to end.
-    Unless it is, no request to cancel it that a handler leaves behind outlasts the attempt.
+    The log has the place where a handler failed, and the text that `tell` returns. `ending` returns whether the current task
+    is to end. If not, requests to cancel the task that a handler left behind are taken back.
     """
     seconds = min(permitted.route.options.timeout, left)
     deadline = deadlines.within(seconds, stuck=Stuck(GIVEN_UP_AFTER, give_up))
@@ -132,7 +132,7 @@ async def _attempt(
             # None of the handler's code has run yet: a generator starts at its first step.
             _check_chunks_are_taken(permitted)
             number = 0
-            # Closed here, under the deadline: what the handler cleans up is done before its end is told.
+            # Close the generator under the deadline: its cleanup ends before the final chunk is sent.
             async with aclosing(chunks):
                 async for chunk in chunks:
                     await send(permitted, chunk, number, False)
@@ -159,7 +159,7 @@ async def _attempt(
         raise
     except (KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # a handler that calls `sys.exit` has failed, and ends no worker
+    except BaseException as error:  # `sys.exit` in a handler fails the attempt; it does not stop the worker.
         failure = _failure(error, route.action, tell)
         raise (failure if cancellation.canceled is None else _canceled()) from error
     finally:
@@ -172,25 +172,25 @@ def _canceled() -> HandlingError:
 
 def _failure(error: BaseException, action: str, tell: TellDetail) -> HandlingError | Reject | Retry:
     """Return the failure of the attempt for a handler's error; all errors of an exception group must be clear."""
-    clear = [_clear(one) for one in leaves(error)]
+    clear = [_clear(leaf) for leaf in leaves(error)]
     if clear[0] is not None and None not in clear:
         return clear[0]
-    said = type(error).__name__
-    failure = HandlingError(Code.HANDLER_FAILED, f"{said}: {error.code}" if isinstance(error, SealbusError) else said)
+    name = type(error).__name__
+    failure = HandlingError(Code.HANDLER_FAILED, f"{name}: {error.code}" if isinstance(error, SealbusError) else name)
     failure.__cause__ = error
     if (text := tell(failure)) or not isinstance(error, SealbusError):
-        _log.error("handler of %s failed: %s%s", action, _where(error), f": {text}" if text else "")
+        _logger.error("handler of %s failed: %s%s", action, _where(error), f": {text}" if text else "")
     return failure
 
 
 def _clear(error: BaseException) -> HandlingError | Reject | Retry | None:
-    """Return the failure for an error that says what is to follow; `None` for every other error."""
+    """Return the failure for an error that determines it; `None` for every other error."""
     if isinstance(error, Reject | Retry):
         return error
     if isinstance(error, Denied):
-        # The reasons for which our own policy denies an answer are for us alone.
-        told = NOTHING_TOLD if isinstance(error, AnswerDenied) else error.explanation
-        return HandlingError(Code.DENIED, "a request of the handler was denied", told)
+        # The requester is not told why our own policy denied an answer.
+        explanation = NOTHING_TOLD if isinstance(error, AnswerDenied) else error.explanation
+        return HandlingError(Code.DENIED, "a request of the handler was denied", explanation)
     if isinstance(error, RemoteError) and error.code in LASTING:
         return HandlingError(Code(error.code), "a request of the handler failed for good")
     return None

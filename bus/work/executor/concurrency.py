@@ -19,7 +19,7 @@ LINED_UP: Final = 256
 
 
 class _Line:
-    """The place of one limit: how many messages have it, and which wait for it."""
+    """The line of one limit: how many messages run under it, and the messages that wait for it."""
 
     __slots__ = ("running", "waiting")
 
@@ -29,7 +29,7 @@ class _Line:
 
 
 class ConcurrencyLimits:
-    """The lines of one worker; there is one only while somebody stands in it or has passed it."""
+    """The lines of one worker. A line exists while a message runs under its limit or waits for it."""
 
     def __init__(self) -> None:
         self._lines: dict[object, _Line] = {}
@@ -37,14 +37,14 @@ class ConcurrencyLimits:
         self._moved = asyncio.Event()
 
     def enter(self, work: Work) -> bool:
-        """Tell whether `work` may be handled now; otherwise `leave` returns it once it may."""
+        """Return whether `work` may be handled now; otherwise `leave` returns it once it may."""
         ready = self._advance(work, 0)
         if not ready:
             self._waiting[work.source] += 1
         return ready
 
     def leave(self, work: Work) -> Work | None:
-        """Give back what `work` had, once it was handled; return the message that may be handled in its place."""
+        """Free the places of `work`, which was handled; return the message that may be handled now, if any."""
         ready: Work | None = None
         for number, (key, _) in enumerate(_limits(work)):
             line = self._lines[key]
@@ -69,7 +69,7 @@ class ConcurrencyLimits:
             await self._moved.wait()
 
     def _advance(self, work: Work, passed: int) -> bool:
-        """Pass the limits that are left, or stand in the line of the first that is reached."""
+        """Take the limits of `work` from number `passed` on. At the first full limit, queue `work` and return `False`."""
         for key, most in _limits(work)[passed:]:
             line = self._lines.setdefault(key, _Line())
             if line.running >= most:

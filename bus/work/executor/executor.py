@@ -134,7 +134,7 @@ class Executor:
             self._deadlines.close()
 
     def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
-        """Return `decided`, those marked that are denied until somebody approves, and are to be parked."""
+        """Return `decided`, with a mark on each task to park; unchanged without a `Parking`."""
         return decided if self._parking is None else self._parking.mark(decided)
 
     async def put(self, permitted: Permitted, delivery: Delivery, settlement: Settlement | None) -> None:
@@ -150,11 +150,11 @@ class Executor:
         await self._concurrency.room(source)
 
     def unfinished(self) -> Collection[Work]:
-        """Return what was put here and is not settled yet."""
+        """Return the work that was put here and is not settled yet."""
         return self._unsettled
 
     def waiting(self) -> int:
-        """Return how many of these wait for their turn."""
+        """Return the number of messages in `unfinished` whose handler has not started."""
         return sum(not work.started for work in self._unsettled)
 
     async def drain(self, within: float) -> bool:
@@ -173,7 +173,7 @@ class Executor:
         await self._background.start(self._settlement.put_off_unknown_verb, message, delivery, pull)
 
     async def turn_down(self, decided: Decided, pull: Settlement | None) -> None:
-        """End what steps 14 to 16 refused: answer the call or tell the task's requester, and settle the delivery for good.
+        """End a message that steps 14 to 16 refused: answer the call or tell the requester, then settle the delivery.
 
         Returns once there is room to do so.
         """
@@ -191,7 +191,7 @@ class Executor:
             await self._background.start(self._parking.park, decided, pull, refusal.explanation)
 
     async def answer_error(self, decided: Decided, error: SealbusError) -> None:
-        """Answer a call whose decision is not recorded, so that nothing of it may be told; a stream delivery is retried."""
+        """Answer a call whose decision is not recorded, without telling the decision. A stream delivery is retried."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
             await self._background.start(
@@ -208,13 +208,13 @@ class Executor:
             except asyncio.CancelledError:
                 if self._ending():
                     raise
-                # Something that a handler has left behind has cancelled its task, which is ours.
+                # Code that a handler left behind has cancelled the handler's task, which is this task.
                 await take_back_cancellations(0)
                 continue
             if not work.lined_up:
                 self._room.release()
             work.started = self._site.host_clock()
-            # What an operator is told if it blocks the event loop.
+            # The name that the operator is told if the handler blocks the event loop.
             running.set_name(f"handler of {work.permitted.route.action}")
             try:
                 if work.header.kind is Kind.CALL:
@@ -233,19 +233,19 @@ class Executor:
                     else:
                         poison.running.discard(work)
                 self._stores.stops.leave(work.permitted)
-                # Before the end of this one is noted: who drains waits for lines, too.
+                # Before `task_done` of this work, because `drain` waits for lines as well.
                 if work.permitted.route.limited and (following := self._concurrency.leave(work)) is not None:
                     self._queue.put_nowait(following)
                 if work not in self._given_up:
                     self._queue.task_done()
-            # A handler may have swallowed that we are to end.
+            # A handler may have swallowed the cancellation that ends this task.
             if self._ending():
                 raise asyncio.CancelledError
             if self._given_up and self._given_up.pop(work, False):
                 return
 
     def _ending(self) -> bool:
-        """Return whether we are to end: what runs no handler is cancelled by nobody else."""
+        """Return whether the executor ends. `_stay_alive` runs no handler, so only the executor cancels it."""
         return self._alive is None or self._alive.done() or self._alive.cancelling() > 0
 
     def _start(self, running: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
@@ -255,7 +255,7 @@ class Executor:
         return task
 
     def _give_up(self, work: Work) -> None:
-        """End work whose handler does not stop, and run another handler in its place; as many at most as run at a time."""
+        """End work whose handler does not stop. Start a task in its place, unless `concurrency` handlers were given up."""
         action = work.permitted.route.action
         self._site.counters.add("sealbus_handlers_given_up_total", 1, action=action)
         self._operator_log.warning("a handler of %s does not stop: it was given up, and runs on", action)

@@ -309,10 +309,11 @@ class Scheduler:
                 self._operator_log.warning("tending schedules: %s", error.detail or error.code)
 
     async def _renew(self, schedule: Schedule, now: int) -> None:
+        """Store a schedule again if it still stands and was stored over `_renewed_after` ago."""
         made = schedule.held.at if schedule.held is not None else now
         if now - made < self._renewed_after or not schedule.stands(now):
             return
-        # Read it again, so that a version whose signer is revoked since is not renewed.
+        # Read the schedule again: a version whose signer has been revoked must not be renewed.
         current = await self.book.one(schedule.name)
         if current is not None and current.order == schedule.order and current.held is not None:
             if now - current.held.at >= self._renewed_after:

@@ -152,9 +152,9 @@ def _key(header: dict[str, Json], limits: EdgeLimits) -> tuple[str, Verification
 
 
 def _normal(url: str) -> str:
-    """Return `url` with scheme and host in lower case and without the scheme's own port (RFC 3986, 6.2.2 and 6.2.3).
+    """Return `url` with scheme and host in lower case, without the default port (RFC 3986 sections 6.2.2 and 6.2.3).
 
-    Returns "" for a URL with a query or fragment, which proofs must not have (section 4.2), and for any other text.
+    Returns "" if `url` has a query or a fragment (section 4.2), or is neither https nor http on loopback (`is_secure_url`).
     """
     parts = urlsplit(url) if is_secure_url(url.partition("://")[0].lower() + "://" + url.partition("://")[2]) else None
     if parts is None or "?" in url:

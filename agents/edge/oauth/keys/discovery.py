@@ -150,7 +150,7 @@ class Documents:
 
 
 def parsed_document(document: bytes, limits: EdgeLimits, name: str) -> dict[str, Json]:
-    """Return the members of a JSON document; raise `FetchFailed`, which calls it `name`, for any other bytes."""
+    """Return the JSON object in `document`. Raises `FetchFailed`, whose text begins with `name`, for anything else."""
     try:
         return parse_object(document, depth=limits.document_nesting)
     except ValueError:

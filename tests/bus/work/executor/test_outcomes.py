@@ -12,16 +12,25 @@ from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.clocks import HostClock
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.cancellation import Cancellation
-from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.routing.routes import HandlerOptions, Permitted, Route
 from sealbus.bus.work.executor.completion import Outcomes
 from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.freshness import StreamArrival
+from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.records.work import OutcomeRecord
 
 LEAF = b"l" * 32
+ROUTE = Route(
+    kind=Kind.TASK,
+    subject="task.a.run",
+    action="a.run",
+    endpoint=None,
+    options=HandlerOptions(retry=RetryPolicy()),
+)
 PERMITTED = Permitted(
-    message=opened(), value=None, route=cast("Route", None), leaf=LEAF, sent=[b"a" * 32], cancellation=Cancellation()
+    message=opened(), value=None, route=ROUTE, leaf=LEAF, sent=[b"a" * 32], cancellation=Cancellation()
 )
 
 

@@ -10,14 +10,21 @@ from support.audit import opened
 
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.cancellation import Cancellation
-from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.routing.routes import HandlerOptions, Permitted, Route
 from sealbus.bus.telemetry import Counters
 from sealbus.bus.work.executor.work import Work
 from sealbus.bus.work.places import Places
+from sealbus.envelopes.message.kinds import Kind
 
-PERMITTED = Permitted(
-    message=opened(), value=None, route=cast("Route", None), leaf=b"", sent=[], cancellation=Cancellation()
+ROUTE = Route(
+    kind=Kind.TASK,
+    subject="task.a.run",
+    action="a.run",
+    endpoint=None,
+    options=HandlerOptions(retry=RetryPolicy()),
 )
+PERMITTED = Permitted(message=opened(), value=None, route=ROUTE, leaf=b"", sent=[], cancellation=Cancellation())
 DELIVERY = Delivery(subject="task.a.run", payload=b"", header_block=b"")
 
 

@@ -148,6 +148,7 @@ class Replicas:
         self._tasks: list[asyncio.Task[None]] = []
         self.workers: dict[int, Worker] = {}
         self.killed = 0
+        self._leaving = False
 
     async def __aenter__(self) -> Replicas:
         self._tasks = [asyncio.create_task(self._run(number)) for number in range(self._number)]
@@ -155,6 +156,8 @@ class Replicas:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        # A replica that is being killed awaits its worker, and takes its own cancellation for that of the worker.
+        self._leaving = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -171,7 +174,7 @@ class Replicas:
                 task.result()
 
     async def _run(self, number: int) -> None:
-        while True:
+        while not self._leaving:
             transport = FaultyTransport(self._bus, self.faults)
             running = asyncio.create_task(self._live(number, transport))
             killed = asyncio.create_task(transport.killed.wait())

@@ -62,7 +62,7 @@ async def figures() -> AsyncIterator[Figure]:
     """Measure all in turns."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            real_bus(Path(folder), "pricing", "shop-web", "bench", max_bytes=1 << 28) as bus,
+            real_bus(Path(folder), "pricing", "shop-web", "bench", max_bytes=1 << 28, apart=False) as bus,
             EmbeddedEngine.of_folder() as engine,
             _native() as beside,
             _bare(bus) as bare,

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import Origin
-from sealbus.agents.sdk.options import CallKeywords, CallOptions, SubmitKeywords, SubmitOptions, check_keywords
+from sealbus.agents.sdk.options import (
+    DEFAULT_CALL,
+    DEFAULT_SUBMIT,
+    CallKeywords,
+    CallOptions,
+    SubmitKeywords,
+    SubmitOptions,
+    check_keywords,
+)
 from sealbus.agents.sdk.sender import Receipt
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import ConfigurationError
@@ -105,8 +113,11 @@ class Client:
         about the task later: the handle shows a denial. Raises `Overloaded` if the stream is full, `BusUnavailable`,
         `SealError` for a message that no reader would accept, `IdentityUnavailable`.
         """
-        check_keywords(options, SubmitKeywords)
-        return await self.node.sending.submit(action, body, origin=Origin.user(user), options=SubmitOptions(**options))
+        chosen = DEFAULT_SUBMIT
+        if options:
+            check_keywords(options, SubmitKeywords)
+            chosen = SubmitOptions(**options)
+        return await self.node.sending.submit(action, body, origin=Origin.user(user), options=chosen)
 
     async def user_context(self, token: str, *, asserted: bool = False, within: float = 10.0) -> Statement:
         """Exchange a user's access token at the edge's token service for a user context; the token goes no further.
@@ -170,10 +181,11 @@ class Client:
         Raises `Denied` if the other side's policy or ours denies, `RemoteError` with the other side's code for any other
         failure there, `CallExpired` if no answer came in `timeout` seconds.
         """
-        check_keywords(options, CallKeywords)
-        return await self.node.sending.call(
-            action, body, returns=returns, origin=Origin.user(user), options=CallOptions(**options)
-        )
+        chosen = DEFAULT_CALL
+        if options:
+            check_keywords(options, CallKeywords)
+            chosen = CallOptions(**options)
+        return await self.node.sending.call(action, body, returns=returns, origin=Origin.user(user), options=chosen)
 
     @overload
     def stream(

@@ -88,7 +88,7 @@ class Sender:
         receipt, pending = await self._submitted(message, sent)
         task = AskedTask(
             pending=pending,
-            action=self._action_of(Kind.TASK, name),
+            action=self._action_of(Kind.TASK, name) if self._own_subjects else name,
             context=parse_payload(origin.statement.payload) if origin.statement is not None else None,
         )
         return TaskHandle(

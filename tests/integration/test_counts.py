@@ -128,8 +128,8 @@ async def test_tasks_that_are_submitted(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("status", "limits"),
     [
-        (False, {"signatures": 3, "verifications": 2, "round trips": 9, "hashes": 2_311, "functions": 68_500}),
-        (True, {"signatures": 4, "verifications": 2, "round trips": 10, "hashes": 3_334, "functions": 97_100}),
+        (False, {"signatures": 3, "verifications": 2, "round trips": 9, "hashes": 2_311, "functions": 68_900}),
+        (True, {"signatures": 4, "verifications": 2, "round trips": 10, "hashes": 3_334, "functions": 97_800}),
     ],
 )
 async def test_tasks_that_are_consumed(

@@ -15,7 +15,8 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     """Yield the URL of a server on loopback that `handler` answers, whatever is asked."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(application)
+    # A handler that never answers is not waited for.
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

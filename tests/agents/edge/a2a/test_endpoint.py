@@ -181,6 +181,7 @@ async def test_a_revoked_user_is_told_no_more_of_a_stream(tmp_path: Path, lines:
         assert "event: error" in rest
 
 
+@pytest.mark.slow
 async def test_who_does_not_read_a_stream_is_cut_off(tmp_path: Path) -> None:
     lines = Lines(line="x" * 60_000)
     lines.go_on.set()

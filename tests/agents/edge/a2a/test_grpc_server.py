@@ -146,6 +146,7 @@ async def test_users_and_addresses_ask_no_more_often_than_over_http(tmp_path: Pa
         assert counted == [2, 1]
 
 
+@pytest.mark.slow
 async def test_who_does_not_read_a_stream_is_cut_off(tmp_path: Path) -> None:
     lines = Lines(line="x" * 60_000)
     lines.go_on.set()

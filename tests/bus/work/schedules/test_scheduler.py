@@ -58,6 +58,7 @@ pauses = st.lists(st.integers(0, 3), max_size=40)
 deaths = st.one_of(st.none(), st.builds(Dies, st.integers(4, 90), st.booleans()))
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(pauses, deaths), min_size=2, max_size=3), pauses)
 def test_each_tick_is_sent_once_however_processes_are_interleaved_and_wherever_they_die(

@@ -179,6 +179,7 @@ async def test_an_answer_is_held_to_the_rules_of_a_token(
     assert caught.value.code is code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

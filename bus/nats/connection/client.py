@@ -89,6 +89,9 @@ class SafeClient(Client):
             # nats-py awaits with `asyncio.wait_for`. Before Python 3.12 that loses a cancellation in the same turn as the
             # server's line, and a task that awaits the cancelled task would then wait forever.
             raise_if_cancelled_since(before)
+            # nats-py returns without an error if the server ends the connection, or sends another line, in place of PONG.
+            if not self.is_connected:
+                raise errors.Error("the server ended the authorization without an answer")
         except BaseException:
             self._reported = True
             await self._cut_and_close()

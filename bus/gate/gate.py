@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from sealbus.bus.audit.writer import AuditWriter, RecordPlaces
 from sealbus.bus.background import Background
@@ -79,15 +79,6 @@ class TaskSource(Protocol):
 
     async def wait(self, decided: Decided, reporter: TaskReporter | None) -> None:
         """Have the task wait for the approval that its recorded denial asks for."""
-
-
-class _RecordedBatch(NamedTuple):
-    """A batch that is being recorded: where it is settled, when its opening began, and when it was decided."""
-
-    decided: Sequence[Decided]
-    pull: Pull | None
-    began: float
-    at: int
 
 
 class Gate:
@@ -152,8 +143,7 @@ class Gate:
         lasting = [decision for decision in decided if not self._try_again(decision, pull)]
         await self._recording.acquire()
         before, done = turn.take()
-        finish = self._finish(_RecordedBatch(lasting, pull, began, at), before, done)
-        task = self._group.create_task(finish, name="gate-finish")
+        task = self._group.create_task(self._finish(lasting, pull, before, done, began, at), name="gate-finish")
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
@@ -223,20 +213,27 @@ class Gate:
         self._refusals.count(decided.error, delivery)
         return self._places.put_off(Cause.PASSING, delivery, pull, delay)
 
-    async def _finish(self, batch: _RecordedBatch, before: asyncio.Event, done: asyncio.Event) -> None:
+    async def _finish(
+        self,
+        decided: Sequence[Decided],
+        pull: Pull | None,
+        before: asyncio.Event,
+        done: asyncio.Event,
+        began: float,
+        at: int,
+    ) -> None:
         """Do step 17, then hand on: a message whose record is not stored is not handled."""
-        decided, pull = batch.decided, batch.pull
         try:
             places: RecordPlaces | None = {} if self._site.tracer is not None else None
             leaves = await self._record(decided, pull, places)
             await before.wait()
-            seconds = time.perf_counter() - batch.began
+            seconds = time.perf_counter() - began
             self._seconds.observe(seconds, "call" if pull is None else "stream", n=len(decided))
             recorded = list(zip(decided, leaves, strict=True))
             self._count([decision for decision, leaf in recorded if isinstance(leaf, bytes)])
             for number, (decision, leaf) in enumerate(recorded):
                 if isinstance(leaf, bytes):
-                    span = self._span(decision, leaf, batch.at, places.get(number)) if places is not None else None
+                    span = self._span(decision, leaf, at, places.get(number)) if places is not None else None
                     await self._hand_on(decision, leaf, pull, span)
                 else:
                     # A call that another replica took is refused like any replay and never answered:
@@ -312,7 +309,8 @@ def permit(decided: Decided, leaf: bytes, reporter: TaskReporter | None, span: P
 
     Raises `ValueError` for a message that is not allowed.
     """
-    if decided.code is not None or decided.decision is None:
+    decision = decided.decision
+    if decided.error is not None or decision is None or decision.allow is not True:
         raise ValueError("not allowed")
     opened = decided.opened
     return Permitted(
@@ -322,7 +320,7 @@ def permit(decided: Decided, leaf: bytes, reporter: TaskReporter | None, span: P
         leaf=leaf,
         sent=[],
         cancellation=Cancellation(),
-        obligations=decided.decision.obligations,
+        obligations=decision.obligations,
         reporter=reporter,
         resumed=opened.resumed,
         span=span,

@@ -127,8 +127,11 @@ class Opener:
         Only a restored stream holds a message that is older than the stream: the key book is read for such a delivery alone.
         While it cannot be read, these deliveries are added to `refused`.
         """
-        arrivals = [delivery.arrival for delivery in deliveries if delivery.arrival is not None]
-        streams = [arrival.created for arrival in arrivals if arrival.stored < arrival.created]
+        streams = [
+            arrival.created
+            for delivery in deliveries
+            if (arrival := delivery.arrival) is not None and arrival.stored < arrival.created
+        ]
         if not streams:
             return deliveries, ()
         try:

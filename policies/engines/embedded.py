@@ -85,7 +85,8 @@ class _Interpreted(Compiled):
     def decide_single(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed:
         started = time.perf_counter_ns()
         try:
-            value = self._ask(rule, checked_document(document))
+            checked = document if isinstance(document, InputDocument) else checked_document(document)
+            value = self._ask(rule, checked)
         except PolicyFailed as error:
             return _without_traceback(error)
         return self._answer(value, (time.perf_counter_ns() - started) // 1_000, parse)

@@ -1,4 +1,4 @@
-"""What each stable code and each acceptance step means: whose fault it is, what to do next, and which page says more.
+"""Explains each stable code and acceptance step: its meaning, whose fault it is, what to do next, and where to read more.
 
 The texts are in `explanations.toml`: an entry for each code of `errors` and of `export.finding`, and for each step of
 SPEC.md section 7. They are read when this module is first imported.
@@ -18,7 +18,7 @@ from sealbus.envelopes.export.finding import FindingCode
 
 
 class Fault(StrEnum):
-    """Who has to act. A member's name, in small letters, is the `fault` of an entry."""
+    """The party that has to act. A member's name, in small letters, is the `fault` of an entry."""
 
     SENDER = "the sender: what it sent may not be taken"
     CALLER = "yours: what was asked for here cannot be done"
@@ -31,7 +31,7 @@ class Fault(StrEnum):
 
 
 class CodeText(NamedTuple):
-    """What a code means, whose fault it is, what to do next, and the page of the repository that says more."""
+    """The meaning of a code, the party at fault, the next thing to do, and the page of the repository with more."""
 
     meaning: str
     fault: Fault

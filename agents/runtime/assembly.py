@@ -1,4 +1,4 @@
-"""What a worker is made of: its executors and gates, and a table of the sources that they take from."""
+"""Assembles a worker: its executors and gates, and a table of the sources that they take from."""
 
 from __future__ import annotations
 
@@ -187,13 +187,13 @@ class Assembly:
         self.work = Handling(gate, executor)
 
         control = await stack.enter_async_context(self._control_executor())
-        told = RouteTable(
+        routes = RouteTable(
             [
                 control_route(self._cancel_endpoint(cancels), token, "cancel"),
                 control_route(schedule_endpoint(node, self.schedules, self._standing), token, "schedule"),
             ]
         )
-        control_gate = self._gate(self._opener(told, core), node.authorizer, control)
+        control_gate = self._gate(self._opener(routes, core), node.authorizer, control)
         self.control = Handling(await stack.enter_async_context(control_gate), control)
 
         resumption = Resumption(

@@ -41,14 +41,12 @@ from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.engines.revoking import RevokingEngine
 
-__all__ = ["Deployment", "Node"]
-
 _NONE: Mapping[SpiffeId, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What every node of one deployment must agree on: names, own subjects, user contexts and chains, and its notaries.
+    """The settings that all nodes of a deployment share: names, own subjects, user contexts and chains, and its notaries.
 
     In one for `development` requesters are told the texts behind errors (`told_detail`).
     """
@@ -72,7 +70,7 @@ class AuditOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feeds:
-    """What other parts of the process tell a node, each asked when it is needed."""
+    """Answers of other parts of the process. A node calls each when it needs the answer."""
 
     connected: Callable[[], bool] = lambda: True
     """Whether the transport has a broker now; a broker in memory is always there."""
@@ -131,7 +129,7 @@ class Node:
         self.started = clock()
         self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=host.elapsed)
         self.tracer = find_tracer()
-        """What makes spans, if somebody wants any."""
+        """The maker of spans; `None` if the process exports none."""
         self.site = Site(
             identity=identity,
             names=deployment.names,
@@ -145,7 +143,7 @@ class Node:
             random=host.random,
             tracer=self.tracer,
         )
-        """What all parts of this process have in common."""
+        """The values that all parts of this process share."""
         self.outbox = Outbox(identity=identity, transport=transport, clock=self.site.bus_clock, tracer=self.tracer)
         self.spool = (
             Spool(audit.spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)

@@ -23,7 +23,7 @@ class Recorder(Entered):
         if self._fails:
             raise RuntimeError("cannot start")
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(asyncio.sleep(3600))
+            task = group.create_task(asyncio.Event().wait())
             self.events.append("started")
             try:
                 yield

@@ -231,7 +231,7 @@ async def rm(name: str, change: _Change) -> None:
 @command.command("ls")
 @invocation_options()
 async def ls(invocation: Invocation) -> None:
-    """List the schedules of your own identity (--as). Nobody sees the schedules of other identities."""
+    """List the schedules of your own identity (--as). You cannot list the schedules of other identities."""
     async with open_schedules(invocation) as schedules:
         listed = await schedules.list()
     if invocation.as_json:

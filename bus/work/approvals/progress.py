@@ -1,4 +1,4 @@
-"""What is stored of a parked task while it goes on: verdicts, its marker, its effect, that it waits or has ended."""
+"""Stores how a parked task goes on: verdicts, its marker, the note of its effect, that it waits, that it has ended."""
 
 from __future__ import annotations
 

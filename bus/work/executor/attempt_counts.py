@@ -1,8 +1,8 @@
-"""Counts about the attempts at a message, kept in STATE for all processes of an agent: `StoredCounts`, and those that failed.
+"""Counts of the attempts at a message, stored in STATE for all processes of an agent: `StoredCounts`, `FailedAttempts`.
 
-The broker counts deliveries, and many of them are no attempts: this process or another put the message off, because an engine
-was away or because its version lacks the verb. So what a retry policy goes by is counted when an attempt has failed, and only
-then: a task that succeeds costs nothing (SPEC.md section 7, "Failed attempts").
+The broker counts deliveries, and many deliveries are no attempts: a process put the message off because an engine was
+away, or because its version lacks the verb. A retry policy goes by failed attempts, so each is counted when it has failed.
+A task that succeeds costs nothing (SPEC.md section 7, "Failed attempts").
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from sealbus.envelopes.errors import EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.caches import BoundedMap
 
-__all__ = ["FAILED", "FailedAttempts", "StoredCount", "StoredCounts"]
-
 _logger = logging.getLogger(__name__)
 
 FAILED: Final = "failed"
@@ -33,10 +31,10 @@ WITHIN: Final = 5.0
 """Seconds for one read or write of STATE, and for counting a failed attempt in all."""
 
 UNCOUNTED: Final = 8_192
-"""Messages of which a process remembers an attempt that STATE did not take."""
+"""Messages with a failed attempt that STATE did not store, as many as a process remembers."""
 
 _TRIES: Final = 4
-"""Writes of one count, where other processes write at the same moment."""
+"""Tries to write one count while other processes write it."""
 
 _VERSION: Final = 1
 _BYTES: Final = 16_384
@@ -44,7 +42,7 @@ _BYTES: Final = 16_384
 
 
 class StoredCount(NamedTuple):
-    """What stands in the place of a count: its `fields`, or `None` if it is none of ours; and its `sequence`."""
+    """The value at the place of a count: its `fields`, or `None` if it is no count of this agent, and its `sequence`."""
 
     fields: Sequence[object] | None
     sequence: int
@@ -63,16 +61,16 @@ class StoredCounts:
         self._keyed = KeyValue(site.transport)
 
     async def read(self, digest: bytes) -> StoredCount | None:
-        """Return what stands in the place of the message, or `None` if nothing does. Raises `BusUnavailable`."""
-        found = await self._keyed.get(self._prefix + digest.hex(), within=WITHIN)
-        if found is None:
+        """Return the value at the place of the message, or `None` if there is none. Raises `BusUnavailable`."""
+        value = await self._keyed.get(self._prefix + digest.hex(), within=WITHIN)
+        if value is None:
             return None
-        return StoredCount(self._parsed(digest, found.payload, found.stored), found.sequence)
+        return StoredCount(self._parsed(digest, value.payload, value.stored), value.sequence)
 
     async def write(self, digest: bytes, fields: Sequence[int], last: int) -> int | None:
-        """Replace what has the sequence `last`; return the new one, or `None` if `last` is not current any more.
+        """Replace the value with the sequence `last`; return the new sequence, or `None` if `last` is not current any more.
 
-        Raises `BusUnavailable` or `IdentityUnavailable`; it may have been stored nevertheless.
+        Raises `BusUnavailable` or `IdentityUnavailable`; the value may be stored nevertheless.
         """
         payload = encode([_VERSION, digest, *fields, self._site.host_clock()])
         value = encode([*signed(payload, self._type, self._site.identity.sealer())], text_bytes=_BYTES)
@@ -104,40 +102,40 @@ class StoredCounts:
 
 
 class FailedAttempts:
-    """Counts the attempts at a message that failed, in whichever process, by the `counts` of the name `FAILED`."""
+    """Counts the failed attempts at a message in all processes, in the `counts` of the name `FAILED`."""
 
     def __init__(self, counts: StoredCounts) -> None:
         self._counts = counts
         self._uncounted: BoundedMap[bytes, int] = BoundedMap(UNCOUNTED)
-        """The number of each message's last attempt here that STATE did not take."""
-        self._log = OperatorLog(_logger)
+        """The number of each message's last failed attempt here that STATE did not store."""
+        self._operator_log = OperatorLog(_logger)
 
     async def count(self, work: Work) -> int:
         """Count the attempt of `work`, which has failed, and return its number, from 1. Raises nothing.
 
-        Where STATE does not answer, or somebody else has written in the place, it is the broker's number of the delivery,
-        which is never lower.
+        If STATE does not answer, or another agent has written to the place, it is the broker's number of the delivery, which
+        is never lower.
         """
         digest = work.header.digest
         try:
             async with asyncio.timeout(WITHIN):
                 for again in range(_TRIES):
-                    # At a first delivery nothing is there as a rule: the write tells.
-                    found = await self._counts.read(digest) if again or work.tried.number > 1 else None
-                    number = self._following(work, found)
-                    last = found.sequence if found is not None else 0
+                    # At a first delivery there is no value as a rule, and the write shows whether that is so.
+                    count = await self._counts.read(digest) if again or work.tried.number > 1 else None
+                    number = self._following(work, count)
+                    last = count.sequence if count is not None else 0
                     if await self._counts.write(digest, [number], last) is not None:
                         return number
         except (SealbusError, TimeoutError) as error:
-            self._log.warning("a failed attempt is not counted, deliveries are: %r", error)
+            self._operator_log.warning("a failed attempt is not counted, deliveries are: %r", error)
         self._uncounted.put(digest, work.tried.number)
         return work.tried.number
 
-    def _following(self, work: Work, found: StoredCount | None) -> int:
+    def _following(self, work: Work, count: StoredCount | None) -> int:
         uncounted = self._uncounted.get(work.header.digest) or 0
-        if found is None:
+        if count is None:
             return uncounted + 1
-        match found.fields:
+        match count.fields:
             case [int(failed)] if not isinstance(failed, bool) and failed > 0:
                 return max(failed, uncounted) + 1
             case _:

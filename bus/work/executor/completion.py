@@ -1,4 +1,4 @@
-"""What follows a handler, in batches: the outcome is recorded, the delivery settled, the requester told.
+"""Completes tasks in batches: tells the requester, records the outcome, settles the delivery.
 
 A terminal status is stored before its delivery is acknowledged: if a process dies between the two, the status is stored
 again and its reader takes the first. The statuses of completed tasks are stored in one write, to save round trips.
@@ -22,10 +22,10 @@ from sealbus.bus.work.status_writer import Statuses
 from sealbus.envelopes.records.work import OutcomeRecord
 
 TOGETHER: Final = 256
-"""Tasks whose statuses are stored together: no more than the outbox puts under one signature."""
+"""Tasks whose statuses are stored in one write: no more than the outbox puts under one signature."""
 
 AT_A_TIME: Final = 4
-"""Such batches at a time: one that waits for its acknowledgements does not block the next."""
+"""Batches at a time: a batch that waits for its acknowledgements does not block the next."""
 
 
 class Outcomes:
@@ -36,11 +36,11 @@ class Outcomes:
         self._clock = clock
 
     async def settle(self, work: Work, code: str | None) -> None:
-        """Record the outcome, then acknowledge the delivery once that was tried, so that both go out together."""
+        """Record the outcome and acknowledge the delivery once the record was tried, so that both go out together."""
         await self.note(work, code, work.ack)
 
     async def note(self, work: Work, code: str | None, then: Callable[[], None] = lambda: None) -> None:
-        """Record the outcome of this attempt and call `then` once that was tried."""
+        """Record the outcome of this attempt and call `then` once the record was tried."""
         permitted = work.permitted
         if permitted.span is not None and code is not None:
             permitted.span.failed(code)

@@ -1,7 +1,7 @@
 """Limits on how many messages of one handler, and of one partition, are handled at a time in this process.
 
-A message that has to wait stands in a line, in order of arrival, and takes no worker of the executor meanwhile. Only its
-own source is held up: nothing more is taken from it while too many of its messages stand in lines. Pure bookkeeping.
+A message that has to wait is queued in a line, in order of arrival, and takes no place of the executor. It holds up only its
+own source: no more messages are taken from a source while too many of its messages wait in lines. Pure bookkeeping.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from typing import Final
 
 from sealbus.bus.work.executor.work import Work
 
-__all__ = ["LINED_UP", "ConcurrencyLimits"]
-
 LINED_UP: Final = 256
-"""Messages of one source that wait in lines before nothing more is taken from it; those of batches under way come on top."""
+"""Messages of one source that may wait in lines before no more are taken from it. Batches under way may add to them."""
 
 
 class _Line:
@@ -63,7 +61,7 @@ class ConcurrencyLimits:
         return ready
 
     async def room(self, source: object) -> None:
-        """Wait until no more than `LINED_UP` messages of `source` stand in lines."""
+        """Wait until no more than `LINED_UP` messages of `source` wait in lines."""
         while self._waiting[source] > LINED_UP:
             self._moved.clear()
             await self._moved.wait()

@@ -13,8 +13,6 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 
-__all__ = ["DEAD_EVENT", "DeadLetters"]
-
 DEAD_EVENT = "dead"
 """Name of the event, sent on `event.<agent>.dead`."""
 

@@ -42,7 +42,7 @@ from sealbus.envelopes.message.kinds import Kind
 _logger = logging.getLogger(__name__)
 
 FINISHING = 1_024
-"""Deliveries whose handler is done and whose status, mark or record is being stored; beyond that, handlers and gate wait."""
+"""Most deliveries whose handler is done and whose end is being stored. With so many, handlers and gate wait."""
 
 SIGNALS = 3
 """Progress signals in each `ack_wait` for deliveries that wait or are handled."""
@@ -277,7 +277,7 @@ class Executor:
             self._queue.task_done()
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at, by part."""
+        """Return notes for operators, by part."""
         if not self._given_up:
             return {}
         actions = sorted({work.permitted.route.action for work in self._given_up})

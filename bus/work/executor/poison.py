@@ -1,7 +1,7 @@
-"""Poison messages: tasks and events whose handler ends its process, as the kernel does for want of memory.
+"""Poison messages: tasks and events whose handler ends its process, for instance because memory runs out.
 
-A process that is killed reports nothing. What it handled is delivered again and may end the next process, too. So a
-redelivery is counted in STATE before its handler runs, unless this process knows how the attempt before it ended (SPEC.md
+A killed process reports nothing. The messages that it handled are delivered again and may end the next process, too. So a
+redelivery is counted in STATE before its handler runs, unless this process knows how the previous attempt ended (SPEC.md
 section 7, "Poison messages"):
 
 ::
@@ -10,10 +10,10 @@ section 7, "Poison messages"):
                                                                                                               |
                                                              a dead letter, `killed` <-- redelivered <--------'
 
-A message that is handled alone takes nothing else along, and nothing else is blamed for its end. A count is closed when the
-handler has ended in this process, whatever its result, and when this process is told to stop. Counts are signed: bytes that
-another agent has stored in the place of one start the count again, and no more than that. Handlers declared `once` are not
-counted, because their claim in STATE keeps them from running again.
+A message that is handled alone ends no other message's attempt, and no other message is blamed. A count is closed when the
+handler has ended in this process, whatever its result, and when this process is told to stop. Counts are signed: if another
+agent has stored bytes at the place of a count, the count starts again. Handlers declared `once` are not counted, because
+their claim in STATE keeps them from running again.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ from sealbus.envelopes.errors import (
 )
 from sealbus.envelopes.trust.caches import BoundedMap
 
-__all__ = ["ATTEMPTS", "OWN_DEATHS", "InFlight", "PoisonGuard"]
-
 _logger = logging.getLogger(__name__)
 
 ATTEMPTS: Final = "attempts"
@@ -51,14 +49,14 @@ OWN_DEATHS: Final = 2
 ALONE_WITHIN: Final = 10.0
 """Seconds that a message waits until nothing else is handled; no other task or event begins meanwhile."""
 ALONE_AGAIN: Final = 5.0
-"""Seconds until the next try, where others took longer."""
+"""Seconds until the next try if the other messages took longer."""
 
 REMEMBERED: Final = 65_536
-"""Messages that were put off here, of which a process remembers how their attempt ended."""
+"""Messages that this process put off, as many as it remembers."""
 
 
 class InFlight(Protocol):
-    """A table of what this process handles now, which outlives it in its parent's memory."""
+    """A table of the messages that this process handles now. It outlives the process in its parent's memory."""
 
     def enter(self, digest: bytes) -> int:
         """Note a message by the hash of its header (32 bytes) and return its place in the table."""
@@ -71,9 +69,9 @@ class InFlight(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptCount:
-    """How a message's attempts went: `deaths` of them ended their process while nothing else was handled.
+    """How a message's attempts ended: `deaths` of them ended their process while no other message was handled.
 
-    While `open`, an attempt was begun whose end is not known, and `alone` tells whether nothing else was handled beside it.
+    While `open`, an attempt has begun whose end is not known; `alone` tells whether no other message was handled beside it.
     """
 
     deaths: int = 0
@@ -102,8 +100,8 @@ class _Counted(NamedTuple):
 class PoisonGuard:
     """Keeps the messages of one worker from ending process after process, by its `counts` of the name `ATTEMPTS`.
 
-    `running` holds what is handled now, and `apart` says that nothing else may begin, because one message is handled alone.
-    What `in_flight` holds is noted for the process after this one.
+    `running` holds the messages that are handled now. `apart` says that no other may begin, because one is handled alone.
+    `in_flight` is read by the process after this one.
     """
 
     def __init__(
@@ -123,16 +121,16 @@ class PoisonGuard:
         self._alone: Work | None = None
         self._quiet = asyncio.Event()
         self._over = asyncio.Event()
-        self._log = OperatorLog(_logger)
+        self._operator_log = OperatorLog(_logger)
         self._stopping = False
         self.running: set[Work] = set()
         self.apart = False
 
     async def begin(self, work: Work) -> None:
-        """Count an attempt where that is due, and wait until the message may be handled; `end` it afterwards.
+        """Count an attempt if it is to be counted, and wait until the message may be handled; `end` it afterwards.
 
         Raises `HandlingError` `killed` for a poison message, `StateUnavailable` if its count cannot be read and written, and
-        `BusyEffect` if others were handled for too long.
+        `BusyEffect` if other messages were handled for too long.
         """
         known = await self._known(work) if self._is_suspect(work) else None
         if known is not None and known.attempts.alone:
@@ -142,7 +140,7 @@ class PoisonGuard:
                 await self._over.wait()
             self.running.add(work)
         if known is not None:
-            # Not before: what waits here is delivered again if this process hangs, and must not be blamed for that.
+            # After the wait: a message that waits is delivered again if this process hangs, and must not be blamed for that.
             try:
                 await self._count(work, known)
             except StateUnavailable:
@@ -173,20 +171,22 @@ class PoisonGuard:
         self._put_off.put(work.header.digest, work.tried.number)
 
     async def suspect(self, digests: Iterable[bytes]) -> None:
-        """Open a count for each message that a process before this one was handling when it ended. Raises nothing."""
+        """Open a count for each message that the previous process was handling when it ended. Raises nothing."""
         for digest in digests:
             try:
-                found = await self._read(digest)
-                if found is None or not found.attempts.open:
-                    deaths = found.attempts.deaths if found is not None else 0
-                    await self._write(digest, AttemptCount(deaths=deaths), found.sequence if found is not None else 0)
+                counted = await self._read(digest)
+                if counted is None or not counted.attempts.open:
+                    deaths = counted.attempts.deaths if counted is not None else 0
+                    await self._write(
+                        digest, AttemptCount(deaths=deaths), counted.sequence if counted is not None else 0
+                    )
             except SealbusError as error:
-                self._log.warning("what a process handled when it ended is not counted: %s", error)
+                self._operator_log.warning("what a process handled when it ended is not counted: %s", error)
 
     async def forgive(self) -> None:
         """Close all counts and open none any more: the process was told to stop, and may be ended. Raises nothing."""
         self._stopping = True
-        # Together, because each waits as long as it may where STATE does not answer.
+        # Together, because each waits for its whole time if STATE does not answer.
         await asyncio.gather(*[self.close(work) for work in list(self._counted)])
 
     def _is_suspect(self, work: Work) -> bool:
@@ -197,11 +197,13 @@ class PoisonGuard:
     async def _known(self, work: Work) -> _Counted:
         """Return the count of this attempt, and the sequence of the one that it replaces."""
         try:
-            found = await self._read(work.header.digest)
+            counted = await self._read(work.header.digest)
         except BusUnavailable as error:
             raise StateUnavailable("the count of attempts cannot be read") from error
         return (
-            _Counted(found.attempts.following(), found.sequence) if found is not None else _Counted(AttemptCount(), 0)
+            _Counted(counted.attempts.following(), counted.sequence)
+            if counted is not None
+            else _Counted(AttemptCount(), 0)
         )
 
     async def _count(self, work: Work, known: _Counted) -> None:
@@ -222,7 +224,7 @@ class PoisonGuard:
             await self._write(work.header.digest, closed, counted.sequence)
         except SealbusError as error:
             # The next attempt is then counted as if this one had ended its process.
-            self._log.warning("the end of an attempt is not counted: %s", error)
+            self._operator_log.warning("the end of an attempt is not counted: %s", error)
 
     async def _stand_alone(self, work: Work) -> None:
         """Wait until nothing else is handled. Raises `BusyEffect` if that takes too long."""
@@ -246,9 +248,9 @@ class PoisonGuard:
         self.running.add(work)
 
     async def _read(self, digest: bytes) -> _Counted | None:
-        found = await self._counts.read(digest)
-        # What is none of ours is replaced, and says nothing.
-        return _Counted(_count_of(found.fields), found.sequence) if found is not None else None
+        stored = await self._counts.read(digest)
+        # A value that is no count of ours says nothing, and is replaced.
+        return _Counted(_count_of(stored.fields), stored.sequence) if stored is not None else None
 
     async def _write(self, digest: bytes, count: AttemptCount, last: int) -> int | None:
         return await self._counts.write(digest, [count.deaths, count.alone, count.open], last)

@@ -93,7 +93,7 @@ class Replier:
 
 
 def error_answer(code: str, explanation: Explanation = NOTHING_TOLD, note: str = "") -> Content:
-    """Return the body of an error reply: a code, what is told of a denial, a handler's note."""
+    """Return the body of an error reply: a code, the explanation of a denial, a handler's note."""
     fields = {"code": str(code), "reasons": []} | explanation.members() | ({"note": note} if note else {})
     return Content(body=json.dumps(fields, separators=(",", ":")).encode(), typ=ERROR_TYPE)
 

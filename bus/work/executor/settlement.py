@@ -242,8 +242,8 @@ class WorkSettlement:
     async def _repeat(self, work: Work, result: Content) -> None:
         """Tell a result that its requester may not know, or have it told by a later delivery."""
         progress = work.progress
-        told = progress is not None and await progress.completed(result)
-        if not told and await self._tell_later(work, Code.REPLAYED):
+        is_told = progress is not None and await progress.completed(result)
+        if not is_told and await self._tell_later(work, Code.REPLAYED):
             return
         await self._outcomes.settle(work, Code.REPLAYED)
 
@@ -285,10 +285,10 @@ class WorkSettlement:
             return
         self._log(work, "dead-lettered", failure.code, f"after {work.delivery.number} deliveries")
         if (reporter := work.permitted.reporter) is not None:
-            told = await reporter.tell(State.FAILED, code=failure.code, note=self._detail.of(failure))
+            is_told = await reporter.tell(State.FAILED, code=failure.code, note=self._detail.of(failure))
             # Not claimed: no handler was run, and a redelivery runs none but tells the same.
             repeatable = failure.code is Code.OUTCOME_UNKNOWN and work.claim is None
-            if not told and repeatable and await self._tell_later(work, failure.code):
+            if not is_told and repeatable and await self._tell_later(work, failure.code):
                 return
         await self._outcomes.settle(work, failure.code)
 

@@ -1,7 +1,7 @@
-"""What requester and log are told of an error beside its code: nothing, or, where all is one developer's own, its text.
+"""The detail of an error that requesters and the log get beside its code: none, or its text in development.
 
-Texts of errors may hold what a body or a resource says. They are told only where the settings say that it is for development
-(`sealbus dev`), and in tests.
+The text of an error may hold parts of a body or a resource. So it is told only if the settings say that the deployment is for
+development (`sealbus dev`), and in tests.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sealbus.envelopes.errors import HandlingError, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 
 TellDetail = Callable[[SealbusError], str]
-"""Returns what is told of an error, as a note can hold it."""
+"""Returns the detail of an error, as a note can hold it; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetail:
-    """What is told beside a code: `of` returns it for an error, `verbs` for a verb without a handler."""
+    """The detail beside a code: `of` returns that of an error, `verbs` is that of a verb without a handler."""
 
     of: TellDetail
     verbs: str = ""
@@ -51,7 +51,7 @@ def development_detail(routes: Iterable[Route]) -> ErrorDetail:
 
 
 def verbs_served(routes: Iterable[Route]) -> str:
-    """Return which tasks and calls there are at these routes, for a requester that asked for another."""
+    """Return a list of the tasks and calls at these routes, for a requester that asked for another verb."""
     served = {route.action: f"{route.action} (a {route.kind})" for route in routes if route.kind is not Kind.EVENT}
     return f"there is {', '.join(served.values()) or 'no task and no call'}"
 

@@ -14,8 +14,8 @@ from sealbus.envelopes.message.header import Header
 class Work:
     """A permitted message with its delivery, which is settled once: by `ack` or `put_off`.
 
-    Until then it is in `unsettled`, whose owner tells the broker that it is being handled (`alive`). `settlement` is where it
-    is settled, absent for a core call, which is only waited for.
+    Until then it is in `unsettled`, whose owner tells the broker that it is being handled (`alive`). A core call has no
+    `settlement`: it is not settled, but `drain` waits for it.
     """
 
     __slots__ = (
@@ -42,16 +42,16 @@ class Work:
         self.settlement = settlement
         resumed = permitted.resumed
         self.exp: int = self.header.exp if resumed is None else resumed.approval.header.exp
-        """Until when it may be handled: a parked task goes on as long as the approval does."""
+        """The end of the time in which it may be handled (microseconds). For a parked task, that of its approval."""
         self.tried: Delivery = delivery if resumed is None else _delivery_of(resumed.approval)
-        """Whose deliveries are the attempts: a parked task is tried anew with the approval that it goes on by."""
+        """The delivery whose number counts the attempts. For a parked task, that of its approval."""
         arrival = self.tried.arrival
         self.is_first = arrival is None or arrival.delivery == 1
-        """Whether this is the first delivery of what is tried."""
+        """Whether `tried` was delivered for the first time."""
         self.progress: TaskReporter | None = permitted.reporter if permitted.route.options.status else None
         """The reporter of progress and result, if the route reports them to the requester."""
         self.started = 0
-        """When its turn came, in microseconds."""
+        """When its handler's turn came, in microseconds; 0 before."""
         self.claim: Claim | None = None
         """Its claim on the effect, made before the handler runs."""
         self.lined_up = False
@@ -61,14 +61,14 @@ class Work:
 
     @property
     def since(self) -> int | None:
-        """When the time of all its attempts began, in microseconds; absent for a call."""
+        """The beginning of the time that all its attempts share (microseconds); `None` for a call."""
         resumed = self.permitted.resumed
         arrival = self.delivery.arrival if resumed is None else resumed.approval.arrival
         return arrival.stored if isinstance(arrival, StreamArrival) else None
 
     @property
     def source(self) -> Settlement | str:
-        """Where it was taken from: a consumer, or the subject of a call."""
+        """The source of the delivery: a consumer, or the subject of a call."""
         return self.settlement if self.settlement is not None else self.delivery.subject
 
     def alive(self) -> None:

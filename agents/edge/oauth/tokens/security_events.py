@@ -50,7 +50,7 @@ _SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
 
 
 class _Meaning(Enum):
-    """Whose requests are denied after an event."""
+    """The requests that are denied after an event."""
 
     SESSION = auto()
     """Those of the session that the subject names, or else of its user."""

@@ -67,7 +67,7 @@ def read_x509(
     leaf = chain[0]
     _check_leaf(leaf, spiffe_id)
     if leaf.public_key() != key.public_key():
-        raise SvidError(f"the key svid with the X.509-SVID of {spiffe_id} does not belong to it")
+        raise SvidError(f"the key given with the X.509-SVID of {spiffe_id} does not belong to it")
     _check_chain(chain, own, spiffe_id, now)
     bundles, refused = _bundles(response.federated_bundles, spiffe_id.trust_domain, before or {})
     bundles[spiffe_id.trust_domain] = _der(own)
@@ -152,7 +152,7 @@ def _bundles(
             continue
         if trust_domain == own:
             # The SVID came with the bundle of its own trust domain; a second bundle is not accepted.
-            refused.append(f"X.509 bundle of {trust_domain}: svid as a federated one too")
+            refused.append(f"X.509 bundle of {trust_domain}: given as a federated bundle too")
             continue
         try:
             bundles[trust_domain] = _der(parse_certificates(data))

@@ -145,7 +145,12 @@ def test_federated_bundles_are_kept_apart() -> None:
         TrustDomain("example.org"): (CA.cert_der,),
         OTHER_ORG: (FOREIGN.cert_der,),
     }
-    assert len(reading.refused) == 1
+    assert reading.refused == ("X.509 bundle of example.org: given as a federated bundle too",)
+
+
+def test_a_key_of_another_svid_is_refused_by_name() -> None:
+    with pytest.raises(SvidError, match=rf"the key given with the X.509-SVID of {ME} does not belong to it"):
+        read_x509(REFUSED["another key"](), now=now())
 
 
 def test_a_refused_federated_bundle_leaves_the_old_one() -> None:

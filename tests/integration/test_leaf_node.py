@@ -148,9 +148,11 @@ async def test_everything_goes_through_a_leaf_node_and_on_after_it_was_cut_off_o
             async with open_audit_trail("operator", here.at_the_cluster) as trail:
                 entries = [entry async for entry in trail.entries()]
             assert all(isinstance(entry, AuditEntry) for entry in entries)
-            decided = [
-                entry.record.allow
+            decisions = [
+                entry.record
                 for entry in entries
                 if isinstance(entry, AuditEntry) and isinstance(entry.record, DecisionRecord)
             ]
-            assert (decided.count(False), decided.count(True) >= 5) == (1, True)
+            # Messages, not decisions: one whose acknowledgement the cut took away is delivered, and decided, again.
+            assert len({record.header for record in decisions if not record.allow}) == 1
+            assert len({record.header for record in decisions if record.allow}) >= 5

@@ -108,7 +108,7 @@ async def test_the_live_view_does_not_read_out_each_row(browser: Browser) -> Non
         page = (await Watched.of(context, site.url)).page
         assert await page.locator("[aria-live] table, [role=status] table, [role=log]").count() == 0
         await page.wait_for_function(
-            "() => document.getElementById('said').textContent.includes('denied in the last minute')"
+            "() => document.getElementById('announcement').textContent.includes('denied in the last minute')"
         )
         await context.close()
 

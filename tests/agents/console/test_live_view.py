@@ -104,7 +104,7 @@ async def test_a_server_that_starts_again_is_found_again_and_asked_for_what_is_m
         site.answers["/api/live"] = (503, {"code": "bus_unavailable", "title": "", "detail": "", "remedy": []})
         site.cut()
         await page.locator("#pulse[data-state=lost]").wait_for()
-        await expect(page.locator("#said")).to_contain_text("out of touch")
+        await expect(page.locator("#announcement")).to_contain_text("out of touch")
         del site.answers["/api/live"]
         await page.locator("#pulse[data-state=open]").wait_for()
         assert site.resumed[-1] == str(last)

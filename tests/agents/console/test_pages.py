@@ -195,7 +195,7 @@ async def test_a_task_is_canceled_with_a_reason_after_being_asked(browser: Brows
         path, body, headers = site.posted[-1]
         assert (path, body) == ("/api/tasks/cancel", {**CANCEL, "reason": "ordered twice"})
         assert headers["x-sealbus-console"] == "1"
-        await expect(page.locator("#said")).to_have_text("The task is canceled")
+        await expect(page.locator("#announcement")).to_have_text("The task is canceled")
         await context.close()
 
 

@@ -140,13 +140,13 @@ const waiting = async () => {
 const pulse = () => {
   const place = document.getElementById("pulse");
   const words = { connecting: "connecting", open: "live", lost: "out of touch, trying again", over: "ended" };
-  const told = (state) => {
+  const showState = (state) => {
     place.dataset.state = state;
     place.lastElementChild.textContent = words[state];
     if (state === "lost" || state === "over") say(`Live view: ${words[state]}`);
   };
-  told(feed.state);
-  feed.on("state", told);
+  showState(feed.state);
+  feed.on("state", showState);
   feed.on("map", ({ decided }) => {
     if (feed.state === "open") place.lastElementChild.textContent = `${number(Math.round(decided))} a second`;
   });
@@ -168,10 +168,10 @@ const search = () => {
 
 const rowsBy = (link, step) => {
   const links = [...link.closest("tbody")
-    .querySelectorAll("tr:not([hidden]) td a, tr:not([hidden]) th a")].filter((one, index, all) =>
-    one.href && all.findIndex((other) => other.closest("tr") === one.closest("tr")) === index);
+    .querySelectorAll("tr:not([hidden]) td a, tr:not([hidden]) th a")].filter((link, index, all) =>
+    link.href && all.findIndex((other) => other.closest("tr") === link.closest("tr")) === index);
   const row = link.closest("tr");
-  return links[links.findIndex((one) => one.closest("tr") === row) + step];
+  return links[links.findIndex((link) => link.closest("tr") === row) + step];
 };
 
 const keyboard = (event) => {

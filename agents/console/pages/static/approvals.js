@@ -17,25 +17,25 @@ const needs = ({ acr = [], max_age: age } = {}) => [acr.length > 0 && ["a login 
   age !== null && age !== undefined && `not older than ${age} s`].filter(Boolean);
 
 const COLUMNS = [
-  { title: "What", kind: "main", cell: (one) => [h("a", { href: `/approvals/${encodeURIComponent(one.id)}` },
-    name(one.text || one.action, 120)), h("span", { class: "soft line" }, code(one.action))] },
-  { title: "Asked for by", cell: (one) => [name(one.requester, 40),
-    h("span", { class: "soft line" }, "for ", name(one.user?.id ?? "no user", 40))] },
-  { title: "Queue", cell: (one) => code(one.queue) },
-  { title: "Why", cell: (one) => list(one.reasons) },
-  { title: "Since", cell: (one) => h("span", { title: one.since }, since(one.since)) },
-  { title: "Ends", cell: (one) => mark("wait", since(one.until)) },
+  { title: "What", kind: "main", cell: (task) => [h("a", { href: `/approvals/${encodeURIComponent(task.id)}` },
+    name(task.text || task.action, 120)), h("span", { class: "soft line" }, code(task.action))] },
+  { title: "Asked for by", cell: (task) => [name(task.requester, 40),
+    h("span", { class: "soft line" }, "for ", name(task.user?.id ?? "no user", 40))] },
+  { title: "Queue", cell: (task) => code(task.queue) },
+  { title: "Why", cell: (task) => list(task.reasons) },
+  { title: "Since", cell: (task) => h("span", { title: task.since }, since(task.since)) },
+  { title: "Ends", cell: (task) => mark("wait", since(task.until)) },
 ];
 
-const opened = (one, signal, go) => {
+const opened = (task, signal, go) => {
   const decide = async (verdict) => {
     const approve = verdict === "approve";
     const done = await confirmed({
       title: approve ? "Approve this?" : "Deny this?", action: approve ? "Approve" : "Deny", danger: !approve,
         label: "Note", required: !approve,
       hint: "It is signed with your verdict, recorded, and shown to who asked.",
-        about: h("p", null, whole(one.text || one.action)),
-      act: (note) => post(`/api/approvals/${encodeURIComponent(one.id)}`, { decision: one.decision, verdict, note },
+        about: h("p", null, whole(task.text || task.action)),
+      act: (note) => post(`/api/approvals/${encodeURIComponent(task.id)}`, { decision: task.decision, verdict, note },
         signal),
     });
     if (!done) return;
@@ -43,37 +43,37 @@ const opened = (one, signal, go) => {
     dispatchEvent(new Event("verdict"));
     go("/approvals");
   };
-  const said = one.verdicts ?? [];
+  const verdicts = task.verdicts ?? [];
   return [
     h("div", { class: "verdict" }, stamp("wait", "Waiting"),
       h("h1", { tabindex: "-1" }, h("em", { class: "wait" }, "Waiting."), " ",
-      name(sentence(one.text || one.action), 200)),
-      h("p", { class: "asked" }, name(one.requester), " asked for ", code(one.action),
-        one.user && [", for ", name(one.user.id)], "."),
+      name(sentence(task.text || task.action), 200)),
+      h("p", { class: "asked" }, name(task.requester), " asked for ", code(task.action),
+        task.user && [", for ", name(task.user.id)], "."),
       h("div", { class: "acts" }, h("button", { type: "button", onclick: () => decide("deny") }, "Deny"),
         h("button", { type: "button", class: "main", onclick: () => decide("approve") }, "Approve"))),
     h("div", { class: "columns" },
       h("div", { class: "stack" },
-        card("What is asked", null, (one.text ?? "").length > 200 && h("div", { class: "pad" }, whole(one.text)),
-          terms([["Action", code(one.action)], ["Because of", one.reasons?.length && list(one.reasons)],
-            ["Ends", [mark("wait", since(one.until)), " ",
-            h("span", { class: "soft" }, when(one.until, true), " UTC")]],
-            ["Needs", needs(one.needs).length && needs(one.needs)],
-              ["Then", one.follows?.length && list(one.follows.map((each) =>
+        card("What is asked", null, (task.text ?? "").length > 200 && h("div", { class: "pad" }, whole(task.text)),
+          terms([["Action", code(task.action)], ["Because of", task.reasons?.length && list(task.reasons)],
+            ["Ends", [mark("wait", since(task.until)), " ",
+            h("span", { class: "soft" }, when(task.until, true), " UTC")]],
+            ["Needs", needs(task.needs).length && needs(task.needs)],
+              ["Then", task.follows?.length && list(task.follows.map((each) =>
               (typeof each === "string" ? each : JSON.stringify(each))))]])),
-        said.length > 0 && card("Said so far", null, terms(said.map((each) =>
+        verdicts.length > 0 && card("Said so far", null, terms(verdicts.map((each) =>
           [each.verdict, name(each.user), h("span", { class: "soft" }, " ", when(each.time, true), " UTC, by ",
           name(each.idp))])))),
       h("div", { class: "stack" },
-        card("Who asks", null, terms([["Agent", name(one.requester)],
-          ["For", one.user ? [name(one.user.id), h("span", { class: "soft line" }, name(one.user.idp))] : "no user"],
-          ["Through", one.chain?.length && list(one.chain.map((each) =>
+        card("Who asks", null, terms([["Agent", name(task.requester)],
+          ["For", task.user ? [name(task.user.id), h("span", { class: "soft line" }, name(task.user.idp))] : "no user"],
+          ["Through", task.chain?.length && list(task.chain.map((each) =>
             (typeof each === "string" ? each : each.id ?? JSON.stringify(each))), name)],
-            ["Since", [when(one.since, true), " UTC"]],
-          ["Decision", h("a", { href: `/decisions/${encodeURIComponent(one.decision)}` }, "Why it waits")]])),
-        card("What the agent says of it", null, terms([["Resource", one.resource && json(one.resource)],
-          ["Facts", one.facts && json(one.facts)], ["Body",
-          one.body !== undefined ? json(one.body) : "The policy does not show it."]])))),
+            ["Since", [when(task.since, true), " UTC"]],
+          ["Decision", h("a", { href: `/decisions/${encodeURIComponent(task.decision)}` }, "Why it waits")]])),
+        card("What the agent says of it", null, terms([["Resource", task.resource && json(task.resource)],
+          ["Facts", task.facts && json(task.facts)], ["Body",
+          task.body !== undefined ? json(task.body) : "The policy does not show it."]])))),
   ];
 };
 

@@ -15,22 +15,22 @@ const SIGNS = { user: "person", bad: "cross", good: "check" };
 const lower = (text) => (text ? text[0].toLowerCase() + text.slice(1).replace(/\.$/, "") : "");
 
 /** The verdict in words: the policy's titles of its reasons, or else the reasons themselves. */
-const verdict = (one) => {
-  const titles = new Map(one.words.filter((word) => word.title).map((word) => [word.reason, word.title]));
-  for (const { reason, title } of one.explanation?.reasons ?? []) if (title && !titles.has(reason)) titles.set(reason,
+const verdict = (decision) => {
+  const titles = new Map(decision.words.filter((word) => word.title).map((word) => [word.reason, word.title]));
+  for (const { reason, title } of decision.explanation?.reasons ?? []) if (title && !titles.has(reason)) titles.set(reason,
     title);
-  if (one.allow) return [h("em", { class: "ok" }, "Allowed."), " The policy found no reason against it."];
-  const said = one.reasons.slice(0, 2).map((reason) => titles.get(reason) ? lower(titles.get(reason)) : reason);
-  const rest = one.reasons.length - said.length;
-  const text = said.length ? sentence(said.join(", and ") + (rest > 0 ? `, and ${rest} more reasons` : "")) : "";
-  return [h("em", null, "Denied."), " ", text ? name(text, 300) : one.code === "denied" || !one.code
-    ? "The policy gave no reason." : ["The message was refused: ", code(one.code), "."]];
+  if (decision.allow) return [h("em", { class: "ok" }, "Allowed."), " The policy found no reason against it."];
+  const titled = decision.reasons.slice(0, 2).map((reason) => titles.get(reason) ? lower(titles.get(reason)) : reason);
+  const rest = decision.reasons.length - titled.length;
+  const text = titled.length ? sentence(titled.join(", and ") + (rest > 0 ? `, and ${rest} more reasons` : "")) : "";
+  return [h("em", null, "Denied."), " ", text ? name(text, 300) : decision.code === "denied" || !decision.code
+    ? "The policy gave no reason." : ["The message was refused: ", code(decision.code), "."]];
 };
 
-const asked = (one) => {
-  const parts = [name(one.acting || "an unknown agent"), " asked ", name(one.record.name), " for ",
-    code(one.message.action)];
-  const user = one.chain.find((link) => link.role === "user");
+const asked = (decision) => {
+  const parts = [name(decision.acting || "an unknown agent"), " asked ", name(decision.record.name), " for ",
+    code(decision.message.action)];
+  const user = decision.chain.find((link) => link.role === "user");
   if (user) parts.push(", for ", name(user.name));
   return h("p", { class: "asked" }, parts, ".");
 };
@@ -44,15 +44,15 @@ const copied = async (event) => {
 
 const hour = (time, minutes) => new Date(Date.parse(time) + minutes * 60_000).toISOString();
 
-const top = (one) => {
-  const receipt = one.evidence?.receipt;
-  const around = { since: hour(one.record.time, -30), until: hour(one.record.time, 30) };
-  return h("div", { class: "verdict" }, stamp(one.allow ? "ok" : "no", one.allow ? "Allowed" : "Denied"),
-    h("h1", { tabindex: "-1" }, verdict(one)), asked(one),
-    h("p", { class: "facts" }, h("span", null, "at ", h("b", null, when(one.record.time)), " UTC"),
-      h("span", null, "decided by ", h("b", null, name(one.record.name))),
-      h("span", null, "message ", h("b", null, short(one.message.id || one.message.hash))),
-      one.outcome && h("span", null, "then ", h("b", null, name(one.outcome.outcome)))),
+const top = (decision) => {
+  const receipt = decision.evidence?.receipt;
+  const around = { since: hour(decision.record.time, -30), until: hour(decision.record.time, 30) };
+  return h("div", { class: "verdict" }, stamp(decision.allow ? "ok" : "no", decision.allow ? "Allowed" : "Denied"),
+    h("h1", { tabindex: "-1" }, verdict(decision)), asked(decision),
+    h("p", { class: "facts" }, h("span", null, "at ", h("b", null, when(decision.record.time)), " UTC"),
+      h("span", null, "decided by ", h("b", null, name(decision.record.name))),
+      h("span", null, "message ", h("b", null, short(decision.message.id || decision.message.hash))),
+      decision.outcome && h("span", null, "then ", h("b", null, name(decision.outcome.outcome)))),
     h("div", { class: "acts" },
       h("button", { type: "button", onclick: copied }, "Copy link"),
       receipt?.startsWith("/api/") && h("a", { class: "button", href: receipt, download: true }, "Save receipt"),
@@ -62,41 +62,42 @@ const top = (one) => {
 const check = ({ what, ok }) => h("li", { class: ok ? "ok" : "no" }, icon(ok ? "check" : "cross", 14),
   h("span", { class: "unseen" }, ok ? "verified: " : "failed: "), h("span", { class: "ink" }, name(what, 200)));
 
-const link = (one) => {
-  const checks = one.checks ?? [];
+const link = (party) => {
+  const checks = party.checks ?? [];
   const bad = checks.some(({ ok }) => !ok);
-  const kind = one.role === "user" ? "user" : bad ? "bad" : checks.length ? "good" : "plain";
+  const kind = party.role === "user" ? "user" : bad ? "bad" : checks.length ? "good" : "plain";
   return h("li", { class: `link ${kind}` },
     h("span", { class: "dot" }, SIGNS[kind] && icon(SIGNS[kind], 16)),
-    h("div", null, h("p", { class: "role" }, ROLES[one.role] ?? name(one.role)),
-      h("p", { class: "name" }, name(one.name, 60)),
+    h("div", null, h("p", { class: "role" }, ROLES[party.role] ?? name(party.role)),
+      h("p", { class: "name" }, name(party.name, 60)),
       checks.length > 0 && h("ul", { class: "checks" }, checks.slice(0, 8).map(check)),
-      terms([["from", one.idp && name(one.idp.replace(/^https:\/\//, ""))],
-        ["login", one.acr && name(one.acr)], ["since", one.login && when(one.login, true)],
-        ["client", one.client && name(one.client)], ["time", one.time && clock(one.time)],
-        ["until", one.until && clock(one.until)],
-        ["id", one.id && name(one.id.replace(/^spiffe:\/\//, ""), 120)]], "about")));
+      terms([["from", party.idp && name(party.idp.replace(/^https:\/\//, ""))],
+        ["login", party.acr && name(party.acr)], ["since", party.login && when(party.login, true)],
+        ["client", party.client && name(party.client)], ["time", party.time && clock(party.time)],
+        ["until", party.until && clock(party.until)],
+        ["id", party.id && name(party.id.replace(/^spiffe:\/\//, ""), 120)]], "about")));
 };
 
-const chain = (one) => {
+const chain = (decision) => {
   // The decider's own policy is no link of the chain.
-  const links = one.chain.filter(({ role }) => role !== "user" && role !== "decider");
+  const links = decision.chain.filter(({ role }) => role !== "user" && role !== "decider");
   const failed = links.some(({ checks = [] }) => checks.some(({ ok }) => !ok));
   const every = links.length > 0 && links.every(({ checks = [] }) => checks.length > 0);
-  const approvers = one.approver ?? [];
+  const approvers = decision.approver ?? [];
   const verified = every ? "every link verified by the decider" : "links without a sign were not verified here";
   return card("Who asked, and for whom", failed ? "a link did not verify" : verified,
-    h("ol", { class: `chain ${one.chain.length > 6 ? "upright" : ""}` }, one.chain.map(link)),
-    terms([["Acting agent", one.acting ? name(one.acting) : h("span", { class: "soft" }, "unknown")],
-      ["Owner of the work", one.owner ? name(one.owner) : h("span", { class: "soft" }, "nobody; an agent's own work")],
-      ["Approver", approvers.length ? approvers.map(({ user, verdict: said, time }) =>
-        h("span", { class: "line" }, name(user), h("span", { class: "soft" }, " ", name(said), ", ", when(time, true))))
+    h("ol", { class: `chain ${decision.chain.length > 6 ? "upright" : ""}` }, decision.chain.map(link)),
+    terms([["Acting agent", decision.acting ? name(decision.acting) : h("span", { class: "soft" }, "unknown")],
+      ["Owner of the work",
+        decision.owner ? name(decision.owner) : h("span", { class: "soft" }, "nobody; an agent's own work")],
+      ["Approver", approvers.length ? approvers.map(({ user, verdict: answer, time }) =>
+        h("span", { class: "line" }, name(user), h("span", { class: "soft" }, " ", name(answer), ", ", when(time, true))))
         : h("span", { class: "soft" }, "nobody was asked")]], "parts"));
 };
 
-const timeline = (one) => {
+const timeline = (decision) => {
   const steps = [];
-  for (const { what, time, ms } of one.timeline) {
+  for (const { what, time, ms } of decision.timeline) {
     // The handling has no time of its own, only a duration.
     const at = time ? Date.parse(time) : (steps.at(-1)?.at ?? NaN) + (ms ?? NaN);
     if (!Number.isNaN(at)) steps.push({ what, time: new Date(at).toISOString(), at });
@@ -124,37 +125,39 @@ const again = (now) => {
     now.revision && h("span", { class: "soft line" }, code(now.revision))];
 };
 
-const evidence = (one) => {
-  const { record, signed_by: by, logged } = one.evidence ?? {};
+const evidence = (decision) => {
+  const { record, signed_by: by, logged } = decision.evidence ?? {};
   const good = (...words) => h("span", { class: "ok-line" }, icon("check", 14), h("span", null, words));
   return card("Evidence", null,
-    terms([["Record", good(h("b", null, name(record || `AUDIT ${number(one.record.sequence)}`)), ", signed by ",
-      name(by || one.record.name))],
+    terms([["Record", good(h("b", null, name(record || `AUDIT ${number(decision.record.sequence)}`)), ", signed by ",
+      name(by || decision.record.name))],
       ["Log", logged ? good(`entry ${number(logged.entry)} under checkpoint ${number(logged.checkpoint)}`,
         logged.time && h("span", { class: "soft line" }, when(logged.time, true)))
         : h("span", { class: "soft" }, "not under a checkpoint, or there is no log")],
-      ["Policy", one.policy && [code(one.policy.name),
-        h("span", { class: "soft line" }, code(one.policy.revision), ", ", name(one.policy.engine))]],
-      ["Outcome", one.outcome && [name(one.outcome.outcome),
-        typeof one.outcome.ms === "number" && `, ${milliseconds(one.outcome.ms)}`]],
-      ["Trace", one.message.trace && code(one.message.trace)], ["Again today?", again(one.again)]]),
+      ["Policy", decision.policy && [code(decision.policy.name),
+        h("span", { class: "soft line" }, code(decision.policy.revision), ", ", name(decision.policy.engine))]],
+      ["Outcome", decision.outcome && [name(decision.outcome.outcome),
+        typeof decision.outcome.ms === "number" && `, ${milliseconds(decision.outcome.ms)}`]],
+      ["Trace", decision.message.trace && code(decision.message.trace)], ["Again today?", again(decision.again)]]),
     h("details", { class: "more" }, h("summary", null, "Hashes and times of the message"),
-      terms([["Message", one.message.id && code(one.message.id, 80)], ["Its hash", code(one.message.hash, 80)],
-        ["Record leaf", code(one.record.leaf, 80)], ["Recorder", code(one.record.recorder, 200)],
-        ["Subject", code(one.message.subject)], ["Kind", name(one.message.kind)],
-        ["Sent", when(one.message.sent)], ["Expires", when(one.message.expires)]])));
+      terms([["Message", decision.message.id && code(decision.message.id, 80)], ["Its hash", code(decision.message.hash, 80)],
+        ["Record leaf", code(decision.record.leaf, 80)], ["Recorder", code(decision.record.recorder, 200)],
+        ["Subject", code(decision.message.subject)], ["Kind", name(decision.message.kind)],
+        ["Sent", when(decision.message.sent)], ["Expires", when(decision.message.expires)]])));
 };
 
-const opened = (one) => [
-  top(one), chain(one),
-  h("div", { class: "columns" }, h("div", { class: "stack" }, rules(one), timeline(one)),
-    h("div", { class: "stack" }, inputDocument(one), evidence(one))),
+const opened = (decision) => [
+  top(decision), chain(decision),
+  h("div", { class: "columns" }, h("div", { class: "stack" }, rules(decision), timeline(decision)),
+    h("div", { class: "stack" }, inputDocument(decision), evidence(decision))),
 ];
 
-const asRow = (one) => ({ time: one.record.time, message: "", record: one.record.leaf, action: one.message.action,
-  from: one.acting, by: one.record.name,
-  user: one.chain.find((each) => each.role === "user")?.name ?? "", allow: one.allow, reasons: one.reasons,
-    code: one.code });
+const asRow = (decision) => ({
+  time: decision.record.time, message: "", record: decision.record.leaf, action: decision.message.action,
+  from: decision.acting, by: decision.record.name,
+  user: decision.chain.find((each) => each.role === "user")?.name ?? "", allow: decision.allow, reasons: decision.reasons,
+  code: decision.code,
+});
 
 const show = (main, { signal, id, titled }) => {
   const place = h("div");

@@ -56,5 +56,5 @@ export const terms = (entries, kind = "kv") =>
 
 /** Announce a text to screen readers. */
 export const say = (text) => {
-  document.getElementById("said").textContent = text;
+  document.getElementById("announcement").textContent = text;
 };

@@ -43,10 +43,10 @@ const take = ({ type, id, data }) => {
   if (type === "hello" || type === "map" || type === "over") known.set(type, data);
   turn(type === "over" ? "over" : "open");
   if (type === "over") running?.abort();
-  const told = listeners.get(type);
-  if (!told?.size) return;
+  const callbacks = listeners.get(type);
+  if (!callbacks?.size) return;
   const read = JSON.parse(data);
-  for (const tell of told) tell(read);
+  for (const callback of callbacks) callback(read);
 };
 
 const share = (event) => {

@@ -12,13 +12,13 @@ const steps = (path) => path.replace(/\[(?:"([^"]*)"|(\w+))\]/g, (_, quoted, bar
 const scalar = (value) => value === null || typeof value !== "object";
 
 /** Make the card of the input. */
-export const inputDocument = (one) => {
-  if (one.input === null || one.input === undefined) return card("Input", null,
+export const inputDocument = (decision) => {
+  if (decision.input === null || decision.input === undefined) return card("Input", null,
     h("p", { class: "pad soft" }, "The record holds no input document."));
-  const looked = one.looked.map(steps);
-  const failed = (one.explanation?.reasons ?? []).flatMap((reason) => reason.failed)
+  const looked = decision.looked.map(steps);
+  const failed = (decision.explanation?.reasons ?? []).flatMap((reason) => reason.failed)
     .flatMap((literal) => literal.looked);
-  const redacted = (one.redacted ?? []).map(steps);
+  const redacted = (decision.redacted ?? []).map(steps);
   const touched = (at) => looked.some((path) => path === at || path.startsWith(`${at}.`) || at.startsWith(`${path}.`));
   const bad = (at, value) => failed.some(({ written, value: seen }) => seen === JSON.stringify(value)
     && (at === written || at.endsWith(`.${steps(written)}`)));
@@ -54,5 +54,5 @@ export const inputDocument = (one) => {
   };
   return card("Input", looked.length ? "marked: what the rules looked at" : null,
     h("div", { class: "doc", tabindex: "0", role: "region", "aria-label": "Input document" },
-      members(one.input, "", 0)));
+      members(decision.input, "", 0)));
 };

@@ -23,7 +23,7 @@ const kept = (text) => (text.length <= FIELD ? text : [...cut(text, FIELD)].join
 const slim = (row) => {
   for (const field of ["action", "from", "by", "user"]) row[field] = kept(row[field] ?? "");
   row.reasons = (row.reasons ?? []).slice(0, 8).map(kept);
-  row.told = "";
+  row.outcome = "";
   return row;
 };
 
@@ -74,7 +74,7 @@ const rowOf = () => {
       cells[2].set(!row.by || row.action.startsWith(`${row.by}.`) ? row.from : `${row.from} → ${row.by}`);
       cells[3].set(row.user || "–");
       const times = row.count ? ` ×${number(row.count)}` : "";
-      cells[4].set(row.allow ? `allowed${row.told}` : `✕ ${row.reasons.join(", ") || row.code}${times}`);
+      cells[4].set(row.allow ? `allowed${row.outcome}` : `✕ ${row.reasons.join(", ") || row.code}${times}`);
       const to = row.message || row.record;
       if (to !== href) {
         href = to;
@@ -96,7 +96,7 @@ const show = (main, { signal, query, go }) => {
   let ring = [], matching = [], byRecord = new Map();
   let fits = () => true, newest = 0, paused = false, held = false, due = false, missed = 0, spoken = 0, rest = 0;
 
-  const told = h("p", { class: "soft" }, "waiting for the first news");
+  const summary = h("p", { class: "soft" }, "waiting for the first news");
   const gap = h("p", { class: "note", role: "status", hidden: true });
   const none = h("div", { hidden: true });
   const map = drawnMap((agent) => {
@@ -164,11 +164,11 @@ const show = (main, { signal, query, go }) => {
   const take = (found) => {
     const fresh = [];
     const before = newest;
-    for (const one of found) {
+    for (const entry of found) {
       // Rows that are in both the first page and the stream. A message of the stream has several records.
-      if (one.sequence < before || byRecord.has(one.record)) continue;
-      newest = one.sequence;
-      const row = slim(one);
+      if (entry.sequence < before || byRecord.has(entry.record)) continue;
+      newest = entry.sequence;
+      const row = slim(entry);
       ring.push(row);
       if (row.record) byRecord.set(row.record, row);
       if (fits(row)) fresh.unshift(row);
@@ -197,7 +197,7 @@ const show = (main, { signal, query, go }) => {
   body.addEventListener("focusout", ({ relatedTarget }) => hold(body.contains(relatedTarget)));
   body.addEventListener("pointerdown", () => hold(true));
 
-  main.firstChild.append(told);
+  main.firstChild.append(summary);
   main.append(gap, h("div", { class: "live" },
     h("section", { class: "card", "aria-label": "Who asks whom" }, map.element),
     h("section", { class: "card", "aria-label": "Decisions" },
@@ -210,7 +210,7 @@ const show = (main, { signal, query, go }) => {
   feed.on("outcomes", ({ rows: found }) => {
     for (const { record, outcome, ms } of found) {
       const row = byRecord.get(record);
-      if (row) row.told = outcome === "done" ? (typeof ms === "number" ? `, ${milliseconds(ms)}` : "")
+      if (row) row.outcome = outcome === "done" ? (typeof ms === "number" ? `, ${milliseconds(ms)}` : "")
         : `, then ${outcome}`;
     }
     soon();
@@ -219,14 +219,14 @@ const show = (main, { signal, query, go }) => {
     map.draw(news);
     const denied = `${number(news.denied_minute)} denied in the last minute`;
     const decided = count(Math.round(news.decided), "decision");
-    told.replaceChildren(...[`${count(news.agents.length, "agent")}, ${decided} a second, `,
+    summary.replaceChildren(...[`${count(news.agents.length, "agent")}, ${decided} a second, `,
       h("span", { class: news.denied_minute ? "no" : "" }, denied),
       news.unverified > 0 && h("span", { class: "no" }, `, ${count(news.unverified, "message")} not verified`),
       news.problem && h("span", { class: "wait" }, ". The stream cannot be read now: ", name(news.problem, 200)),
     ].filter(Boolean));
     if (Date.now() - spoken > SPOKEN && news.denied_minute) {
       spoken = Date.now();
-      say(told.textContent);
+      say(summary.textContent);
     }
   }, signal);
   feed.on("gap", ({ left_out: left }) => {

@@ -18,17 +18,17 @@ const ordered = (agents, edges) => {
   for (const agent of agents) (columns[Math.max(0, agent.column | 0)] ??= []).push(agent.name);
   const filled = columns.filter(Boolean);
   const place = new Map();
-  const put = (column) => column.forEach((one, index) => place.set(one, (index + 0.5) / column.length));
+  const put = (column) => column.forEach((agent, index) => place.set(agent, (index + 0.5) / column.length));
   filled.forEach((column) => put(column.sort()));
   for (const side of ["from", "to"]) {
     const other = side === "from" ? "to" : "from";
     for (const column of side === "from" ? filled : [...filled].reverse()) {
-      const mean = new Map(column.map((one) => {
-        const near = edges.filter((edge) => edge[other] === one && edge[side] !== one)
+      const mean = new Map(column.map((agent) => {
+        const near = edges.filter((edge) => edge[other] === agent && edge[side] !== agent)
           .map((edge) => place.get(edge[side])).filter((at) => at !== undefined);
-        return [one, near.length ? near.reduce((sum, at) => sum + at, 0) / near.length : place.get(one)];
+        return [agent, near.length ? near.reduce((sum, at) => sum + at, 0) / near.length : place.get(agent)];
       }));
-      put(column.sort((one, next) => mean.get(one) - mean.get(next)));
+      put(column.sort((agent, next) => mean.get(agent) - mean.get(next)));
     }
   }
   return filled;
@@ -80,9 +80,9 @@ export const drawnMap = (chosen) => {
     const at = new Map();
     boxes = new Map();
     lines = new Map();
-    columns.forEach((column, c) => column.forEach((one, index) => {
+    columns.forEach((column, c) => column.forEach((agent, index) => {
       const slot = (high - 24) / column.length;
-      at.set(one, { x: edge + c * step, y: 12 + slot * index + slot / 2 - BOX / 2 });
+      at.set(agent, { x: edge + c * step, y: 12 + slot * index + slot / 2 - BOX / 2 });
     }));
     drawing.setAttribute("viewBox", `0 0 ${Math.max(width, 2 * edge + wide + step * (columns.length - 1))} ${high}`);
     const paths = [], pills = [], groups = [];
@@ -111,11 +111,11 @@ export const drawnMap = (chosen) => {
     drawing.replaceChildren(...paths, ...groups, ...pills);
   };
 
-  const draw = (told) => {
-    news = told;
-    const agents = told.agents.slice(0, MOST);
+  const draw = (graph) => {
+    news = graph;
+    const agents = graph.agents.slice(0, MOST);
     const present = new Set(agents.map((agent) => agent.name));
-    const edges = told.edges.filter((edge) => present.has(edge.from) && present.has(edge.to));
+    const edges = graph.edges.filter((edge) => present.has(edge.from) && present.has(edge.to));
     const shape = JSON.stringify([width, agents.map((agent) => [agent.name, agent.column]), edges.map(keyOf)]);
     if (shape !== drawn && width) {
       drawn = shape;
@@ -141,7 +141,7 @@ export const drawnMap = (chosen) => {
       words(speed, agent.state === "full" ? (full.length > letters ? "full" : full)
         : agent.state === "away" ? "away" : rate(agent.rate));
     }
-    const many = told.agents.length > MOST ? `The first ${MOST} of ${count(told.agents.length, "agent")}.`
+    const many = graph.agents.length > MOST ? `The first ${MOST} of ${count(graph.agents.length, "agent")}.`
       : "Left asks right. ✕ counts denials of the last minute.";
     words(legend, `${many} Choose an agent to see its decisions alone.`);
     listing();

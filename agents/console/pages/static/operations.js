@@ -16,40 +16,40 @@ const queue = (tasks) => (tasks ? [`${number(tasks.waiting)} waiting, ${number(t
   tasks.full && h("span", { class: "wait line" }, "full")] : none("no tasks"));
 
 const AGENTS = [
-  { title: "Agent", kind: "main", cell: (one) => name(one.name, 60) },
-  { title: "State", cell: (one) => mark(READY[one.state] ?? "", one.state) },
-  { title: "Processes", kind: "num", cell: (one) => number(one.processes) },
-  { title: "Tasks", cell: (one) => queue(one.tasks) },
-  { title: "Last active", cell: (one) => (one.tasks?.active
-    ? h("span", { title: one.tasks.active }, since(one.tasks.active)) : none()) },
-  { title: "Actions", cell: (one) => list(one.actions) },
-  { title: "Listens to", cell: (one) => list(one.listens) },
+  { title: "Agent", kind: "main", cell: (agent) => name(agent.name, 60) },
+  { title: "State", cell: (agent) => mark(READY[agent.state] ?? "", agent.state) },
+  { title: "Processes", kind: "num", cell: (agent) => number(agent.processes) },
+  { title: "Tasks", cell: (agent) => queue(agent.tasks) },
+  { title: "Last active", cell: (agent) => (agent.tasks?.active
+    ? h("span", { title: agent.tasks.active }, since(agent.tasks.active)) : none()) },
+  { title: "Actions", cell: (agent) => list(agent.actions) },
+  { title: "Listens to", cell: (agent) => list(agent.listens) },
 ];
 const LETTERS = [
-  { title: "Time, UTC", kind: "time", cell: (one) => [when(one.time, true),
-    h("span", { class: "soft line" }, since(one.time))] },
-  { title: "Subject", kind: "main", cell: (one) => [one.message
-    ? h("a", { href: `/decisions/${encodeURIComponent(one.message)}` }, code(one.subject))
-    : code(one.subject), one.message && h("span", { class: "soft line" }, short(one.message))] },
-  { title: "Why", cell: (one) => [mark("no", one.refused || one.code),
-    one.detail && h("span", { class: "soft line" }, whole(one.detail))] },
-  { title: "Agent", cell: (one) => name(one.agent, 40) },
-  { title: "From", cell: (one) => [name(one.from, 40),
-    one.user && h("span", { class: "soft line" }, "for ", name(one.user, 40))] },
-  { title: "Deliveries", kind: "num", cell: (one) => number(one.deliveries) },
+  { title: "Time, UTC", kind: "time", cell: (letter) => [when(letter.time, true),
+    h("span", { class: "soft line" }, since(letter.time))] },
+  { title: "Subject", kind: "main", cell: (letter) => [letter.message
+    ? h("a", { href: `/decisions/${encodeURIComponent(letter.message)}` }, code(letter.subject))
+    : code(letter.subject), letter.message && h("span", { class: "soft line" }, short(letter.message))] },
+  { title: "Why", cell: (letter) => [mark("no", letter.refused || letter.code),
+    letter.detail && h("span", { class: "soft line" }, whole(letter.detail))] },
+  { title: "Agent", cell: (letter) => name(letter.agent, 40) },
+  { title: "From", cell: (letter) => [name(letter.from, 40),
+    letter.user && h("span", { class: "soft line" }, "for ", name(letter.user, 40))] },
+  { title: "Deliveries", kind: "num", cell: (letter) => number(letter.deliveries) },
 ];
 const SCHEDULES = [
-  { title: "Schedule", kind: "main", cell: (one) => [name(one.name, 60),
-    h("span", { class: "soft line" }, code(one.action))] },
-  { title: "State", cell: (one) => mark(one.state === "active" ? "ok" : one.state === "paused" ? "wait" : "",
-    one.state) },
-  { title: "Rule", cell: (one) => code(one.rule) },
-  { title: "Next, UTC", cell: (one) => (one.next ? [when(one.next, true),
-    h("span", { class: "soft line" }, since(one.next))] : none("none")) },
-  { title: "Until, UTC", cell: (one) => when(one.until, true) },
-  { title: "Owner", cell: (one) => [name(one.owner, 40),
-    one.user && h("span", { class: "soft line" }, "for ", name(one.user, 40))] },
-  { title: "Asked by", cell: (one) => name(one.asked_by, 40) },
+  { title: "Schedule", kind: "main", cell: (schedule) => [name(schedule.name, 60),
+    h("span", { class: "soft line" }, code(schedule.action))] },
+  { title: "State", cell: (schedule) => mark(schedule.state === "active" ? "ok" : schedule.state === "paused" ? "wait" : "",
+    schedule.state) },
+  { title: "Rule", cell: (schedule) => code(schedule.rule) },
+  { title: "Next, UTC", cell: (schedule) => (schedule.next ? [when(schedule.next, true),
+    h("span", { class: "soft line" }, since(schedule.next))] : none("none")) },
+  { title: "Until, UTC", cell: (schedule) => when(schedule.until, true) },
+  { title: "Owner", cell: (schedule) => [name(schedule.owner, 40),
+    schedule.user && h("span", { class: "soft line" }, "for ", name(schedule.user, 40))] },
+  { title: "Asked by", cell: (schedule) => name(schedule.asked_by, 40) },
 ];
 
 const view = (title, what, load) => ({

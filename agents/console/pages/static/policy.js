@@ -22,12 +22,12 @@ export const policy = {
     const place = h("div", { class: "stack" });
     main.append(place);
     filled(place, signal, async () => {
-      const told = await get("/api/policy", signal);
+      const policy = await get("/api/policy", signal);
       return [
-        card("In force", null, terms([["Revision", code(told.revision, 120)], ["Engine", name(told.engine)],
-          ["Problem", told.problem && h("span", { class: "no" }, icon("cross", 14), " ", whole(told.problem))]]),
+        card("In force", null, terms([["Revision", code(policy.revision, 120)], ["Engine", name(policy.engine)],
+          ["Problem", policy.problem && h("span", { class: "no" }, icon("cross", 14), " ", whole(policy.problem))]]),
           h("p", { class: "foot" }, h("a", { href: "/what-if" }, "See what another policy would have decided"))),
-        told.parts.length ? card("Parts, and who signed them", null, table("Parts of the policy", PARTS, told.parts))
+        policy.parts.length ? card("Parts, and who signed them", null, table("Parts of the policy", PARTS, policy.parts))
           : card("Parts", null, empty("The policy is one file of the deployment.",
             "sealbus policy push sends signed parts over the bus, which then appear here.")),
       ];
@@ -45,11 +45,11 @@ const waiting = ({ waiting_s: seconds }) => {
   return mark("ok", seconds > 0 ? `the newest records wait for ${span(seconds)}` : "every record is under it");
 };
 
-const checkpoint = (told) => [
-  terms([["Records", waiting(told)], ["Age", Number.isFinite(told.age_s) ? span(told.age_s) : "not known"],
-    ["Entries", number(told.size)], ["Time", [when(told.time), " UTC"]], ["Origin", code(told.origin, 200)],
-    ["Root hash", code(told.root, 120)]]),
-  told.waiting_s > LATE && h("p", { class: "pad no", role: "alert" },
+const checkpoint = (state) => [
+  terms([["Records", waiting(state)], ["Age", Number.isFinite(state.age_s) ? span(state.age_s) : "not known"],
+    ["Entries", number(state.size)], ["Time", [when(state.time), " UTC"]], ["Origin", code(state.origin, 200)],
+    ["Root hash", code(state.root, 120)]]),
+  state.waiting_s > LATE && h("p", { class: "pad no", role: "alert" },
     "No checkpoint covers what is recorded: is the notary running? Until it is, a record that is missing is not noticed."),
 ];
 
@@ -62,12 +62,12 @@ export const log = {
     const verify = (event) => {
       event.target.disabled = true;
       filled(found, signal, async () => {
-        const told = await post("/api/log/verify", {}, signal);
-        return h("p", { class: told.passed ? "note good" : "note bad" }, icon(told.passed ? "check" : "cross"),
-          told.passed
-          ? ` Verified: ${count(told.size, "entry",
-            "entries")} in ${span(told.seconds)}. Nothing is missing, changed or out of order.`
-          : ` Not verified: ${count(told.findings, "finding")} in ${count(told.size, "entry",
+        const report = await post("/api/log/verify", {}, signal);
+        return h("p", { class: report.passed ? "note good" : "note bad" }, icon(report.passed ? "check" : "cross"),
+          report.passed
+          ? ` Verified: ${count(report.size, "entry",
+            "entries")} in ${span(report.seconds)}. Nothing is missing, changed or out of order.`
+          : ` Not verified: ${count(report.findings, "finding")} in ${count(report.size, "entry",
             "entries")}. Keep an export, and run sealbus audit verify --live for each of them.`);
       }, "Verifying the log; this reads all of it").finally(() => { event.target.disabled = false; });
     };
@@ -75,8 +75,8 @@ export const log = {
     const look = async () => {
       let made;
       try {
-        const { log: told } = await get("/api/log", signal);
-        made = told ? checkpoint(told) : [problem(new Refused(404, null))];
+        const { log: state } = await get("/api/log", signal);
+        made = state ? checkpoint(state) : [problem(new Refused(404, null))];
       } catch (error) {
         made = [problem(error)];
       }
@@ -84,10 +84,10 @@ export const log = {
     };
     main.append(place);
     filled(place, signal, async () => {
-      const { log: told } = await get("/api/log", signal);
-      if (!told) return empty("This deployment has no log.",
+      const { log: state } = await get("/api/log", signal);
+      if (!state) return empty("This deployment has no log.",
         "Records are signed by their agents. A notary puts them into a log that shows if one is missing.");
-      newest.replaceChildren(...checkpoint(told).flat(Infinity).filter(Boolean));
+      newest.replaceChildren(...checkpoint(state).flat(Infinity).filter(Boolean));
       const timer = setInterval(() => { if (!document.hidden) look(); }, AGAIN);
       signal.addEventListener("abort", () => clearInterval(timer), { once: true });
       return card("Last checkpoint", null, newest,

@@ -39,7 +39,7 @@ const marked = (literals, failed, marks) => {
   for (const literal of literals) {
     const at = marks.get(literal.line) ?? { failed: false, literals: [] };
     at.failed ||= failed;
-    const known = at.literals.some(([one]) => JSON.stringify(one) === JSON.stringify(literal));
+    const known = at.literals.some(([other]) => JSON.stringify(other) === JSON.stringify(literal));
     if (at.literals.length < SHOWN && !known) at.literals.push([literal, failed]);
     marks.set(literal.line, at);
   }
@@ -82,20 +82,20 @@ const listing = (file, marks, source) => {
     h("ol", null, items));
 };
 
-const reason = (one, explained, words) => {
+const reason = (cause, explained, words) => {
   const files = new Map();
-  for (const [literals, failed] of [[one.failed, !one.held.length || one.failed.length > 0], [one.held, false]]) {
+  for (const [literals, failed] of [[cause.failed, !cause.held.length || cause.failed.length > 0], [cause.held, false]]) {
     for (const literal of literals) {
       if (!files.has(literal.file)) files.set(literal.file, new Map());
       marked([literal], failed, files.get(literal.file));
     }
   }
-  const first = one.failed[0] ?? one.held[0];
-  const said = words.find((word) => word.reason === one.reason) ?? one;
-  const remedy = one.remedy || said.remedy;
+  const first = cause.failed[0] ?? cause.held[0];
+  const wording = words.find((word) => word.reason === cause.reason) ?? cause;
+  const remedy = cause.remedy || wording.remedy;
   return h("section", { class: "rule" },
-    h("h3", null, h("code", { class: "tag-no" }, name(one.reason)), " ",
-      h("span", null, name(sentence(one.title || said.title), 300)),
+    h("h3", null, h("code", { class: "tag-no" }, name(cause.reason)), " ",
+      h("span", null, name(sentence(cause.title || wording.title), 300)),
       first && h("span", { class: "at" }, code(`${first.file}:${first.line}`, 90))),
     [...files].map(([file, marks]) => listing(file, marks, explained.sources?.[file])),
     files.size === 0 && h("p", { class: "soft" },
@@ -112,26 +112,26 @@ const step = (rule) =>
       rule.failed && [" ", name(rule.failed.written, 80)]));
 
 /** Make the card of the rules of a decision. */
-export const rules = (one) => {
-  const told = one.explanation;
-  const title = one.allow ? "The rules that allowed" : "The rules that denied";
-  if (!told?.explained) {
-    const words = one.words ?? [];
+export const rules = (decision) => {
+  const explanation = decision.explanation;
+  const title = decision.allow ? "The rules that allowed" : "The rules that denied";
+  if (!explanation?.explained) {
+    const words = decision.words ?? [];
     return card(title, "cannot be made again", h("div", { class: "pad" },
-      h("p", null, WHY[told?.why] ?? "This decision cannot be explained."),
-      told?.detail && h("p", { class: "soft" }, whole(told.detail))),
+      h("p", null, WHY[explanation?.why] ?? "This decision cannot be explained."),
+      explanation?.detail && h("p", { class: "soft" }, whole(explanation.detail))),
       words.map((word) => h("section", { class: "rule" },
         h("h3", null, h("code", { class: "tag-no" }, name(word.reason)), " ",
         h("span", null, name(sentence(word.title), 300))),
         word.remedy && h("p", { class: "remedy" }, icon("bulb"), h("span", null, whole(sentence(word.remedy)))))));
   }
   return card(title, "made again from the record, same result",
-    told.reasons.map((each) => reason(each, told, one.words ?? [])),
-    told.rules.length > 0 && h("details", { class: "more" },
-      h("summary", null, `All ${count(told.rules.length, "rule")} that were evaluated`),
+    explanation.reasons.map((each) => reason(each, explanation, decision.words ?? [])),
+    explanation.rules.length > 0 && h("details", { class: "more" },
+      h("summary", null, `All ${count(explanation.rules.length, "rule")} that were evaluated`),
       h("div", { class: "source", tabindex: "0", role: "region", "aria-label": "Rules that were evaluated" },
-        h("ol", null, told.rules.slice(0, 500).map(step))),
-      told.cut && h("p", { class: "soft" }, "The list is cut: more were evaluated.")),
-    told.untraced?.length > 0 && h("p", { class: "soft pad" }, "Not followed: ",
-      told.untraced.map((file, index) => [index > 0 && ", ", code(file)])));
+        h("ol", null, explanation.rules.slice(0, 500).map(step))),
+      explanation.cut && h("p", { class: "soft" }, "The list is cut: more were evaluated.")),
+    explanation.untraced?.length > 0 && h("p", { class: "soft pad" }, "Not followed: ",
+      explanation.untraced.map((file, index) => [index > 0 && ", ", code(file)])));
 };

@@ -11,9 +11,9 @@ export const loading = (what = "Loading") => h("p", { class: "state soft", role:
 export const empty = (title, ...next) => h("div", { class: "state" }, h("p", { class: "strong" }, title),
   h("p", { class: "soft" }, next));
 
-const remedies = (error) => error.remedy.filter((one) => one && typeof one.text === "string").map((one) =>
-  h("p", { class: "remedy" }, icon("bulb"), h("span", null, whole(one.text),
-    one.kind === "login" && [" ", h("a", { href: login(one) }, "Log in again")])));
+const remedies = (error) => error.remedy.filter((remedy) => remedy && typeof remedy.text === "string").map((remedy) =>
+  h("p", { class: "remedy" }, icon("bulb"), h("span", null, whole(remedy.text),
+    remedy.kind === "login" && [" ", h("a", { href: login(remedy) }, "Log in again")])));
 
 const WORDS = {
   0: "The console's server does not answer. It may be starting again, or the way to it is interrupted.",
@@ -37,7 +37,7 @@ export const problem = (error, retry) => {
     error.detail && h("p", { class: "soft" }, whole(error.detail)),
     !denied && error.title && WORDS[error.status] && h("p", { class: "soft" }, WORDS[error.status]),
     error.reasons.length > 0 && h("p", null, "Reasons: ",
-      error.reasons.map((one, index) => [index > 0 && ", ", code(one)])),
+      error.reasons.map((reason, index) => [index > 0 && ", ", code(reason)])),
     remedies(error),
     error.decision && h("p", { class: "soft" }, "This refusal is recorded as message ",
       h("a", { href: `/decisions/${encodeURIComponent(error.decision)}` }, short(error.decision)), "."),
@@ -57,9 +57,9 @@ export const filled = async (place, signal, load, what) => {
     if (document.activeElement?.id === "content") place.querySelector("h1")?.focus({ preventScroll: true });
   } catch (error) {
     if (signal.aborted) return;
-    const told = error.status === undefined ? new Refused(502, { title: "The answer is not what this page expects" }) : error;
-    place.replaceChildren(problem(told, () => filled(place, signal, load, what)));
-    if (told !== error) throw error;
+    const shown = error.status === undefined ? new Refused(502, { title: "The answer is not what this page expects" }) : error;
+    place.replaceChildren(problem(shown, () => filled(place, signal, load, what)));
+    if (shown !== error) throw error;
   } finally {
     place.removeAttribute("aria-busy");
   }
@@ -70,7 +70,7 @@ export const filled = async (place, signal, load, what) => {
 export const confirmed = ({ title, about, label, hint, action, danger, required, act }) =>
   new Promise((done) => {
     const field = h("textarea", { id: "why", rows: "3", maxlength: "1000", required, "aria-describedby": "why-hint" });
-    const said = h("div");
+    const outcome = h("div");
     const go = h("button", { type: "submit", class: danger ? "main danger" : "main" }, action);
     let finished = false;
     const dialog = h("dialog", { "aria-labelledby": "ask", onclose: () => { dialog.remove(); done(finished); } },
@@ -84,14 +84,14 @@ export const confirmed = ({ title, about, label, hint, action, danger, required,
             dialog.close();
           } catch (error) {
             if (error.status === undefined) throw error;
-            said.replaceChildren(problem(error));
+            outcome.replaceChildren(problem(error));
           } finally {
             go.disabled = false;
           }
         },
       },
       h("h2", { id: "ask" }, title), about, h("label", { for: "why" }, label), field,
-        h("p", { class: "soft", id: "why-hint" }, hint), said,
+        h("p", { class: "soft", id: "why-hint" }, hint), outcome,
       h("div", { class: "acts" }, h("button", { type: "button", onclick: () => dialog.close() }, "Back"), go)));
     document.body.append(dialog);
     dialog.showModal();

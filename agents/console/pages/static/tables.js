@@ -20,7 +20,7 @@ export const rowOf = (columns, row, denied) =>
 export const outcome = (row) =>
   row.allow ? h("span", { class: "soft" }, "allowed")
     : h("span", { class: "no strong" }, "✕ ", row.reasons?.length
-      ? row.reasons.slice(0, 4).map((one, index) => [index > 0 && ", ", name(one, 40)]) : name(row.code || "denied"),
+      ? row.reasons.slice(0, 4).map((reason, index) => [index > 0 && ", ", name(reason, 40)]) : name(row.code || "denied"),
       row.count ? ` ×${number(row.count)}` : "");
 
 /** The columns of decisions. */
@@ -42,8 +42,8 @@ export const filters = (fields, query, change) => {
     const id = `by-${key}`;
     const value = query.get(key) ?? "";
     const input = options
-      ? h("select", { id, name: key }, options.map(([one, title]) =>
-        h("option", { value: one, selected: one === value }, title)))
+      ? h("select", { id, name: key }, options.map(([option, title]) =>
+        h("option", { value: option, selected: option === value }, title)))
       : h("input", { id, name: key, type, value, maxlength: "400", placeholder: hint, autocomplete: "off",
         spellcheck: "false", "data-filter": index === 0 });
     return h("div", { class: "field" }, h("label", { for: id }, label), input);
@@ -57,5 +57,5 @@ export const filters = (fields, query, change) => {
 };
 
 /** Say how many rows there are. */
-export const counted = (rows, one, more) => h("p", { class: "soft foot" }, count(rows, one), more ?? "");
+export const counted = (rows, singular, more) => h("p", { class: "soft foot" }, count(rows, singular), more ?? "");
 

@@ -64,7 +64,7 @@ const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 1 });
 export const number = (value) => (typeof value === "number" ? GROUPED.format(value) : "–");
 
 /** Write "1 task", "2 tasks". */
-export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
+export const count = (value, singular, plural = `${singular}s`) => `${number(value)} ${value === 1 ? singular : plural}`;
 
 /** Write milliseconds. */
 export const milliseconds = (value) => (value < 10_000 ? `${GROUPED.format(value)} ms` : span(value / 1000));
@@ -86,8 +86,8 @@ export const when = (time, short = false) => {
   const read = /^(\d{4})-(\d\d)-(\d\d)T(\d\d:\d\d:\d\d)(\.\d{1,3})?/.exec(time ?? "");
   if (!read) return h("span", { class: "soft" }, "unknown");
   const [, year, month, day, seconds, fraction = ""] = read;
-  const told = Number(year) === new Date().getUTCFullYear() ? "" : ` ${year}`;
-  return h("time", { datetime: time }, `${Number(day)} ${MONTHS[month - 1]}${told}, ${seconds}${short ? ""
+  const suffix = Number(year) === new Date().getUTCFullYear() ? "" : ` ${year}`;
+  return h("time", { datetime: time }, `${Number(day)} ${MONTHS[month - 1]}${suffix}, ${seconds}${short ? ""
     : fraction}`);
 };
 

@@ -14,23 +14,23 @@ const COLUMNS = [...DECISIONS.slice(0, 3), DECISIONS[4], { title: "Was", cell: (
 const hours = (back) => new Date(Date.now() - back * 3_600_000).toISOString().slice(0, 16);
 
 /** The result: number and list of changed decisions, and the decisions that could not be made again. */
-const result = (told) => {
-  const flipped = told.flipped.map(({ row, was, now }) => ({ ...row, was, now }));
+const result = (report) => {
+  const flipped = report.flipped.map(({ row, was, now }) => ({ ...row, was, now }));
   const denied = flipped.filter(({ now }) => !now.allow).length;
   return h("section", { class: "card", "aria-label": "Result" },
     h("p", { class: "pad large" }, flipped.length ? h("strong", null,
       `${count(flipped.length, "decision")} would flip`) : h("strong", null, "No decision would flip"),
-      ` of ${number(told.compared)} that were made again.`,
+      ` of ${number(report.compared)} that were made again.`,
         flipped.length > 0 && ` ${number(denied)} to denied, ${number(flipped.length - denied)} to allowed.`),
     flipped.length ? table("Decisions that would flip", COLUMNS, flipped, { denied: (flip) => !flip.now.allow })
-      : empty(told.compared ? "Each came out as it was recorded." : "None could be compared.",
-        told.compared ? "With other reasons counts as the same if it was denied before, too."
+      : empty(report.compared ? "Each came out as it was recorded." : "None could be compared.",
+        report.compared ? "With other reasons counts as the same if it was denied before, too."
         : "Choose a longer period, or one in which something was decided."),
-    h("p", { class: "soft foot" }, `${number(told.read)} records read, ${number(told.same)} the same.`),
-    told.problems?.length > 0 && h("details", { class: "more" },
-      h("summary", null, `${number(told.problems.length)} could not be made again`),
-      h("ul", { class: "plain" }, told.problems.slice(0, 100)
-        .map((one) => h("li", null, whole(typeof one === "string" ? one : JSON.stringify(one)))))));
+    h("p", { class: "soft foot" }, `${number(report.read)} records read, ${number(report.same)} the same.`),
+    report.problems?.length > 0 && h("details", { class: "more" },
+      h("summary", null, `${number(report.problems.length)} could not be made again`),
+      h("ul", { class: "plain" }, report.problems.slice(0, 100)
+        .map((failure) => h("li", null, whole(typeof failure === "string" ? failure : JSON.stringify(failure)))))));
 };
 
 const show = (main, { signal, query }) => {
@@ -55,19 +55,19 @@ const show = (main, { signal, query }) => {
     return { name, body, group };
   };
   const upload = h("input", { id: "upload", type: "file", multiple: true, accept: ".rego,.json", onchange: async () => {
-    for (const one of upload.files) {
-      if (one.size > LARGEST) { say("A file is over 4 MiB"); continue; }
+    for (const source of upload.files) {
+      if (source.size > LARGEST) { say("A file is over 4 MiB"); continue; }
       const [empty] = files.children;
       if (empty && !empty.querySelector("textarea").value) empty.remove();
-      const at = Object.keys(known).find((path) => path.endsWith(`/${one.name}`));
+      const at = Object.keys(known).find((path) => path.endsWith(`/${source.name}`));
       const beside = first.slice(0, first.lastIndexOf("/") + 1);
-      file(at ?? (one.name.endsWith(".json") ? one.name : beside + one.name), await one.text());
+      file(at ?? (source.name.endsWith(".json") ? source.name : beside + source.name), await source.text());
     }
     upload.value = "";
   } });
   const choice = h("select", { id: "of-policy", onchange: () => {
-    const [one] = files.children;
-    if (one && [known[one.querySelector("input").value], ""].includes(one.querySelector("textarea").value)) one.remove();
+    const [top] = files.children;
+    if (top && [known[top.querySelector("input").value], ""].includes(top.querySelector("textarea").value)) top.remove();
     file(choice.value, known[choice.value] ?? "");
   } });
   const time = (id, label, value) => [h("div", { class: "field" }, h("label", { for: id }, label),

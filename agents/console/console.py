@@ -55,11 +55,12 @@ LOOK_EVERY: Final = 5.0
 
 
 class RunningConsole:
-    """A console that listens at `origin`; run it."""
+    """A console that listens at `origin`; run it. `ready` is set while its agent takes calls."""
 
     def __init__(self, worker: Worker, feed: DecisionFeed, views: Views, origin: str) -> None:
         self.origin = origin
         self.feed = feed
+        self.ready = worker.ready
         self._worker = worker
         self._views = views
         self._stream = ""

@@ -325,10 +325,11 @@ async def running_notary(settings: Settings) -> AsyncGenerator[Notary, None]:
 
 @asynccontextmanager
 async def running_console(settings: Settings) -> AsyncGenerator[None, None]:
-    """Run the console of `settings` while entered."""
+    """Run the console of `settings` while entered, once its agent takes calls: it asks itself whether a person may look."""
     from sealbus.agents.console.console import open_console
 
     async with open_console(settings, counters=Counters()) as console, _running(console):
+        await console.ready.wait()
         yield
 
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import stat
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from sealbus.agents.console import console as console_module
 from sealbus.agents.dev.idp.registry import DEMO_CLIENTS, merged_users
-from sealbus.agents.dev.settings_file import Declared, DevLog, DevSettings, read_declared
+from sealbus.agents.dev.settings_file import Declared, DevLog, DevSettings, read_declared, running_console
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.envelopes.limits import SECOND
@@ -190,3 +195,37 @@ def test_a_project_says_which_agents_run_by_which_policy_and_who_sends(tmp_path:
     assert (declared.client, declared.agents, declared.unused) == ("web", ("notes", "web"), ())
     assert written(tmp_path, declared).client.name == "web"
     assert (Declared().client, written(tmp_path, Declared()).client.name) == ("shop-web", "shop-web")
+
+
+class _Console:
+    """A console whose agent takes calls once `subscribed` is set."""
+
+    problem = ""
+
+    def __init__(self) -> None:
+        self.began, self.subscribed, self.ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        self.began.set()
+        await self.subscribed.wait()
+        self.ready.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_console_is_there_once_its_agent_takes_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = _Console()
+
+    @asynccontextmanager
+    async def opened(settings: Settings, **options: object) -> AsyncGenerator[_Console, None]:
+        yield console
+
+    monkeypatch.setattr(console_module, "open_console", opened)
+    settings = written(tmp_path, Declared())
+    async with AsyncExitStack() as stack:
+        entering = asyncio.ensure_future(stack.enter_async_context(running_console(settings)))
+        await console.began.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not entering.done()
+        console.subscribed.set()
+        await entering

@@ -231,7 +231,7 @@ async def test_an_overload_that_lasts_is_no_absence(scripted: ScriptedWorkloadAp
     assert "start the SPIRE" not in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.serial  # a thousand and a half threads leave other tests no processor
 async def test_five_hundred_that_start_together_all_get_their_identity() -> None:
     """Against a Workload API in a process of its own, in the time that long-running processes have."""
     async with served_elsewhere("planner") as address, asyncio.timeout(120):

@@ -32,7 +32,7 @@ from sealbus.agents.dev.settings_file import (
     running_notary,
 )
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
-from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+from sealbus.agents.files import PRIVATE, replace_file
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.policy.revocation import REVOKER
 from sealbus.agents.runtime.settings.schema import IssuerTable

@@ -15,6 +15,7 @@ import click
 
 from sealbus.agents.cli.options import PATH, Invocation, invocation_options
 from sealbus.agents.cli.output import note
+from sealbus.agents.files import file_errors
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.export import Written
@@ -144,11 +145,8 @@ def root_option(function: F) -> F:
 
 def read_root(path: Path) -> Root:
     """Return the root file at `path`; raise `ConfigurationError` if it cannot be read or is not a root file."""
-    from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.export.trust_root import Root
 
-    try:
+    with file_errors(f"{path} cannot be read"):
         data = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     return Root.parse(data)

@@ -25,7 +25,7 @@ from sealbus.agents.dev.child_process import ChildProcess
 from sealbus.agents.dev.nats.config import HOST, BrokerRole, BrokerUser, NatsConfig, permissions_of
 from sealbus.agents.dev.workload_api.server import prepare_folder
 from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles
-from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+from sealbus.agents.files import PRIVATE, replace_file
 from sealbus.agents.runtime.settings.state_folder import lock_folder
 from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError

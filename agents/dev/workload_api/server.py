@@ -27,6 +27,7 @@ from spiffe._proto import workload_pb2_grpc
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.declared import DeclaredIdentity
 from sealbus.agents.dev.workload_api.jwt_keys import TokenError
+from sealbus.agents.files import file_errors
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -285,7 +286,7 @@ def prepare_folder(folder: Path) -> None:
 
     The mode of the folder keeps other users out, because between `bind` and `chmod` a socket is as open as the umask allows.
     """
-    try:
+    with file_errors(f"{folder} cannot be used for sockets"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -293,8 +294,6 @@ def prepare_folder(folder: Path) -> None:
                 f"{folder} is not a folder of this user: remove it, or choose another state folder"
             )
         folder.chmod(0o700)
-    except OSError as error:
-        raise ConfigurationError(f"{folder} cannot be used for sockets: {error.strerror}") from error
 
 
 def claim_socket(path: Path) -> None:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.certificates import pem
-from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
+from sealbus.agents.files import PRIVATE, PUBLIC, replace_file
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 

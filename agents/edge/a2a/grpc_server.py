@@ -31,6 +31,7 @@ from sealbus.agents.edge.front import DOOR
 from sealbus.agents.edge.http.application import REQUEST_ID
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of, too_often
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
+from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.health import parse_address
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 
@@ -254,11 +255,9 @@ class Certificate:
 
     def _stamped(self) -> tuple[tuple[int, ...], tuple[bytes, bytes]]:
         certificate, key = self._files
-        try:
+        with file_errors("edge.certificate and edge.key cannot be read"):
             stamps = tuple(path.stat().st_mtime_ns for path in self._files)
             return stamps, (certificate.read_bytes(), key.read_bytes())
-        except OSError as error:
-            raise ConfigurationError(f"edge.certificate and edge.key cannot be read: {error.strerror}") from error
 
 
 def _configuration(read: tuple[bytes, bytes]) -> grpc.ServerCertificateConfiguration:

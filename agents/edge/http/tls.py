@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
+from sealbus.agents.files import file_errors
 from sealbus.bus.nats.connection.tls import server_context
 from sealbus.bus.ports import Identity, X509Material
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
@@ -112,10 +113,8 @@ def _from_files(certificate: Path, key: Path, clients: Path | None = None) -> ss
 
 def _check_private(key: Path) -> None:
     # Its group may read it: so Kubernetes gives a secret to a process that does not run as root.
-    try:
+    with file_errors(f"edge.key {key} cannot be used"):
         mode = key.stat().st_mode
-    except OSError as error:
-        raise ConfigurationError(f"edge.key {key} cannot be used: {error.strerror}") from error
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigurationError(
             f"edge.key {key} can be used by everybody on this machine (mode {stat.S_IMODE(mode):04o}): chmod 600 it, or in "

@@ -320,9 +320,8 @@ def revoker_agent(revoker: Revoker) -> Agent:
     return agent
 
 
-def revoker_limits() -> WorkerLimits:
-    """Return the limits of the revoker's worker: its calls only wait for a push."""
-    return WorkerLimits(concurrency=WAITING, pending_calls=WAITING)
+LIMITS: Final = WorkerLimits(concurrency=WAITING, pending_calls=WAITING)
+"""The limits of the revoker's worker: its calls only wait for a push."""
 
 
 class RevokerRole:
@@ -359,5 +358,5 @@ async def open_revoker(settings: Settings, *, counters: Counters) -> AsyncGenera
     async with open_connected_node(REVOKER, settings, counters=counters) as (node, connection):
         store = PolicyStore(connection, policy.bucket)
         revoker = Revoker(store, anchors, key, in_force=node.revocations, counters=counters)
-        async with Worker(revoker_agent(revoker), node, revoker_limits()) as worker:
+        async with Worker(revoker_agent(revoker), node, LIMITS) as worker:
             yield RevokerRole(revoker, worker)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from sealbus.agents.cli.options import FOLDER, config_option, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import FOLDER, config_option, json_option, log_option, observe_process, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ async def run_roles(
 ) -> None:
     """Run `roles` together until a signal. `ready_text` returns the line to print once they run; by default their names."""
     from sealbus.agents.control.control import Control
-    from sealbus.agents.runtime.health import HealthServer, Probes
-    from sealbus.agents.runtime.metric_export import exporting_metrics
-    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.health import Probes
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.telemetry import Counters
 
@@ -109,16 +107,9 @@ async def run_roles(
     stop = stop_signalled()
     control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        watch = await stack.enter_async_context(LoopWatch())
-        watch.count_in(counters)
-        await stack.enter_async_context(exporting_metrics(",".join(roles), counters))
+        probes = Probes(healthy=dict, ready=control.not_ready)
         address = health or settings.health.address
-        if address is not None:
-            probes = Probes(healthy=dict, ready=control.not_ready)
-            server = await stack.enter_async_context(
-                HealthServer(address, probes=probes, counters=counters, watch=watch)
-            )
-            note(f"health at port {server.port}")
+        await observe_process(stack, ",".join(roles), counters, address, lambda: probes)
         running = group.create_task(control.run(stop), name="control")
         waiting = group.create_task(control.started.wait(), name="control-started")
         await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)

@@ -42,23 +42,10 @@ MAX_SOCKET_PATH = 107
 _CONNECT_SECONDS = 1.0
 
 
-class _GrpcServer(Protocol):
-    """The part of `grpc.aio.Server` that is used here."""
-
-    def add_insecure_port(self, address: str) -> int:
-        """Bind `address`."""
-
-    async def start(self) -> None:
-        """Begin to accept connections."""
-
-    async def stop(self, grace: float | None) -> None:
-        """End all calls and close."""
-
-
 @dataclass(slots=True, kw_only=True)
 class _Endpoint:
     path: Path
-    server: _GrpcServer
+    server: grpc.aio.Server
     servicer: WorkloadServicer
     identity: DeclaredIdentity
 
@@ -143,7 +130,7 @@ class EmbeddedWorkloadApi:
     async def _listen(self, identity: DeclaredIdentity) -> _Endpoint:
         path = socket_path(self.folder, identity.spiffe_id)
         claim_socket(path)
-        server: _GrpcServer = grpc.aio.server(options=_OPTIONS)
+        server: grpc.aio.Server = grpc.aio.server(options=_OPTIONS)
         servicer = WorkloadServicer(identity)
         # grpc generates no types for this function.
         workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated without types

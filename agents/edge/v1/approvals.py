@@ -470,7 +470,7 @@ def _visible(value: object) -> object:
                 return value
             return "".join(
                 [
-                    _escaped(character) if unicodedata.category(character) in _HIDDEN else character
+                    f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in _HIDDEN else character
                     for character in value
                 ]
             )
@@ -479,7 +479,3 @@ def _visible(value: object) -> object:
         case Mapping():
             return {str(_visible(name)): _visible(item) for name, item in value.items()}
     return value
-
-
-def _escaped(character: str) -> str:
-    return f"\\u{{{ord(character):x}}}"

@@ -62,9 +62,9 @@ class SvidFiles:
         """
         untrusted = tuple(domain for domain in self._also_trusted if domain not in material.bundles)
         contents = {
-            "svid.pem": (_certificates(material.chain), PUBLIC),
-            "svid.key": (_private_key(material.key), PRIVATE),
-            "bundle.pem": (_certificates(self._anchors(material)), PUBLIC),
+            "svid.pem": (pem_certificates(material.chain), PUBLIC),
+            "svid.key": (pem_key(material.key), PRIVATE),
+            "bundle.pem": (pem_certificates(self._anchors(material)), PUBLIC),
         }
         new_set = self.folder / f".set-{secrets.token_hex(8)}"
         try:
@@ -131,13 +131,15 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _certificates(certificates: Iterable[bytes]) -> bytes:
+def pem_certificates(certificates: Iterable[bytes]) -> bytes:
+    """Return certificates in DER as one PEM text."""
     return b"".join(
         x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in certificates
     )
 
 
-def _private_key(key: bytes) -> bytes:
+def pem_key(key: bytes) -> bytes:
+    """Return a private key in DER as PEM, PKCS#8, not encrypted."""
     return serialization.load_der_private_key(key, None).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +20,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import ClaimValue, SubjectType
+from sealbus.envelopes.trust.caches import BoundedMap
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 _TOKEN_TYPES: Final = ("bearer", "dpop")
@@ -124,7 +124,7 @@ class AccessTokenVerifier:
         self._foreign = tuple([f"@{issuer.domain}" for issuer in issuers if issuer.domain is not None])
         self._keys = keys
         self._limits = limits
-        self._signed: OrderedDict[bytes, _Signed] = OrderedDict()
+        self._signed: BoundedMap[bytes, _Signed] = BoundedMap(_REMEMBERED)
         self._scopes = ScopesSeen(issuers)
 
     def notes(self) -> dict[str, str]:
@@ -170,9 +170,7 @@ class AccessTokenVerifier:
         # A refused token is not remembered: strangers' tokens of an open issuer would push out others.
         values = sum(map(jws.payload.count, (b",", b"{", b"[")))
         if len(token) <= _REMEMBERED_BYTES and values <= _REMEMBERED_VALUES:
-            self._signed[digest] = _Signed(header, says, key)
-            while len(self._signed) > _REMEMBERED:
-                self._signed.popitem(last=False)
+            self._signed.put(digest, _Signed(header, says, key))
         return contents
 
     async def _key(self, issuer: Issuer, header: Mapping[str, Json], now: int) -> VerificationKey:

@@ -216,6 +216,12 @@ def workload_id(text: str, names: Callable[[], Names]) -> SpiffeId:
         raise ConfigurationError(f"{text[:255]!r} is not a SPIFFE ID") from error
 
 
+def log_folder_option(rest: str = "") -> Callable[[F], F]:
+    """Add `--log DIR`, the notary's folder of the log; it becomes `log_folder`. `rest` ends the sentence of its help."""
+    folder = f"The folder in which the notary keeps the log{rest}."
+    return click.option("--log", "log_folder", default=None, type=PATH, metavar="DIR", help=folder)
+
+
 def limit_option(function: F) -> F:
     """Add `--limit N`, how many rows a list has at most."""
     rows = click.IntRange(1, 10_000)

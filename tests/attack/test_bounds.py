@@ -20,7 +20,7 @@ from support.lab import until
 
 from sealbus import Agent, Client, Context, RemoteError, TaskHandle
 from sealbus.agents.control.notary.key_book import KeyBookWriter
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.edge.a2a.kept_tasks import MOST_LISTED, KeptTasks
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.edge.v1.task_owners import TaskOwners

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sealbus.agents.cli.options import PATH, Invocation, invocation_options
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options, log_folder_option
 from sealbus.agents.cli.output import note
 from sealbus.agents.files import file_errors
 
@@ -108,14 +108,7 @@ def source_options(function: Callable[..., Any]) -> Callable[..., None]:
 
     command = invocation_options("operator")(with_source)
     for option in (
-        click.option(
-            "--log",
-            "log_folder",
-            default=None,
-            type=PATH,
-            metavar="DIR",
-            help="The folder in which the notary keeps the log, without --export.",
-        ),
+        log_folder_option(", without --export"),
         click.option(
             "--export",
             "export",

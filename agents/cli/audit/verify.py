@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, root_option, source_options
-from sealbus.agents.cli.options import PATH, Invocation, invocation_options, period_options
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options, log_folder_option, period_options
 from sealbus.agents.cli.output import note, print_json, print_table, progress_bar
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
@@ -26,8 +26,7 @@ _UNVERIFIED = 4
 @click.argument("folder", required=False, type=PATH)
 @root_option
 @click.option("--live", is_flag=True, help="Verify the running deployment instead of an export.")
-@click.option("--log", "log_folder", default=None, type=PATH, metavar="DIR",
-              help="With --live: the folder in which the notary keeps the log.")  # fmt: skip
+@log_folder_option(", with --live")
 @click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
 @invocation_options("operator")

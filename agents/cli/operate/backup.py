@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sealbus.agents.cli.options import FOLDER, PATH, Invocation, invocation_options
+from sealbus.agents.cli.options import FOLDER, Invocation, invocation_options, log_folder_option
 from sealbus.agents.cli.output import note, print_json
 
 if TYPE_CHECKING:
@@ -20,14 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def log_option(function: F) -> F:
     """Add `--log DIR` and `--without-log`."""
     function = click.option("--without-log", is_flag=True, help="The notary's log is not on this machine.")(function)
-    return click.option(
-        "--log",
-        "log_folder",
-        default=None,
-        type=PATH,
-        metavar="DIR",
-        help="The folder in which the notary keeps the log; by default that of the settings.",
-    )(function)
+    return log_folder_option("; by default that of the settings")(function)
 
 
 def named_log(folder: Path | None, settings: Settings, *, without_log: bool) -> Path | None:

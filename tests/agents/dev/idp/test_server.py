@@ -10,8 +10,9 @@ import pytest
 from support.edge import raw
 from support.idp import EDGE, browsing, read_token
 
-from sealbus.agents.dev.idp import DevelopmentIdp, requests
+from sealbus.agents.dev.idp import requests
 from sealbus.agents.dev.idp.access import fetch_token
+from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.envelopes.errors import ConfigurationError
 
 

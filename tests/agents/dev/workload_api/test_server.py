@@ -16,8 +16,9 @@ from spiffe.errors import PySpiffeError
 from spiffe.workloadapi.errors import X509SourceError
 from support.workload_api import MovedClock, RunningWorkloadApi, short_folder, workload_api
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
-from sealbus.agents.dev.workload_api.server import MAX_SOCKET_PATH, socket_path
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import MAX_SOCKET_PATH, EmbeddedWorkloadApi, socket_path
+from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND

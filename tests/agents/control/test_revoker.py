@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.lab import Lab, running, until
+from support.lab import Lab, until
 from support.policies import signing_key
 from support.policy_bus import ANCHORS, ROOT, pushed
 from support.teams import naming, revocations, signed_platform
@@ -39,18 +39,6 @@ IDP = "https://idp.example"
 KEY = signing_key()
 PUSHED = "sealbus_revocations_pushed_total"
 FAILED = "sealbus_revocations_failed_total"
-
-
-@pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with running(tmp_path / "nats", "a") as started:
-        yield started
-
-
-@pytest.fixture
-async def connection(lab: Lab) -> AsyncIterator[Connection]:
-    async with lab.connection("a") as entered:
-        yield entered
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sealbus.agents.control.notary.log.ledger import Ledger
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.evidence.export import ExportWriter
 from sealbus.bus.audit.writer import decision_record
 from sealbus.bus.clocks import wall_clock

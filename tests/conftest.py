@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from support.lab import Lab
+
+    from sealbus.bus.nats.connection.connection import Connection
+
+import os
 
 import pytest
 from hypothesis import settings
@@ -47,3 +55,19 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Let go of the ports that a file's tests held, once the last of them and its fixtures have ended."""
     if nextitem is None or nextitem.path != item.path:
         let_go()
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    """Run a nats-server of one client, `a`."""
+    from support.lab import running
+
+    async with running(tmp_path / "nats", "a") as started:
+        yield started
+
+
+@pytest.fixture
+async def connection(lab: Lab) -> AsyncIterator[Connection]:
+    """Connect to the server of `lab`."""
+    async with lab.connection("a") as entered:
+        yield entered

@@ -31,7 +31,6 @@ ELSEWHERE: dict[str, str] = {
     "agents/dev/demo/payments.py": DEMONSTRATION,
     "agents/dev/demo/people.py": DEMONSTRATION,
     # Parts that mean something only with a real program at the other end.
-    "agents/dev/workload_api/declared.py": "tests/agents/dev/workload_api/test_server.py",
     "agents/edge/app.py": "tests/agents/edge/test_front.py",
     "bus/nats/consumer.py": "tests/integration/test_pull.py",
     "bus/nats/transport.py": "tests/integration/test_transport.py",
@@ -42,7 +41,7 @@ ELSEWHERE: dict[str, str] = {
 }
 """Module that no test in its mirrored folder imports or is named after, and the file that tests it."""
 
-MOST = 14
+MOST = 13
 """Lower it when an entry goes; there is no reason to raise it."""
 
 

@@ -35,7 +35,6 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from sealbus.agents.dev.idp.server import _IdpServer, _QuietProtocol
 from sealbus.agents.dev.workload_api.server import WorkloadServicer
 from sealbus.agents.edge.http.peer import PeerProtocol
 from sealbus.agents.edge.http.protocol import EdgeProtocol
@@ -156,7 +155,7 @@ PARTS = [
     Part(
         "uvicorn",
         H11Protocol,
-        (EdgeProtocol, PeerProtocol, _QuietProtocol),
+        (EdgeProtocol, PeerProtocol),
         {
             **dict.fromkeys(("access_log", "app", "conn", "cycle", "logger", "loop", "transport"), ATTRIBUTE),
             "connection_lost": "self, exc",
@@ -172,7 +171,7 @@ PARTS = [
     Part(
         "uvicorn",
         uvicorn.Server,
-        (_HttpServer, _IdpServer),
+        (_HttpServer,),
         {
             **dict.fromkeys(("config", "server_state", "started"), ATTRIBUTE),
             "capture_signals": "self",

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from sealbus.agents.backup.backup import together
 from sealbus.agents.backup.files import FileWriter, key_files, log_end, log_signers
 from sealbus.agents.backup.manifest import KEYS, LOG, BackedUpStream, Manifest
+from sealbus.agents.files import PRIVATE, create_file
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.api import NANOSECONDS, StreamState
 from sealbus.bus.nats.connection.connection import Connection
@@ -191,8 +191,7 @@ def _missing_keys(folder: Path, manifest: Manifest, named: Sequence[Path]) -> li
 
 def _write_key(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(source.read_bytes())
+    create_file(target, source.read_bytes(), mode=PRIVATE)
 
 
 async def check_copies(connection: Connection) -> list[StoredId]:

@@ -9,7 +9,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
+from sealbus.agents.cli.output import note
 from sealbus.envelopes.limits import SECOND
 
 if TYPE_CHECKING:
+    from sealbus.agents.runtime.health import Probes
     from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.bus.telemetry import Counters
     from sealbus.envelopes.trust.names import Names
     from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -213,6 +216,12 @@ def workload_id(text: str, names: Callable[[], Names]) -> SpiffeId:
         raise ConfigurationError(f"{text[:255]!r} is not a SPIFFE ID") from error
 
 
+def log_folder_option(rest: str = "") -> Callable[[F], F]:
+    """Add `--log DIR`, the notary's folder of the log; it becomes `log_folder`. `rest` ends the sentence of its help."""
+    folder = f"The folder in which the notary keeps the log{rest}."
+    return click.option("--log", "log_folder", default=None, type=PATH, metavar="DIR", help=folder)
+
+
 def limit_option(function: F) -> F:
     """Add `--limit N`, how many rows a list has at most."""
     rows = click.IntRange(1, 10_000)
@@ -306,3 +315,23 @@ async def ended_by(stop: asyncio.Event) -> AsyncGenerator[None, None]:
     except TimeoutError:
         if not limit.expired():
             raise
+
+
+async def observe_process(
+    stack: AsyncExitStack, name: str, counters: Counters, address: str | None, probes: Callable[[], Probes]
+) -> None:
+    """Until `stack` ends, watch the event loop, export `counters` as `name` if that is asked for, and answer `probes`.
+
+    Nothing is answered without an `address`; then `probes` is not called.
+    """
+    from sealbus.agents.runtime.health import HealthServer
+    from sealbus.agents.runtime.metric_export import exporting_metrics
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+
+    watch = await stack.enter_async_context(LoopWatch())
+    watch.count_in(counters)
+    await stack.enter_async_context(exporting_metrics(name, counters))
+    if address is not None:
+        health = HealthServer(address, probes=probes(), counters=counters, watch=watch)
+        server = await stack.enter_async_context(health)
+        note(f"health at port {server.port}")

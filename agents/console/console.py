@@ -30,11 +30,10 @@ from sealbus.agents.edge.http.problem import STATUS, EdgeError, problem, problem
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.http.server import listening
-from sealbus.agents.edge.http.tls import RotatingContext, file_context
-from sealbus.agents.edge.oauth.issuers import is_loopback, is_secure_url
+from sealbus.agents.edge.http.tls import listener_tls
+from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.login.provider import LoginFailed
 from sealbus.agents.login.public_client import PublicClient
-from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.open import audit_trail, open_connected_node
 from sealbus.agents.runtime.settings.schema import ConsoleTable
 from sealbus.agents.runtime.settings.settings import Settings
@@ -102,7 +101,7 @@ async def open_console(
     origin, edge_url = _origin(table), table.edge or settings.edge.resource
     if edge_url is None:
         raise ConfigurationError("console.edge is not set: the URL of the edge, through which the policy is asked")
-    client, tls, names = _client(settings), _tls(table), settings.names
+    client, tls, names = _client(settings), listener_tls("console", table), settings.names
     async with AsyncExitStack() as stack:
         edge = await stack.enter_async_context(EdgeClient(edge_url))
         node, connection = await stack.enter_async_context(open_connected_node(CONSOLE, settings, counters=counters))
@@ -236,17 +235,3 @@ def _client(settings: Settings) -> PublicClient:
     return PublicClient(
         issuer=issuer, client_id=client_id, scope=table.scope, resource=table.resource or client.resource
     )
-
-
-def _tls(table: ConsoleTable) -> RotatingContext | None:
-    if table.certificate is not None and table.key is not None:
-        return file_context(table.certificate, table.key, None)
-    if table.certificate is not None or table.key is not None:
-        raise ConfigurationError("console.certificate and console.key go together")
-    host, _ = parse_address(table.address, "console.address")
-    if not table.plaintext and not is_loopback(host):
-        raise ConfigurationError(
-            f"console.address {table.address} is not loopback: set console.certificate and console.key, "
-            "or console.plaintext = true if a proxy in front of it does TLS"
-        )
-    return None

@@ -28,6 +28,7 @@ from sealbus.agents.edge.http.peer import PEER, Peer, PeerProtocol
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import svid_context
+from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.policy.source import open_sync
 from sealbus.agents.runtime.policy.sync import PolicySync
@@ -220,10 +221,8 @@ async def open_policy_server(
 
 
 def _read_key(file: Path) -> SigningKey:
-    try:
+    with file_errors(f"policy.serve_key: {file} cannot be read"):
         pem = file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"policy.serve_key: {file} cannot be read: {error.strerror}") from error
     return read_signing_key(pem, name=f"policy.serve_key: {file}")
 
 

@@ -56,24 +56,33 @@ _KEY_BYTES: Final = 4_096
 
 _logger: Final = logging.getLogger(__name__)
 
-EVERY: Final = 1.0
-"""Seconds from the end of one push to the next: for each push, every process reads the whole list."""
-AGAIN: Final = 5.0
-"""Seconds between checks, after a failure, whether publishing works again, if no revocation comes before."""
-WITHIN: Final = 8.0
-"""Seconds for one push with all its tries; the callers wait for ten."""
 LOST: Final = Backoff(initial_interval=0.02, maximum_interval=0.5, jitter=0.5)
 """Pauses after a lost compare-and-set, so that of several processes that try at the same moment one succeeds."""
-WAITING: Final = 4_096
-"""Most revocations that wait for a push at a time."""
 LEFT: Final = 9
-"""How many times the remaining room one issuer may take, of the list and of `WAITING`: nine tenths of all if it is alone,
-less beside others. So room is left for every other issuer, no matter how much one reports."""
+"""How many times the remaining room one issuer may take, of the list and of those that wait: nine tenths of all if it is
+alone, less beside others. So room is left for every other issuer, no matter how much one reports."""
 PACKED: Final = 4
 """The best compression that counts, because each process unpacks the whole list: a list counts as at least a quarter of its
 text. Lists of UUIDs or pseudonyms come to 0.45 of their text."""
 ENTRY: Final = 22
 """Bytes of a time, quotes and commas beside each id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokerLimits:
+    """The pace of a revoker, in seconds, and how much may wait for it."""
+
+    every: float = 1.0
+    """From the end of one push to the next: for each push, every process reads the whole list."""
+    again: float = 5.0
+    """Between checks, after a failure, whether publishing works again, if no revocation comes before."""
+    within: float = 8.0
+    """For one push with all its tries; the callers wait for ten."""
+    waiting: int = 4_096
+    """Most revocations that wait for a push at a time."""
+
+
+LIMITS: Final = RevokerLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +113,7 @@ class Revoker:
         in_force: Callable[[], Revocations],
         counters: Counters | None = None,
         clock: Clock = wall_clock,
-        elapsed: Callable[[], float] = time.monotonic,
+        limits: RevokerLimits = LIMITS,
     ) -> None:
         self.problem = ""
         """Why revocations cannot be published now; empty if they can."""
@@ -114,7 +123,7 @@ class Revoker:
         self._in_force = in_force
         self._counters = counters or Counters()
         self._clock = clock
-        self._elapsed = elapsed
+        self._limits = limits
         self._waiting: list[tuple[Revocation, asyncio.Future[None]]] = []
         self._open: Counter[str] = Counter()
         """The number of unanswered revocations of each issuer."""
@@ -129,8 +138,9 @@ class Revoker:
 
         Raises `BusUnavailable` if it could not be published, or if too many wait, in all or of its issuer.
         """
-        left = WAITING - self._open.total()
-        if len(self._waiting) >= WAITING or self._open[revocation.issuer] >= LEFT * left:
+        waiting = self._limits.waiting
+        left = waiting - self._open.total()
+        if len(self._waiting) >= waiting or self._open[revocation.issuer] >= LEFT * left:
             raise BusUnavailable("too many revocations wait to be published")
         published = asyncio.get_running_loop().create_future()
         self._waiting.append((revocation, published))
@@ -143,7 +153,7 @@ class Revoker:
             self._open = +self._open
 
     async def run(self) -> None:
-        """Publish the revocations of `revoke`, at most once in `EVERY` seconds, until cancelled.
+        """Publish the revocations of `revoke`, at most once in `RevokerLimits.every` seconds, until cancelled.
 
         At the start, and again while there is a `problem`, it checks whether it could publish.
         """
@@ -158,20 +168,20 @@ class Revoker:
                     published.set_exception(BusUnavailable("not published"))
                 else:
                     published.set_result(None)
-            again = self._elapsed() + EVERY
+            again = time.monotonic() + self._limits.every
             with suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN if self.problem else None):
+                async with asyncio.timeout(self._limits.again if self.problem else None):
                     await self._arrived.wait()
-            await asyncio.sleep(again - self._elapsed())
+            await asyncio.sleep(again - time.monotonic())
 
     async def _tried(self, more: Sequence[Revocation]) -> tuple[str, AbstractSet[str]]:
         """Publish `more`; return why it failed, empty if it did not, and the issuers whose revocations are not published."""
         without: AbstractSet[str] = {revocation.issuer for revocation in more}
         try:
-            async with asyncio.timeout(WITHIN):
+            async with asyncio.timeout(self._limits.within):
                 without = await self._publish(more)
         except TimeoutError:
-            problem = f"the store did not take them within {WITHIN:g} s"
+            problem = f"the store did not take them within {self._limits.within:g} s"
         except (ConfigurationError, InfrastructureError) as error:
             problem = error.detail
         else:
@@ -320,9 +330,8 @@ def revoker_agent(revoker: Revoker) -> Agent:
     return agent
 
 
-def revoker_limits() -> WorkerLimits:
-    """Return the limits of the revoker's worker: its calls only wait for a push."""
-    return WorkerLimits(concurrency=WAITING, pending_calls=WAITING)
+WORKER_LIMITS: Final = WorkerLimits(concurrency=LIMITS.waiting, pending_calls=LIMITS.waiting)
+"""The limits of the revoker's worker: its calls only wait for a push."""
 
 
 class RevokerRole:
@@ -359,5 +368,5 @@ async def open_revoker(settings: Settings, *, counters: Counters) -> AsyncGenera
     async with open_connected_node(REVOKER, settings, counters=counters) as (node, connection):
         store = PolicyStore(connection, policy.bucket)
         revoker = Revoker(store, anchors, key, in_force=node.revocations, counters=counters)
-        async with Worker(revoker_agent(revoker), node, revoker_limits()) as worker:
+        async with Worker(revoker_agent(revoker), node, WORKER_LIMITS) as worker:
             yield RevokerRole(revoker, worker)

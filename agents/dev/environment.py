@@ -31,8 +31,10 @@ from sealbus.agents.dev.settings_file import (
     running_exit,
     running_notary,
 )
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
-from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.server_svid import write_server_svid
+from sealbus.agents.files import PRIVATE, replace_file
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.policy.revocation import REVOKER
 from sealbus.agents.runtime.settings.schema import IssuerTable
@@ -48,7 +50,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.files import build_bundle, write_bundle
 
 if TYPE_CHECKING:
-    from sealbus.agents.dev.idp import DevelopmentIdp
+    from sealbus.agents.dev.idp.server import DevelopmentIdp
     from sealbus.agents.edge.edge import RunningEdge
     from sealbus.policies.opa.process import OpaProcess
 
@@ -282,7 +284,7 @@ async def _start_opa(site: _Site, stack: AsyncExitStack) -> OpaProcess:
 
 async def _start_idp(site: _Site, stack: AsyncExitStack) -> DevelopmentIdp:
     # Imported here: building a bundle (`sealbus policy test`) needs no web framework.
-    from sealbus.agents.dev.idp import DevelopmentIdp
+    from sealbus.agents.dev.idp.server import DevelopmentIdp
 
     idp = DevelopmentIdp(
         audience=f"http://{site.edge_address}",

@@ -22,8 +22,8 @@ from sealbus.agents.control.notary.notary import Notary
 from sealbus.agents.control.notary.role import open_notary
 from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
-from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.edge.egress.exit import open_exit
+from sealbus.agents.files import PRIVATE, replace_file
 from sealbus.agents.runtime.settings.schema import ClientTable, IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.settings.source import Flag, Key, dotted, file_entries

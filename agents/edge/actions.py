@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Final
 
 from sealbus.agents.edge.event_streams import OpenStreams
 from sealbus.agents.edge.front import Front
@@ -11,19 +11,12 @@ from sealbus.agents.edge.v1.call_routes import Calls
 from sealbus.agents.edge.v1.task_routes import Tasks
 
 
-@dataclass(frozen=True, slots=True)
 class Actions:
     """The actions of one edge. All protocols use these, so that all charge, record and show alike."""
 
-    front: Front
-    streams: OpenStreams = field(init=False)
-    calls: Calls = field(init=False)
-    tasks: Tasks = field(init=False)
-    parked_tasks: ParkedTaskReader = field(init=False)
-
-    def __post_init__(self) -> None:
-        streams = OpenStreams(self.front.limits)
-        object.__setattr__(self, "streams", streams)
-        object.__setattr__(self, "calls", Calls(self.front, streams))
-        object.__setattr__(self, "tasks", Tasks(self.front))
-        object.__setattr__(self, "parked_tasks", ParkedTaskReader(self.front.node))
+    def __init__(self, front: Front) -> None:
+        self.front: Final = front
+        self.streams: Final = OpenStreams(front.limits)
+        self.calls: Final = Calls(front, self.streams)
+        self.tasks: Final = Tasks(front)
+        self.parked_tasks: Final = ParkedTaskReader(front.node)

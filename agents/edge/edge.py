@@ -23,11 +23,11 @@ from sealbus.agents.edge.http.peer import ClientProtocol, PeerProtocol
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.reachable import network_of
 from sealbus.agents.edge.http.server import listening
-from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
+from sealbus.agents.edge.http.tls import RotatingContext, check_plain, listener_tls, svid_context
 from sealbus.agents.edge.oauth.bound.dpop import Nonces
 from sealbus.agents.edge.oauth.bound.possession import Possession
 from sealbus.agents.edge.oauth.client_authentication import client_authentication
-from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_loopback, is_secure_url
+from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_secure_url
 from sealbus.agents.edge.oauth.keys.jwks import KeySource
 from sealbus.agents.edge.oauth.private_file import read_key
 from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
@@ -225,8 +225,8 @@ def _a2a(
 ) -> AbstractAsyncContextManager[Sequence[BaseRoute]]:
     try:
         from sealbus.agents.edge.a2a.cards import CardKey
-        from sealbus.agents.edge.a2a.grpc_server import Certificate
-        from sealbus.agents.edge.a2a.server import Grpc, Push, open_a2a
+        from sealbus.agents.edge.a2a.grpc_server import Certificate, Grpc
+        from sealbus.agents.edge.a2a.server import Push, open_a2a
         from sealbus.agents.edge.a2a.webhook import Webhooks
     except ModuleNotFoundError as error:
         raise _no_extra("a2a") from error
@@ -240,7 +240,7 @@ def _a2a(
     grpc = None
     if a2a.grpc is not None:
         host, port = parse_address(a2a.grpc, "edge.a2a.grpc")
-        _check_plain(table, host, "edge.a2a.grpc")
+        check_plain("edge", table, host, "edge.a2a.grpc")
         grpc = Grpc(
             a2a.grpc,
             f"{urlsplit(_resource(table)).hostname}:{port}",
@@ -392,23 +392,8 @@ def _nonces(table: EdgeTable, limits: EdgeLimits) -> Nonces | None:
 
 
 def _public_tls(table: EdgeTable) -> RotatingContext | None:
-    if table.certificate is not None and table.key is not None:
-        return file_context(table.certificate, table.key, table.client_authorities)
-    if table.client_authorities is not None:
+    if table.client_authorities is not None and table.certificate is None:
         raise ConfigurationError(
             "edge.client_authorities needs edge.certificate: clients present theirs in the TLS handshake"
         )
-    if table.certificate is not None or table.key is not None:
-        raise ConfigurationError("edge.certificate and edge.key go together")
-    host, _ = parse_address(table.address, "edge.address")
-    _check_plain(table, host, "edge.address")
-    return None
-
-
-def _check_plain(table: EdgeTable, host: str, setting: str) -> None:
-    """Raise `ConfigurationError` if other machines could reach the listener on `host` without TLS."""
-    if table.certificate is None and not table.plaintext and not is_loopback(host):
-        raise ConfigurationError(
-            f"{setting} {host} is not loopback: set edge.certificate and edge.key, "
-            "or edge.plaintext = true if a proxy in front of it does TLS"
-        )
+    return listener_tls("edge", table, table.client_authorities)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError
@@ -71,10 +72,8 @@ class FolderFiles:
         # A pipe in the folder could block forever, and a link could lead out of the export.
         if target.is_symlink() or not target.is_file():
             return None
-        try:
+        with file_errors(f"{target} cannot be read"):
             return target.open("rb")
-        except OSError as error:
-            raise ConfigurationError(f"{target} cannot be read: {error.strerror}") from error
 
 
 def frames_of(files: ExportFiles, index: int) -> Iterator[Frame]:
@@ -105,7 +104,5 @@ class LogPlace:
             raise ConfigurationError("control.notary.folder is not set: name the folder of the log with --log DIR")
         if table.previous is None:
             return cls(chosen, table.stream)
-        try:
+        with file_errors(f"{table.previous} cannot be read"):
             return cls(chosen, table.stream, table.previous.read_bytes())
-        except OSError as error:
-            raise ConfigurationError(f"{table.previous} cannot be read: {error.strerror}") from error

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from sealbus.agents.evidence.files import LogPlace
+from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.trust_root import Root
@@ -63,7 +64,5 @@ def _first_bundle(folder: Path, settings: Settings) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with file_errors(f"{path} cannot be read"):
         return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import json
 import os
-import secrets
 import stat
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sealbus.agents.files import PRIVATE, file_errors, replace_file
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.agents.login.token_answer import Tokens, is_token
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
@@ -84,21 +84,9 @@ class LoginFile:
         if len(kept) > _MOST:
             raise ConfigurationError(f"{self.path} holds {_MOST} logins: end some by `sealbus logout`")
         document = {"v": _VERSION, "logins": [_entry(login) for login in kept]}
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                    json.dump(document, file)
-                    file.flush()
-                    # A rotated refresh token has no second copy.
-                    os.fsync(file.fileno())
-                temporary.replace(self.path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from error
+        with file_errors(f"{self.path} cannot be written"):
+            # Durably: a rotated refresh token has no second copy.
+            replace_file(self.path, json.dumps(document).encode("ascii"), mode=PRIVATE)
 
     @asynccontextmanager
     async def locked(self, within: float = _LOCK_SECONDS) -> AsyncGenerator[None, None]:
@@ -108,11 +96,9 @@ class LoginFile:
         """
         lock = self.path.with_name(f"{self.path.name}.lock")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
+        with file_errors(f"{lock} cannot be opened"):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(lock, flags, 0o600)
-        except OSError as error:
-            raise ConfigurationError(f"{lock} cannot be opened: {error.strerror}") from error
         try:
             self._check(descriptor)
             await self._take(descriptor, within)

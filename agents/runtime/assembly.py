@@ -186,10 +186,13 @@ class Assembly:
         gate = await stack.enter_async_context(self._gate(opener, node.authorizer, executor))
         self.work = Handling(gate, executor)
 
-        control = await stack.enter_async_context(self._control_executor())
+        # It gives no sign of life in `CANCEL_ACK_WAIT`: another replica takes a cancel in where this one hangs.
+        limits = ExecutorLimits(concurrency=CANCELLING, ack_wait=math.inf)
+        control = await stack.enter_async_context(self._executor(self._stores(), limits))
+        cancelling = CancelEndpoint(site, stops=self.stops, end_parked=cancels.stop)
         routes = RouteTable(
             [
-                control_route(self._cancel_endpoint(cancels), token, "cancel"),
+                control_route(cancelling, token, "cancel"),
                 control_route(schedule_endpoint(node, self.schedules, self._standing), token, "schedule"),
             ]
         )
@@ -242,10 +245,6 @@ class Assembly:
             parking,
         )
 
-    def _control_executor(self) -> Executor:
-        # It gives no sign of life in `CANCEL_ACK_WAIT`: another replica takes a cancel in where this one hangs.
-        return self._executor(self._stores(), ExecutorLimits(concurrency=CANCELLING, ack_wait=math.inf))
-
     def _stores(self, poison: PoisonGuard | None = None) -> Stores:
         site, node, limits = self._site, self._node, self._limits
         claims = ClaimStore(site, instance=secrets.token_bytes(INSTANCE_BYTES), margin=limits.claim_margin)
@@ -296,9 +295,6 @@ class Assembly:
             places=self.places,
             take=take,
         )
-
-    def _cancel_endpoint(self, cancels: ParkedCancels) -> CancelEndpoint:
-        return CancelEndpoint(self._site, stops=self.stops, end_parked=cancels.stop)
 
     def consumers(self) -> list[Source]:
         """Return the sources of tasks, events, cancels, schedules and approvals, to be consumed once."""

@@ -150,7 +150,7 @@ async def test_another_agents_flood_does_not_keep_a_task_from_being_found(bus: T
 
 
 async def test_a_page_looks_at_so_much_and_no_more(bus: TestBus, payments: Payments) -> None:
-    for _ in range(shown.LOOKED_AT + 1):
+    for _ in range(shown.PAGE_LIMITS.looked_at + 1):
         bus.broker.inject(f"held.pricing.task.managers.{'0' * 64}", b"")
     good = await payments.submitted(bus)
     edge = await waiting(bus)

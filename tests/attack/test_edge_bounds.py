@@ -31,7 +31,7 @@ from sealbus import Agent, Client, Context, TaskHandle
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.oauth.private_file import write_key
-from sealbus.agents.edge.v1.approvals import PAGE, ParkedTaskReader
+from sealbus.agents.edge.v1.approvals import PAGE_LIMITS, PageLimits, ParkedTaskReader
 from sealbus.bus.audit.recorded_reads import MOST
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.gate.reply_policy import Received
@@ -83,7 +83,7 @@ def made_up(owner: str, number: int) -> list[str]:
 @pytest.mark.parametrize("form", ["junk", "signed"])
 async def test_what_agents_store_among_approvals_takes_no_place_on_a_page(ground: Ground, form: str) -> None:
     """Under its own token junk, or values of HELD that it has signed and that are no task; by detour junk."""
-    payments, number = Payments(), PAGE + 100
+    payments, number = Payments(), PAGE_LIMITS.tasks + 100
     async with ground.workers(payments.agent, engine=payments.engine):
         own = made_up("rogue", number)
         if form == "junk":
@@ -107,7 +107,7 @@ async def test_places_of_stops_beyond_what_an_edge_remembers_hide_no_task_and_un
 
     person, user = boss(ground), ground.bus.user("alice", "shop")
     async with ground.workers(writer, engine=payments.engine):
-        edge = ParkedTaskReader(await ground.bus.node("edge", payments.engine), stop_places=most)
+        edge = ParkedTaskReader(await ground.bus.node("edge", payments.engine), limits=PageLimits(stop_places=most))
         async with ground.workers(payments.agent, engine=payments.engine):
             kept = await asked(ground, "42")
             first = await (await ground.client()).submit("writer.pay", Pay(invoice="43"), user=user)
@@ -120,7 +120,7 @@ async def test_places_of_stops_beyond_what_an_edge_remembers_hide_no_task_and_un
         assert len(await shown(edge, person)) == 2
         await first.cancel("a mistake")
         assert await shown(edge, person) == [kept.digest]
-        later = ParkedTaskReader(await ground.bus.node("edge", payments.engine), stop_places=most)
+        later = ParkedTaskReader(await ground.bus.node("edge", payments.engine), limits=PageLimits(stop_places=most))
         assert await shown(later, person) == [kept.digest]
 
 

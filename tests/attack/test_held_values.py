@@ -19,7 +19,7 @@ from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport

@@ -16,7 +16,7 @@ from support.shop import Shop, Update
 
 from sealbus import Client
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.nats.api import api

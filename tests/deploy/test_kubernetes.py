@@ -38,7 +38,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus import Client, Denied
 from sealbus.agents.dev.environment import starter_policy
-from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain

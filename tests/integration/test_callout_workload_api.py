@@ -23,7 +23,9 @@ from sealbus.agents.control.callout.responder import RefusedConnection
 from sealbus.agents.control.callout.role import open_callout
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import DevUser, mint_user
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.examples.inventory import Stock, Update
 from sealbus.agents.examples.store import DATABASE_VARIABLE

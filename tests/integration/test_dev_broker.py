@@ -11,7 +11,9 @@ import pytest
 
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport

@@ -26,7 +26,7 @@ from support.workload_api import RunningWorkloadApi, short_folder, workload_api
 
 from sealbus.agents.dev.demo.play import SCENES
 from sealbus.agents.dev.demo.stage import open_stage
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.keys.jwks import KeySource

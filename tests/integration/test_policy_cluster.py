@@ -20,7 +20,8 @@ from support.workload_api import short_folder
 
 from sealbus.agents.control.callout.key_files import write_keys
 from sealbus.agents.control.callout.role import CalloutRole, open_callout_role
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
 from sealbus.agents.examples.pricing import agent
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.runtime.settings.settings import Settings, load_settings

@@ -20,7 +20,8 @@ from support.opa import require_opa
 from support.spire import require_spire
 from support.workload_api import short_folder
 
-from sealbus.agents.dev.demo.play import NEXT_DAY, SCENES
+from sealbus.agents.dev.demo.payments import NEXT_DAY
+from sealbus.agents.dev.demo.play import SCENES
 
 INDEPENDENT = Path(__file__).parent.parent / "independent" / "verify_export.py"
 

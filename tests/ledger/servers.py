@@ -20,7 +20,7 @@ from support.ports import held_port
 from sealbus.agents.control.callout.key_files import CalloutKeys
 from sealbus.agents.dev.nats.accounts import AGENTS, SYSTEM, accounts
 from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

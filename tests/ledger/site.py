@@ -28,7 +28,8 @@ from sealbus.agents.control.callout.key_files import write_keys
 from sealbus.agents.control.notary.keys import make_key_file
 from sealbus.agents.dev.nats.accounts import AGENTS, STREAMS
 from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, permissions_of
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.streams.plan import apply

@@ -13,7 +13,7 @@ from support.lab import QUICK
 
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.worker import Worker

@@ -17,7 +17,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
-from sealbus.agents.dev.workload_api import ServerSvidFiles
+from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.message.subjects import OwnSubject

@@ -15,7 +15,7 @@ import httpx2
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.limits import SECOND
 

@@ -32,7 +32,7 @@ from support.ports import held_port
 from support.workload_api import short_folder
 from support.x509 import self_signed
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 
 __all__ = [
     "BRIEF_WEB",

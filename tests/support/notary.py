@@ -16,7 +16,7 @@ from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.bus.clocks import BusClock, wall_clock
 from sealbus.bus.ports import Clock, Delivery, Transport
 from sealbus.bus.sending.outbox import Outbox

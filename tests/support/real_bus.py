@@ -16,7 +16,7 @@ from support.x509 import ThrowawayCa
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
 from sealbus.agents.dev.users import EDGE_PATH, DevUser, mint_user
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
 from sealbus.agents.runtime.worker import Worker

@@ -24,7 +24,8 @@ from sealbus.agents.backup.files import log_end
 from sealbus.agents.control.notary.keys import load_signers, make_key_file
 from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, permissions_of
 from sealbus.agents.dev.settings_file import running_notary
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
 from sealbus.agents.evidence.export import Written, export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles
 from sealbus.agents.evidence.trust_root import make_root

@@ -24,7 +24,9 @@ from sealbus.agents.dev.environment import DevOptions, Environment, open_environ
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer, StoreOptions
 from sealbus.agents.dev.settings_file import running_notary
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.worker import Worker

@@ -14,7 +14,7 @@ from sealbus.agents.dev import users
 from sealbus.agents.dev.idp.login import DeviceLogin
 from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.agents.dev.idp.signing import Expiring, TokenSigner
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.edge.oauth.tokens import user_context as minting
 from sealbus.envelopes.trust.keys import SigningKey
 

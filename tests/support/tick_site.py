@@ -18,7 +18,7 @@ from support.sites import site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.sdk.messages import Origin, task_message
 from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND

@@ -51,18 +51,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
     }
     if isinstance(entry.record, DecisionRecord):
         record = entry.record
-        base |= {
-            "action": record.action,
-            "allow": record.allow,
-            "code": str(record.code or ""),
-            "reasons": list(record.reasons),
-            "obligations": record.obligations.decode(errors="replace"),
-            "policy": record.policy or "",
-            "revision": record.revision or "",
-            "engine": record.engine or "",
-            "input": entry.input,
-            "redacted": list(record.redacted),
-        }
+        base |= {**decision_facts(record), "input": entry.input, "redacted": list(record.redacted)}
         if record.body is not None:
             base["body"] = b64encode(record.body).decode()
     elif isinstance(entry.record, OutcomeRecord):
@@ -89,6 +78,20 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
             "subject": entry.decided.to,
         }
     return base
+
+
+def decision_facts(record: DecisionRecord) -> dict[str, object]:
+    """Return what a decision says, and by which policy, as members of its JSON object."""
+    return {
+        "action": record.action,
+        "allow": record.allow,
+        "code": str(record.code or ""),
+        "reasons": list(record.reasons),
+        "obligations": record.obligations.decode(errors="replace"),
+        "policy": record.policy or "",
+        "revision": record.revision or "",
+        "engine": record.engine or "",
+    }
 
 
 def as_line(entry: AuditEntry) -> str:

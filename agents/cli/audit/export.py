@@ -8,19 +8,14 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, root_option
-from sealbus.agents.cli.options import PATH, Invocation, config_option, invocation_options
+from sealbus.agents.cli.options import PATH, Invocation, config_option, invocation_options, log_folder_option
 from sealbus.agents.cli.output import note, print_json, progress_bar
-
-_log_option = click.option(
-    "--log", "log_folder", default=None, type=PATH, metavar="DIR",
-    help="The folder in which the notary keeps the log."
-)  # fmt: skip
 
 
 @click.command("export")
 @click.argument("folder", type=PATH)
 @root_option
-@_log_option
+@log_folder_option()
 @invocation_options("operator")
 def export(folder: Path, root: Path | None, log_folder: Path | None, invocation: Invocation) -> int:
     """Write the log up to its last checkpoint, with all its messages, into the new folder FOLDER.
@@ -55,7 +50,7 @@ def export(folder: Path, root: Path | None, log_folder: Path | None, invocation:
 )
 @click.option("--checkpoint", "checkpoints", multiple=True, type=PATH, metavar="FILE",
               help="A checkpoint held by another party; may be repeated.")  # fmt: skip
-@_log_option
+@log_folder_option()
 @config_option
 def root_file(
     keys: tuple[str, ...],

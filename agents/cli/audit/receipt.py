@@ -10,6 +10,7 @@ import click
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
 from sealbus.agents.cli.options import PATH
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.files import file_errors
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
 
@@ -62,10 +63,8 @@ def _verify(file: Path, root: Root, *, as_json: bool) -> None:
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.export.receipt import check_receipt
 
-    try:
+    with file_errors(f"{file} cannot be read"):
         data = file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
     from sealbus.envelopes.errors import EnvelopeError, LogError
 
     try:

@@ -53,6 +53,8 @@ def show(wanted: str, source: EvidenceSource) -> int:
 
 def as_document(decision: VerifiedDecision, lookup: Lookup) -> dict[str, object]:
     """Return one decision and everything about it, as `--json` prints it."""
+    from sealbus.agents.cli.audit.entries import decision_facts
+
     header, record, context = decision.decided.header, decision.record, decision.decided.context
     return {
         "kind": "decision",
@@ -64,14 +66,7 @@ def as_document(decision: VerifiedDecision, lookup: Lookup) -> dict[str, object]
         ],
         "user": {"id": context.sub, "idp": context.idp, "session": context.sid} if context is not None else None,
         "recorder": str(decision.recorder),
-        "action": record.action,
-        "allow": record.allow,
-        "code": str(record.code or ""),
-        "reasons": list(record.reasons),
-        "obligations": record.obligations.decode(errors="replace"),
-        "policy": record.policy or "",
-        "revision": record.revision or "",
-        "engine": record.engine or "",
+        **decision_facts(record),
         "delivery": record.delivery,
         "approvals": [
             {

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sealbus.agents.cli.options import PATH, Invocation, invocation_options
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options, log_folder_option
 from sealbus.agents.cli.output import note
+from sealbus.agents.files import file_errors
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.export import Written
@@ -107,14 +108,7 @@ def source_options(function: Callable[..., Any]) -> Callable[..., None]:
 
     command = invocation_options("operator")(with_source)
     for option in (
-        click.option(
-            "--log",
-            "log_folder",
-            default=None,
-            type=PATH,
-            metavar="DIR",
-            help="The folder in which the notary keeps the log, without --export.",
-        ),
+        log_folder_option(", without --export"),
         click.option(
             "--export",
             "export",
@@ -144,11 +138,8 @@ def root_option(function: F) -> F:
 
 def read_root(path: Path) -> Root:
     """Return the root file at `path`; raise `ConfigurationError` if it cannot be read or is not a root file."""
-    from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.export.trust_root import Root
 
-    try:
+    with file_errors(f"{path} cannot be read"):
         data = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     return Root.parse(data)

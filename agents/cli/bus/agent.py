@@ -12,6 +12,7 @@ import click
 
 from sealbus.agents.cli.options import FILE, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json, renamed
+from sealbus.agents.files import file_errors
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
 
@@ -58,16 +59,13 @@ def schema(target: str, output: Path | None) -> None:
     """
     from sealbus.agents.cli.run.worker import load_agent
     from sealbus.agents.sdk.schema import AgentSchema
-    from sealbus.envelopes.errors import ConfigurationError
 
     text = AgentSchema.of(load_agent(target)).text()
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
+    with file_errors(f"{output}"):
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"{output}: {error.strerror}") from error
 
 
 async def seen(as_name: str, settings: Settings) -> list[AgentSeen]:

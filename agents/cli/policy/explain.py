@@ -14,6 +14,7 @@ import click
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
 from sealbus.agents.cli.options import EXISTING, PATH_OR_INPUT, Invocation
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.files import file_errors
 from sealbus.bus.inspection.documents import explanation_document, shown_time
 from sealbus.envelopes.printable import printable
 
@@ -123,10 +124,8 @@ def _explain_input(file: Path, policy: Path, *, everything: bool, as_json: bool)
     from sealbus.policies.decision.documents import checked_document
     from sealbus.policies.explain.explanation import ExplainedDecision, Explainer
 
-    try:
+    with file_errors(f"{file} cannot be read"):
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
     try:
         document = checked_document(data)
     except PolicyFailed as error:

@@ -1,4 +1,4 @@
-"""`sealbus control run|keygen`: run the roles of the control process until SIGTERM; make the keys of the auth callout."""
+"""`sealbus control run|keygen` and `sealbus console`: run central roles until SIGTERM; make the keys of the auth callout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from sealbus.agents.cli.options import FOLDER, config_option, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import FOLDER, config_option, json_option, log_option, observe_process, stop_signalled
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sealbus.agents.control.control import Opener
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.agents.runtime.settings.source import Flag
-
 
 ROLES = MappingProxyType(
     {
@@ -99,9 +98,7 @@ async def run_roles(
 ) -> None:
     """Run `roles` together until a signal. `ready_text` returns the line to print once they run; by default their names."""
     from sealbus.agents.control.control import Control
-    from sealbus.agents.runtime.health import HealthServer, Probes
-    from sealbus.agents.runtime.metric_export import exporting_metrics
-    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.health import Probes
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.bus.telemetry import Counters
 
@@ -110,16 +107,9 @@ async def run_roles(
     stop = stop_signalled()
     control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        watch = await stack.enter_async_context(LoopWatch())
-        watch.count_in(counters)
-        await stack.enter_async_context(exporting_metrics(",".join(roles), counters))
+        probes = Probes(healthy=dict, ready=control.not_ready)
         address = health or settings.health.address
-        if address is not None:
-            probes = Probes(healthy=dict, ready=control.not_ready)
-            server = await stack.enter_async_context(
-                HealthServer(address, probes=probes, counters=counters, watch=watch)
-            )
-            note(f"health at port {server.port}")
+        await observe_process(stack, ",".join(roles), counters, address, lambda: probes)
         running = group.create_task(control.run(stop), name="control")
         waiting = group.create_task(control.started.wait(), name="control-started")
         await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -135,3 +125,26 @@ async def run_roles(
 def _opener(role: str) -> Opener:
     module, _, name = ROLES[role].partition(":")
     return cast("Opener", getattr(importlib.import_module(module), name))
+
+
+@click.command("console")
+@click.option("--address", default=None, metavar="HOST:PORT", help="Listen here instead of console.address.")
+@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
+@config_option
+@json_option
+@log_option
+def console(address: str | None, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
+    """Show the deployment in a browser: decisions as they come and why, tasks, approvals, policy, and the log.
+
+    Runs as the workload `console`, as `sealbus control run --roles console` does. `sealbus dev` has its own console. People
+    log in at the identity provider of the settings. The policy decides what they may see and do (console.view,
+    console.cancel), and each decision is recorded.
+    """
+    from sealbus.agents.runtime.settings.source import Flag
+
+    def ready_text(settings: Settings) -> str:
+        return f"console at {settings.console.url or f'http://{settings.console.address}'}"
+
+    log_to_stderr(as_json=log_json)
+    flags = [Flag(option="--address", key="console.address", value=address)]
+    asyncio.run(run_roles(("console",), health, config, as_json=as_json, flags=flags, ready_text=ready_text))

@@ -39,7 +39,8 @@ def command(engine: str, opa: Path | None, state: Path, evidence: Path | None, a
 
 
 async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | None, *, as_json: bool) -> bool:
-    from sealbus.agents.dev.demo.play import NEXT_DAY, SCENES
+    from sealbus.agents.dev.demo.payments import NEXT_DAY
+    from sealbus.agents.dev.demo.play import SCENES
     from sealbus.agents.dev.demo.stage import open_stage
     from sealbus.agents.dev.held_port import held_port
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import PATH, config_option, ended_by, json_option, log_option, stop_signalled
+from sealbus.agents.cli.options import (
+    PATH,
+    config_option,
+    ended_by,
+    json_option,
+    log_option,
+    observe_process,
+    stop_signalled,
+)
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 
@@ -84,9 +92,7 @@ def openapi(config: str | None) -> None:
 
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.edge.edge import open_edge
-    from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
-    from sealbus.agents.runtime.metric_export import exporting_metrics
-    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.health import Probes, Readiness
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.runtime.settings.source import Flag
     from sealbus.agents.runtime.worker import settle_collector
@@ -99,28 +105,18 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
             edge = await stack.enter_async_context(open_edge(settings))
         if stop.is_set():
             return
+        group = await stack.enter_async_context(Background())
 
-        watch = await stack.enter_async_context(LoopWatch())
-        watch.count_in(edge.node.counters)
-        await stack.enter_async_context(exporting_metrics("edge", edge.node.counters))
-        where = health or settings.health.address
-        if where is not None:
-            readiness = Readiness(edge.node)
-            group = await stack.enter_async_context(Background())
+        def probes() -> Probes:
+            readiness, scheduling = Readiness(edge.node), edge.scheduling
             stack.callback(group.create_task(readiness.watch_engine(), name="readiness").cancel)
-            scheduling = edge.scheduling
-
-            def reasons() -> dict[str, str]:
-                return readiness.reasons() | (scheduling.not_ready() if scheduling is not None else {})
-
-            def notes() -> dict[str, str]:
-                return readiness.notes() | edge.front.verifier.notes()
-
-            probes = Probes(healthy=dict, ready=reasons, notes=notes)
-            server = await stack.enter_async_context(
-                HealthServer(where, probes=probes, counters=edge.node.counters, watch=watch)
+            return Probes(
+                healthy=dict,
+                ready=lambda: readiness.reasons() | (scheduling.not_ready() if scheduling is not None else {}),
+                notes=lambda: readiness.notes() | edge.front.verifier.notes(),
             )
-            note(f"health at port {server.port}")
+
+        await observe_process(stack, "edge", edge.node.counters, health or settings.health.address, probes)
         if as_json:
             print_json(
                 {
@@ -141,9 +137,7 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
 async def _exit(health: str | None, config: str | None, *, as_json: bool) -> bool:
     from sealbus.agents.edge.egress.exit import open_exit
     from sealbus.agents.runtime.assembly import WorkerLimits
-    from sealbus.agents.runtime.health import HealthServer, Probes
-    from sealbus.agents.runtime.metric_export import exporting_metrics
-    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.health import Probes
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.runtime.worker import settle_collector
     from sealbus.bus.background import Background
@@ -156,16 +150,9 @@ async def _exit(health: str | None, config: str | None, *, as_json: bool) -> boo
             worker = await stack.enter_async_context(open_exit(settings, limits))
         if stop.is_set():
             return True
-        watch = await stack.enter_async_context(LoopWatch())
-        watch.count_in(worker.node.counters)
-        await stack.enter_async_context(exporting_metrics("exit", worker.node.counters))
-        where = health or settings.health.address
-        if where is not None:
-            probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
-            server = await stack.enter_async_context(
-                HealthServer(where, probes=probes, counters=worker.node.counters, watch=watch)
-            )
-            note(f"health at port {server.port}")
+        probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
+        address = health or settings.health.address
+        await observe_process(stack, "exit", worker.node.counters, address, lambda: probes)
         group = await stack.enter_async_context(Background())
         running = group.create_task(worker.run(stop), name="exit")
         async with ended_by(stop):

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sealbus.agents.control.callout.nkeys import CurveKey, NkeyError, Prefix, SigningKey
+from sealbus.agents.files import PRIVATE, PUBLIC, create_file, file_errors
 from sealbus.envelopes.errors import ConfigurationError
 
 ISSUER: Final = "issuer.seed"
 XKEY: Final = "xkey.seed"
 USER: Final = "user.seed"
-PUBLIC: Final = "public.env"
+PUBLIC_ENV: Final = "public.env"
 
 _SEED_BYTES: Final = 256
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -59,19 +60,17 @@ def write_keys(folder: Path) -> CalloutKeys:
         issuer=SigningKey.generate(Prefix.ACCOUNT), xkey=CurveKey.generate(), user=SigningKey.generate(Prefix.USER)
     )
     lines = "".join(f"{name}={value}\n" for name, value in keys.public().items())
-    try:
+    with file_errors(f"{folder}"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & _OTHERS:
             raise ConfigurationError(f"{folder} is open to others: chmod 700, or name a new folder")
-        there = [name for name in (ISSUER, XKEY, USER, PUBLIC) if (folder / name).exists()]
+        there = [name for name in (ISSUER, XKEY, USER, PUBLIC_ENV) if (folder / name).exists()]
         if there:
             raise ConfigurationError(f"{folder} holds {', '.join(there)} already: keys are never overwritten")
-        _write(folder / ISSUER, keys.issuer.seed(), 0o600)
-        _write(folder / XKEY, keys.xkey.seed(), 0o600)
-        _write(folder / USER, keys.user.seed(), 0o600)
-        _write(folder / PUBLIC, lines, 0o644)
-    except OSError as error:
-        raise ConfigurationError(f"{folder}: {error.strerror}") from error
+        create_file(folder / ISSUER, f"{keys.issuer.seed()}\n".encode(), mode=PRIVATE)
+        create_file(folder / XKEY, f"{keys.xkey.seed()}\n".encode(), mode=PRIVATE)
+        create_file(folder / USER, f"{keys.user.seed()}\n".encode(), mode=PRIVATE)
+        create_file(folder / PUBLIC_ENV, lines.encode(), mode=PUBLIC)
     return keys
 
 
@@ -102,12 +101,3 @@ def _load(path: Path, parse: Callable[[str], K]) -> K:
         return parse(raw.decode("ascii").strip())
     except (NkeyError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error if isinstance(error, NkeyError) else 'not a seed'}") from None
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text.strip() + "\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -7,7 +7,6 @@ A key file holds one private key, readable by its owner alone. Held checkpoints 
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from hashlib import sha256
@@ -16,6 +15,7 @@ from typing import Final
 
 from sealbus.agents.control.notary.log.folder_store import write_durably
 from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.agents.files import PRIVATE, create_file, file_errors
 from sealbus.envelopes.errors import ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_checkpoint, verify_extension
 from sealbus.envelopes.log.note import KEY_BYTES, NoteSigner, NoteVerifier
@@ -35,17 +35,10 @@ def make_key_file(path: Path, origin: str) -> NoteSigner:
         signer = NoteSigner(origin, secrets.token_bytes(KEY_BYTES))
     except LogError as error:
         raise ConfigurationError(f"{origin!r} cannot be the origin of a log: {error.detail}") from error
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii" if origin.isascii() else "utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(signer.secret_text() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise ConfigurationError(f"{path} exists already: keys are never overwritten") from error
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+    if path.exists():
+        raise ConfigurationError(f"{path} exists already: keys are never overwritten")
+    with file_errors(f"{path} cannot be written"):
+        create_file(path, f"{signer.secret_text()}\n".encode(), mode=PRIVATE)
     return signer
 
 

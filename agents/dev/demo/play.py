@@ -9,13 +9,11 @@ from typing import Final
 from sealbus.agents.dev.demo.assistants import ASSISTANTS
 from sealbus.agents.dev.demo.attackers import ATTACKERS
 from sealbus.agents.dev.demo.changes import CHANGES
-from sealbus.agents.dev.demo.payments import NEXT_DAY, PAYMENTS
+from sealbus.agents.dev.demo.payments import PAYMENTS
 from sealbus.agents.dev.demo.people import PEOPLE
 from sealbus.agents.dev.demo.scene import Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.envelopes.errors import SealbusError
-
-__all__ = ["NEXT_DAY", "SCENES", "SceneResult", "play"]
 
 SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ASSISTANTS, *ATTACKERS, *CHANGES, *PAYMENTS)
 

@@ -21,7 +21,7 @@ from sealbus.agents.dev.demo.backstage import WITHIN, Backstage, DevBackstage
 from sealbus.agents.dev.demo.door import Door
 from sealbus.agents.dev.environment import DevOptions, open_environment, starter_policy
 from sealbus.agents.dev.settings_file import Declared, DevLog
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.trust_root import make_root
 from sealbus.agents.examples import inventory, payments, planner, pricing

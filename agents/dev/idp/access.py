@@ -30,7 +30,7 @@ class ScriptAccess:
 
 def write_access(path: Path, access: ScriptAccess) -> None:
     """Write `access` to `path`, which has mode 0600 from the start."""
-    from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+    from sealbus.agents.files import PRIVATE, replace_file
 
     document = {"issuer": access.issuer, "secret": access.secret}
     replace_file(path, json.dumps(document).encode(), mode=PRIVATE)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import secrets
-import socket
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
-from uvicorn.server import ServerState
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sealbus.agents.dev.idp.access import ScriptAccess, write_access
 from sealbus.agents.dev.idp.grants import register_grants
@@ -26,16 +23,22 @@ from sealbus.agents.dev.idp.oauth import TOKEN_SECONDS, AuthorizationRefused, OA
 from sealbus.agents.dev.idp.registry import CODE, DEMO_CLIENTS, DEMO_USERS, DEVICE_CODE, DemoUser, DevClient
 from sealbus.agents.dev.idp.requests import LoopbackHostOnly, MalformedRequest, form_of, parameters
 from sealbus.agents.dev.idp.signing import ALGORITHM
-from sealbus.agents.edge.http.protocol import ConnectionLimits, EdgeProtocol
+from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.edge.http.server import listening
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
-READY_SECONDS: Final = 10.0
-STOP_SECONDS: Final = 5.0
-_LIMITS: Final = ConnectionLimits(connections=64, head_bytes=16_384)
-
-_FAMILIES: Final = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
+_MOST: Final = 64
+_LIMITS: Final = ConnectionLimits(
+    connections=_MOST,
+    connections_of_address=_MOST,
+    connections_of_network=_MOST,
+    head_bytes=16_384,
+    stop_seconds=1,
+)
+_HOSTS: Final = ("127.0.0.1", "::1")
 
 ISSUER_PATH: Final = "/development-only"
 """Path of the issuer: it shows in each token that the token is for development."""
@@ -72,7 +75,7 @@ class DevelopmentIdp:
         access: Path | None = None,
         clock: Clock = wall_clock,
     ) -> None:
-        if host not in _FAMILIES:
+        if host not in _HOSTS:
             raise ConfigurationError(
                 f"the development IdP does not listen on {host!r}: it asks for no passwords, so 127.0.0.1 or ::1 only"
             )
@@ -85,8 +88,8 @@ class DevelopmentIdp:
         self._clock = clock
         self._secret = secrets.token_urlsafe(32)
         self._oauth: OAuthServer | None = None
-        self._server: _IdpServer | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._app: ASGIApp | None = None
+        self._stack = AsyncExitStack()
 
     @property
     def origin(self) -> str:
@@ -135,8 +138,16 @@ class DevelopmentIdp:
 
     async def __aenter__(self) -> Self:
         """Start and return once it answers. Raises `ConfigurationError`, one line, if the port cannot be used."""
-        listening = self._bind()
-        try:
+        async with AsyncExitStack() as stack:
+            self._port = await stack.enter_async_context(
+                listening(
+                    self._answer,
+                    self.origin.removeprefix("http://"),
+                    setting="the development IdP at",
+                    limits=_LIMITS,
+                    counters=Counters(),
+                )
+            )
             self._oauth = OAuthServer(
                 self.issuer,
                 audience=self._audience,
@@ -146,109 +157,21 @@ class DevelopmentIdp:
                 clock=self._clock,
             )
             register_grants(self._oauth)
-            await self._serve(_IdpServer(self._config(self._oauth)), listening)
+            self._app = application(self._oauth, frozenset({self.origin, f"http://localhost:{self._port}"}))
             if self._access is not None:
                 write_access(self._access, self.access)
-        except BaseException:
-            await self._stop()
-            listening.close()
-            raise
+                stack.callback(self._access.unlink, missing_ok=True)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stop()
-
-    async def _serve(self, server: _IdpServer, listening: socket.socket) -> None:
-        self._server = server
-        self._serving = asyncio.create_task(server.serve([listening]), name="development-idp")
-        started = asyncio.create_task(server.ready.wait())
-        try:
-            await asyncio.wait({started, self._serving}, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            started.cancel()
-        if not server.ready.is_set():
-            raise ConfigurationError(f"the development IdP was not ready in {READY_SECONDS:g} s")
-
-    def _bind(self) -> socket.socket:
-        # The protocol is named, because otherwise asyncio leaves Nagle's algorithm on.
-        listening = socket.socket(_FAMILIES[self._host], socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self._host, self._port))
-        except (OSError, OverflowError) as error:
-            listening.close()
-            why = getattr(error, "strerror", None) or "not a port"
-            raise ConfigurationError(
-                f"port {self._port} of {self._host} cannot be used by the development IdP: {why}; choose another, or 0"
-            ) from error
-        self._port = listening.getsockname()[1]
-        return listening
-
-    def _config(self, oauth: OAuthServer) -> uvicorn.Config:
-        origins = frozenset({self.origin, f"http://localhost:{self._port}"})
-        return uvicorn.Config(
-            application(oauth, origins),
-            log_config=None,
-            access_log=False,
-            http=_QuietProtocol,
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=1,
-        )
-
-    async def _stop(self) -> None:
-        if self._access is not None:
-            self._access.unlink(missing_ok=True)
         self._oauth = None
-        serving, self._serving = self._serving, None
-        if serving is None or self._server is None:
-            return
-        self._server.stopping.set()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await serving
-        except TimeoutError:
-            # The timeout has cancelled the wait, and the task with it.
-            pass
+        await self._stack.aclose()
 
-
-class _QuietProtocol(EdgeProtocol):
-    """The edge's HTTP/1.1, with its deadlines, but without a log line for each request: queries hold codes."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        del app_state, _loop
-        super().__init__(config, server_state, _LIMITS)
-        self.access_log = False
-
-
-class _IdpServer(uvicorn.Server):
-    """A server that signals when it listens, and leaves the process's signals to the process."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-        self.stopping = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-    async def main_loop(self) -> None:
-        # Replaces uvicorn's own loop, which checks ten times a second whether to stop.
-        await self.stopping.wait()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The application is made once the port is known, before any connection is taken.
+        assert self._app is not None  # noqa: S101  see __aenter__
+        await self._app(scope, receive, send)
 
 
 def metadata(issuer: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -139,11 +139,4 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
         crl_sign=signs_certificates,
         encipher_only=False,
         decipher_only=False,
-    )
-
-
-def pem(certificates: Sequence[bytes]) -> bytes:
-    """Return DER certificates as one PEM text."""
-    return b"".join(
-        x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in certificates
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.certificates import IssuedSvid, X509Authority
 from sealbus.agents.dev.workload_api.jwt_keys import IssuedToken, JwtKey
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.caches import BoundedMap
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 _RENEWED_AT = 0.45
@@ -42,7 +42,7 @@ class DeclaredIdentity:
         self._x509_ttl = x509_ttl
         self._jwt_ttl = jwt_ttl
         self._svid: tuple[X509Authority, IssuedSvid] | None = None
-        self._tokens: OrderedDict[tuple[str, ...], tuple[JwtKey, IssuedToken]] = OrderedDict()
+        self._tokens: BoundedMap[tuple[str, ...], tuple[JwtKey, IssuedToken]] = BoundedMap(_MAX_TOKENS)
         self._version = 0
         self._changed = asyncio.Event()
         self._unsubscribe = authority.on_change(self.touch)
@@ -68,13 +68,9 @@ class DeclaredIdentity:
         if cached is not None and cached[0] is signer:
             token = cached[1]
             if self.authority.clock() < token.issued + (token.expires - token.issued) // 2:
-                self._tokens.move_to_end(key)
                 return token
         token = self.authority.issue_jwt(self.spiffe_id, list(audience), ttl=self._jwt_ttl)
-        self._tokens[key] = (signer, token)
-        self._tokens.move_to_end(key)
-        if len(self._tokens) > _MAX_TOKENS:
-            self._tokens.popitem(last=False)
+        self._tokens.put(key, (signer, token))
         return token
 
     def touch(self) -> None:

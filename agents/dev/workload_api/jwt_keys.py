@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Generic, TypeVar
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
 
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-_COORDINATE = 32
-"""Bytes of a P-256 coordinate, and of each half of a signature."""
+_ALGORITHM = "ES256"
 
 K = TypeVar("K")
 
@@ -33,6 +31,11 @@ class JwtKey:
 
     kid: str
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @property
+    def jwk(self) -> ECKey:
+        """The key as `joserfc` takes it."""
+        return ECKey(self.key, None, {"kid": self.kid})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +55,14 @@ def make_jwt_key() -> JwtKey:
 def issue_token(signer: JwtKey, spiffe_id: SpiffeId, audience: Sequence[str], *, now: int, ttl: int) -> IssuedToken:
     """Mint an ES256 JWT-SVID for `ttl` seconds from `now` (microseconds), claims aud, exp, iat and sub only."""
     issued = now // SECOND
-    head = _part({"alg": "ES256", "kid": signer.kid, "typ": "JWT"})
-    claims = _part({"aud": list(audience), "exp": issued + ttl, "iat": issued, "sub": str(spiffe_id)})
-    signed = f"{head}.{claims}"
-    r, s = decode_dss_signature(signer.key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
-    signature = _base64url(r.to_bytes(_COORDINATE, "big") + s.to_bytes(_COORDINATE, "big"))
-    return IssuedToken(token=f"{signed}.{signature}", issued=issued * SECOND, expires=(issued + ttl) * SECOND)
+    claims = {"aud": list(audience), "exp": issued + ttl, "iat": issued, "sub": str(spiffe_id)}
+    token = jwt.encode({"alg": _ALGORITHM, "kid": signer.kid}, claims, signer.jwk, algorithms=[_ALGORITHM])
+    return IssuedToken(token=token, issued=issued * SECOND, expires=(issued + ttl) * SECOND)
 
 
 def jwks(keys: Iterable[JwtKey]) -> bytes:
     """Return a JWK set without `use`, as SPIRE's Workload API does (facts of SPIRE 1.13 to 1.15)."""
-    return json.dumps({"keys": [_jwk(key) for key in keys]}, separators=(",", ":")).encode()
+    return json.dumps({"keys": [key.jwk.as_dict(private=False) for key in keys]}, separators=(",", ":")).encode()
 
 
 def check_token(
@@ -74,46 +74,18 @@ def check_token(
     messages are verified by `sealbus.envelopes.trust.credential`, which is stricter.
     """
     try:
-        signed, _, signature = token.rpartition(".")
-        header, claims = (json.loads(_unpart(part)) for part in signed.split("."))
-        trust_domain, signer = keys[header["kid"]]
-        raw = _unpart(signature)
-        r, s = int.from_bytes(raw[:_COORDINATE], "big"), int.from_bytes(raw[_COORDINATE:], "big")
-        signer.key.public_key().verify(encode_dss_signature(r, s), signed.encode(), ec.ECDSA(hashes.SHA256()))
+        decoded = jwt.decode(token, lambda signed: keys[signed.headers()["kid"]][1].jwk, algorithms=[_ALGORITHM])
+        claims, (trust_domain, _) = decoded.claims, keys[decoded.header["kid"]]
         genuine = (
-            header["alg"] == "ES256"
-            and audience in claims["aud"]
+            audience in claims["aud"]
             and now < claims["exp"] * SECOND
             and claims["sub"].startswith(f"spiffe://{trust_domain}/")
         )
-    except (ValueError, LookupError, TypeError, AttributeError, InvalidSignature) as error:
+    except (JoseError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise TokenError("not a JWT-SVID of a trusted domain") from error
     if not genuine:
         raise TokenError("expired, for another audience, or of a foreign subject")
-    return dict(claims)
-
-
-def _jwk(key: JwtKey) -> dict[str, str]:
-    numbers = key.key.public_key().public_numbers()
-    return {
-        "kty": "EC",
-        "kid": key.kid,
-        "crv": "P-256",
-        "x": _base64url(numbers.x.to_bytes(_COORDINATE, "big")),
-        "y": _base64url(numbers.y.to_bytes(_COORDINATE, "big")),
-    }
-
-
-def _part(value: dict[str, object]) -> str:
-    return _base64url(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def _unpart(part: str) -> bytes:
-    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    return claims
 
 
 @dataclass(slots=True)

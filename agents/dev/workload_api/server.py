@@ -27,6 +27,7 @@ from spiffe._proto import workload_pb2_grpc
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.declared import DeclaredIdentity
 from sealbus.agents.dev.workload_api.jwt_keys import TokenError
+from sealbus.agents.files import file_errors
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -41,23 +42,10 @@ MAX_SOCKET_PATH = 107
 _CONNECT_SECONDS = 1.0
 
 
-class _GrpcServer(Protocol):
-    """The part of `grpc.aio.Server` that is used here."""
-
-    def add_insecure_port(self, address: str) -> int:
-        """Bind `address`."""
-
-    async def start(self) -> None:
-        """Begin to accept connections."""
-
-    async def stop(self, grace: float | None) -> None:
-        """End all calls and close."""
-
-
 @dataclass(slots=True, kw_only=True)
 class _Endpoint:
     path: Path
-    server: _GrpcServer
+    server: grpc.aio.Server
     servicer: WorkloadServicer
     identity: DeclaredIdentity
 
@@ -142,7 +130,7 @@ class EmbeddedWorkloadApi:
     async def _listen(self, identity: DeclaredIdentity) -> _Endpoint:
         path = socket_path(self.folder, identity.spiffe_id)
         claim_socket(path)
-        server: _GrpcServer = grpc.aio.server(options=_OPTIONS)
+        server: grpc.aio.Server = grpc.aio.server(options=_OPTIONS)
         servicer = WorkloadServicer(identity)
         # grpc generates no types for this function.
         workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated without types
@@ -285,7 +273,7 @@ def prepare_folder(folder: Path) -> None:
 
     The mode of the folder keeps other users out, because between `bind` and `chmod` a socket is as open as the umask allows.
     """
-    try:
+    with file_errors(f"{folder} cannot be used for sockets"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -293,8 +281,6 @@ def prepare_folder(folder: Path) -> None:
                 f"{folder} is not a folder of this user: remove it, or choose another state folder"
             )
         folder.chmod(0o700)
-    except OSError as error:
-        raise ConfigurationError(f"{folder} cannot be used for sockets: {error.strerror}") from error
 
 
 def claim_socket(path: Path) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
-from sealbus.agents.dev.workload_api.certificates import pem
-from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
+from sealbus.agents.files import PRIVATE, PUBLIC, replace_file
+from sealbus.agents.identity.svid_files.files import pem_certificates, pem_key
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 
@@ -49,11 +47,7 @@ def write_server_svid(
         bundle=folder / "bundle.pem",
         not_after=svid.not_after,
     )
-    key = serialization.load_der_private_key(svid.key, password=None)
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    replace_file(files.key, key_pem, mode=PRIVATE)
-    replace_file(files.certificate, pem(svid.chain), mode=PUBLIC)
-    replace_file(files.bundle, pem(authority.x509_bundle()), mode=PUBLIC)
+    replace_file(files.key, pem_key(svid.key), mode=PRIVATE)
+    replace_file(files.certificate, pem_certificates(svid.chain), mode=PUBLIC)
+    replace_file(files.bundle, pem_certificates(authority.x509_bundle()), mode=PUBLIC)
     return files

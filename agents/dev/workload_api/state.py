@@ -1,13 +1,8 @@
-"""A development authority's keys in one private file, so that `sealbus dev` keeps its trust bundle over restarts.
-
-Files that other processes read are written whole or not at all.
-"""
+"""A development authority's keys in one private file, so that `sealbus dev` keeps its trust bundle over restarts."""
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from sealbus.agents.dev.workload_api.certificates import X509Authority
 from sealbus.agents.dev.workload_api.jwt_keys import JwtKey, KeyRing
+from sealbus.agents.files import PRIVATE, replace_file
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
@@ -26,9 +22,6 @@ K = TypeVar("K")
 
 _VERSION = 1
 _ROLES = ("current", "prepared", "old")
-
-PRIVATE = 0o600
-PUBLIC = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,22 +104,3 @@ def _key_text(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _text(data: bytes) -> str:
     return b64encode(data).decode("ascii")
-
-
-def replace_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Put `data` at `path` by renaming a complete file over it, so that no reader sees a part of it.
-
-    The file has `mode` from the moment it exists, so that others can never read a key.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

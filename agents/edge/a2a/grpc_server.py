@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
 import grpc  # type: ignore[import-untyped]  # grpc has no types
@@ -31,6 +31,7 @@ from sealbus.agents.edge.front import DOOR
 from sealbus.agents.edge.http.application import REQUEST_ID
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of, too_often
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
+from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.health import parse_address
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
 
@@ -254,11 +255,9 @@ class Certificate:
 
     def _stamped(self) -> tuple[tuple[int, ...], tuple[bytes, bytes]]:
         certificate, key = self._files
-        try:
+        with file_errors("edge.certificate and edge.key cannot be read"):
             stamps = tuple(path.stat().st_mtime_ns for path in self._files)
             return stamps, (certificate.read_bytes(), key.read_bytes())
-        except OSError as error:
-            raise ConfigurationError(f"edge.certificate and edge.key cannot be read: {error.strerror}") from error
 
 
 def _configuration(read: tuple[bytes, bytes]) -> grpc.ServerCertificateConfiguration:
@@ -266,23 +265,29 @@ def _configuration(read: tuple[bytes, bytes]) -> grpc.ServerCertificateConfigura
     return grpc.ssl_server_certificate_configuration([(key, certificate)])
 
 
+class Grpc(NamedTuple):
+    """The gRPC listener: its `address`, its name in cards (`shown`), and its certificate, if it has one.
+
+    It serves at most `requests` requests at a time, and waits `write_seconds` for a client that does not read.
+    """
+
+    address: str
+    shown: str
+    certificate: Certificate | None
+    requests: int
+    write_seconds: float
+
+
 @asynccontextmanager
 async def serving_grpc(
     actions: Actions,
     handlers: Mapping[str, RequestHandler],
-    address: str,
-    *,
-    certificate: Certificate | None,
-    requests: int,
-    write_seconds: float,
+    listener: Grpc,
 ) -> AsyncGenerator[int, None]:
-    """Serve the agents of `handlers` at `address`, at most `requests` requests at a time, and yield the port.
-
-    Raises `ConfigurationError` if the address cannot be used.
-    """
-    host, port = parse_address(address, "edge.a2a.grpc")
+    """Serve the agents of `handlers`, and yield the port. Raises `ConfigurationError` if the address cannot be used."""
+    host, port = parse_address(listener.address, "edge.a2a.grpc")
     server = grpc.aio.server(
-        interceptors=[_Admission(actions, write_seconds)],
+        interceptors=[_Admission(actions, listener.write_seconds)],
         options=[
             ("grpc.max_receive_message_length", actions.front.limits.body_bytes + _SLACK),
             ("grpc.max_metadata_size", actions.front.limits.token_bytes + _SLACK),
@@ -291,18 +296,18 @@ async def serving_grpc(
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MS),
         ],
-        maximum_concurrent_rpcs=requests,
+        maximum_concurrent_rpcs=listener.requests,
     )
     servicer = _Servicer(cast("RequestHandler", _ByTenant(handlers)), _CallContexts())
     add_A2AServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # it has no types
     at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        if certificate is not None:
-            bound = server.add_secure_port(at, certificate.credentials())
+        if listener.certificate is not None:
+            bound = server.add_secure_port(at, listener.certificate.credentials())
         else:
             bound = server.add_insecure_port(at)
     except RuntimeError as error:
-        raise ConfigurationError(f"edge.a2a.grpc {address} cannot be used") from error
+        raise ConfigurationError(f"edge.a2a.grpc {listener.address} cannot be used") from error
     await server.start()
     try:
         yield bound

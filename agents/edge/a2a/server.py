@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from sealbus.agents.edge.a2a.cards import CardKey, Cards
 from sealbus.agents.edge.a2a.endpoint import A2aEndpoint, ServedAgent
-from sealbus.agents.edge.a2a.grpc_server import Certificate, serving_grpc
+from sealbus.agents.edge.a2a.grpc_server import Grpc, serving_grpc
 from sealbus.agents.edge.a2a.handler import AgentHandler
 from sealbus.agents.edge.a2a.kept_tasks import KeptTasks
 from sealbus.agents.edge.a2a.messages import Skills
@@ -23,19 +23,6 @@ from sealbus.agents.edge.http.application import Methods
 
 _AGENT: Final = "/a2a/{agent}"
 _REST: Final = _AGENT + "/v1"
-
-
-class Grpc(NamedTuple):
-    """The gRPC listener: its `address`, its name in cards (`shown`), and its certificate, if it has one.
-
-    It serves at most `requests` requests at a time, and waits `write_seconds` for a client that does not read.
-    """
-
-    address: str
-    shown: str
-    certificate: Certificate | None
-    requests: int
-    write_seconds: float
 
 
 class Push(NamedTuple):
@@ -78,16 +65,7 @@ async def open_a2a(
             served[name] = ServedAgent.of(AgentHandler(actions, cards, kept_tasks, approval_page, pushes), cards)
         if grpc is not None:
             handlers = {name: agent.handler for name, agent in served.items()}
-            await stack.enter_async_context(
-                serving_grpc(
-                    actions,
-                    handlers,
-                    grpc.address,
-                    certificate=grpc.certificate,
-                    requests=grpc.requests,
-                    write_seconds=grpc.write_seconds,
-                )
-            )
+            await stack.enter_async_context(serving_grpc(actions, handlers, grpc))
         yield _routes(A2aEndpoint(actions, served, " ".join(sorted(scopes))))
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -207,11 +206,9 @@ class OpenApi:
         await self._transport.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.api.credential.close()
-        await self._transport.__aexit__(kind, error, trace)
+        await self._transport.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def resource(self, request: ApiRequest) -> Resource:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication, PrivateKeyJwt
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, parsed_document
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, end_all, parsed_document
 from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.bus.ports import Clock
@@ -316,11 +316,7 @@ class IssuedTokens:
 
     async def close(self) -> None:
         """End open requests; their callers get no token."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
+        await end_all(self._flights.values())
 
     def fields(self, secret: str) -> dict[str, str]:
         """Return `Authorization` with a bearer token (RFC 6750 section 2.1)."""

@@ -161,7 +161,7 @@ class Application:
                 "code": code,
                 "address": address,
                 "method": scope["method"][:16],
-                "path": _loggable_path(scope),
+                "path": scope["raw_path"].decode("ascii", "replace")[:256] if _ROUTE in scope else "(no such path)",
                 "status": status,
                 "ms": round(seconds * 1e3, 1),
                 "request_id": request_id.hex(),
@@ -188,10 +188,6 @@ def requested_method(scope: Scope) -> str:
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await problem(Code.NOT_FOUND)(scope, receive, send)
-
-
-def _loggable_path(scope: Scope) -> str:
-    return scope["raw_path"].decode("ascii", "replace")[:256] if _ROUTE in scope else "(no such path)"
 
 
 def _place(error: BaseException) -> str:

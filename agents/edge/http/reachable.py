@@ -78,3 +78,12 @@ def is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and address not in _UNICAST:
         return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is `localhost` or an address of the loopback interface; nothing is resolved."""
+    try:
+        address: Address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback

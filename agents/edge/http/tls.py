@@ -13,6 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
+from sealbus.agents.edge.http.reachable import is_loopback
+from sealbus.agents.files import file_errors
+from sealbus.agents.runtime.health import parse_address
+from sealbus.agents.runtime.settings.schema import ConsoleTable, EdgeTable
 from sealbus.bus.nats.connection.tls import server_context
 from sealbus.bus.ports import Identity, X509Material
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
@@ -112,10 +116,8 @@ def _from_files(certificate: Path, key: Path, clients: Path | None = None) -> ss
 
 def _check_private(key: Path) -> None:
     # Its group may read it: so Kubernetes gives a secret to a process that does not run as root.
-    try:
+    with file_errors(f"edge.key {key} cannot be used"):
         mode = key.stat().st_mode
-    except OSError as error:
-        raise ConfigurationError(f"edge.key {key} cannot be used: {error.strerror}") from error
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigurationError(
             f"edge.key {key} can be used by everybody on this machine (mode {stat.S_IMODE(mode):04o}): chmod 600 it, or in "
@@ -133,3 +135,26 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:
         else:
             stamps.append((status.st_mtime_ns, status.st_ino))
     return tuple(stamps)
+
+
+def listener_tls(name: str, table: EdgeTable | ConsoleTable, clients: Path | None = None) -> RotatingContext | None:
+    """Return the TLS of the listener of `table`, the settings under `name`; None if others can only reach it by a proxy.
+
+    `clients` are the authorities of clients' certificates. Raises `ConfigurationError`, which names the setting.
+    """
+    if table.certificate is not None and table.key is not None:
+        return file_context(table.certificate, table.key, clients)
+    if table.certificate is not None or table.key is not None:
+        raise ConfigurationError(f"{name}.certificate and {name}.key go together")
+    host, _ = parse_address(table.address, f"{name}.address")
+    check_plain(name, table, host, f"{name}.address")
+    return None
+
+
+def check_plain(name: str, table: EdgeTable | ConsoleTable, host: str, setting: str) -> None:
+    """Raise `ConfigurationError` if other machines could reach the listener on `host` without TLS."""
+    if table.certificate is None and not table.plaintext and not is_loopback(host):
+        raise ConfigurationError(
+            f"{setting} {host} is not loopback: set {name}.certificate and {name}.key, "
+            f"or {name}.plaintext = true if a proxy in front of it does TLS"
+        )

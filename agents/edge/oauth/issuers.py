@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.agents.edge.http.reachable import is_loopback
 from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError
@@ -165,15 +165,6 @@ def is_secure_url(url: str, *, plain: bool = True) -> bool:
     if match is None:
         return False
     return match["scheme"] == "https" or (plain and is_loopback(match["host"].strip("[]")))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is `localhost` or an address of the loopback interface; nothing is resolved."""
-    try:
-        address: IPv4Address | IPv6Address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback
 
 
 def _is_name(text: str) -> bool:

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from sealbus.agents.files import PRIVATE, create_file, file_errors
 from sealbus.envelopes.errors import ConfigurationError
 
 KEY_BYTES: Final = 32
@@ -22,14 +23,12 @@ def read_private(file: Path, *, name: str, most: int) -> bytes:
 
     Raises `ConfigurationError`, which calls the file `name`, if it cannot be read, or if others than its owner can read it.
     """
-    try:
+    with file_errors(f"{name} {file} cannot be read"):
         # Not blocking: a FIFO in its place is refused, not waited for.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
             about = os.fstat(opened.fileno())
             content = opened.read(most) if stat.S_ISREG(about.st_mode) else b""
-    except OSError as error:
-        raise ConfigurationError(f"{name} {file} cannot be read: {error.strerror}") from error
     if stat.S_IMODE(about.st_mode) & 0o077:
         raise ConfigurationError(f"{name} {file} can be read by others: chmod 600 it")
     return content
@@ -48,11 +47,5 @@ def write_key(file: Path) -> None:
 
     Blocks until the key is on the disk: pseudonyms under a lost key can never be revealed.
     """
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from error
+    with file_errors(f"{file} cannot be written"):
+        create_file(file, secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n", mode=PRIVATE)

@@ -52,27 +52,7 @@ from sealbus.policies.decision.request import (
 
 _logger: Final = logging.getLogger(__name__)
 
-PAGE: Final = 1_000
-"""Tasks on one page. A task that does not verify, has ended or may not be seen does not count."""
-PAGE_SINGLY: Final = 100
-"""Tasks on one page of a queue with more messages than `LOOKED_AT`: each waiting task is then read separately."""
-PAGE_BYTES: Final = 2_097_152
-"""Bytes of the tasks on one page; a usual task has some 4 kB.
-
-As JSON they may take three times as much, and the console accepts no answer over 8 MiB.
-"""
-PARTS: Final = 16
-"""Most parts that are read for one page, each of at most `PART` places and `PAGE_BYTES`."""
-PART: Final = 1_000
-"""Places whose values are read in one request."""
-PAGE_SECONDS: Final = 10.0
-"""Seconds after which no further part is begun."""
-LOOKED_AT: Final = 65_536
-"""Messages whose subjects are scanned for one page, in about a second. Agents can store any number."""
-TOGETHER: Final = 64
-"""Tasks that are decided and verified at a time, so that other requests get their turn and a page can end in between."""
-TASKS_OF_A_REQUEST: Final = 50
-"""Tasks, read together, that count as one request of the user."""
+_TOGETHER: Final = 64
 _TOGETHER_COST: Final = 2.0
 """Requests that one read of a part counts as: one for the values, one for the cancels."""
 _WITHIN: Final = 10.0
@@ -141,7 +121,10 @@ class ParkedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """At most `PAGE` tasks of a queue, by the time of their last change; `after` begins the next page, 0 if there is none."""
+    """Tasks of a queue, as many as `PageLimits` allows, by the time of their last change.
+
+    `after` begins the next page, 0 if there is none.
+    """
 
     tasks: Sequence[ParkedTask]
     after: int
@@ -164,6 +147,38 @@ class _Listing:
         return place.whole and place.first >= self.first and subject not in self.part.unsure
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageLimits:
+    """The bounds of one page of waiting tasks."""
+
+    tasks: int = 1_000
+    """Tasks on one page. A task that does not verify, has ended or may not be seen does not count."""
+    tasks_singly: int = 100
+    """Tasks on one page of a queue with more messages than `looked_at`: each waiting task is then read separately."""
+    bytes: int = 2_097_152
+    """Bytes of the tasks on one page; a usual task has some 4 kB.
+
+    As JSON they may take three times as much, and the console accepts no answer over 8 MiB.
+    """
+    parts: int = 16
+    """Most parts that are read for one page, each of at most `part` places and `bytes`."""
+    part: int = 1_000
+    """Places whose values are read in one request."""
+    seconds: float = 10.0
+    """Seconds after which no further part is begun."""
+    looked_at: int = 65_536
+    """Messages whose subjects are scanned for one page, in about a second. Agents can store any number."""
+    together: int = _TOGETHER
+    """Tasks that are decided and verified at a time, so that other requests get their turn and a page can end in between."""
+    tasks_of_a_request: float = 50.0
+    """Tasks, read together, that count as one request of the user."""
+    stop_places: int = STOP_PLACES
+    """The `most` of the index of stops (`StopPlaces`)."""
+
+
+PAGE_LIMITS: Final = PageLimits()
+
+
 class _PageEntry(NamedTuple):
     """The task at one place that the person may see, and how many values were read separately for it."""
 
@@ -174,8 +189,9 @@ class _PageEntry(NamedTuple):
 class _OpenPage:
     """A page of at most `most` tasks that is being filled: its tasks, and the sequence up to which it was read."""
 
-    def __init__(self, after: int, most: int) -> None:
+    def __init__(self, after: int, most: int, most_bytes: int) -> None:
         self._most = most
+        self._most_bytes = most_bytes
         self.tasks: list[ParkedTask] = []
         self.bytes = 0
         self.end = after
@@ -183,7 +199,12 @@ class _OpenPage:
     @property
     def room(self) -> int:
         """How many more tasks the page may hold; 0 if its bytes are used up."""
-        return self._most - len(self.tasks) if self.bytes < PAGE_BYTES else 0
+        return self._most - len(self.tasks) if self.bytes_left > 0 else 0
+
+    @property
+    def bytes_left(self) -> int:
+        """How many more bytes the page may hold; not positive if they are used up."""
+        return self._most_bytes - self.bytes
 
     def add(self, entries: Sequence[_PageEntry], end: int) -> None:
         """Add the tasks of the next places, the last of which changed at `end`."""
@@ -194,10 +215,11 @@ class _OpenPage:
 
 
 class ParkedTaskReader:
-    """A reader of the parked tasks of all agents, for one edge. `stop_places` is the `most` of its `StopPlaces`."""
+    """A reader of the parked tasks of all agents, for one edge."""
 
-    def __init__(self, node: Node, *, stop_places: int = STOP_PLACES) -> None:
+    def __init__(self, node: Node, *, limits: PageLimits | None = None) -> None:
         self._node = node
+        self._limits = limits or PAGE_LIMITS
         self._operator_log = OperatorLog(_logger)
         deployment = node.deployment
         self._profile = LiveProfile(
@@ -210,28 +232,29 @@ class ParkedTaskReader:
         self._stops = KeptStops(
             node.held, identity=node.identity, names=deployment.names, own_subjects=deployment.own_subjects
         )
-        self._canceled = StopPlaces(node.transport, most=stop_places)
+        self._canceled = StopPlaces(node.transport, most=self._limits.stop_places)
 
     async def page(
         self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
     ) -> Page:
         """Return the next waiting tasks of `queue` that `person` may see, after the place `after`.
 
-        They are read in at most `PARTS` parts, until the page is full or `PAGE_SECONDS` have passed, and decided and verified
-        `TOGETHER` at a time. After each batch `pays` is called with its cost in requests; if it returns False, the page ends
-        there. So every page makes progress, and every read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
+        They are read in parts, and decided and verified some at a time, as `PageLimits` says. After each batch `pays` is
+        called with its cost in requests; if it returns False, the page ends there. So every page makes progress, and every
+        read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
         """
-        pattern = f"held.*.task.{queue}.*"
-        scan = await self._node.held.scan(pattern, after=after, most=LOOKED_AT, within=_WITHIN)
-        places, page = list(scan.places.items()), _OpenPage(after, PAGE if scan.complete else PAGE_SINGLY)
+        pattern, limits = f"held.*.task.{queue}.*", self._limits
+        scan = await self._node.held.scan(pattern, after=after, most=limits.looked_at, within=_WITHIN)
+        places, most = list(scan.places.items()), limits.tasks if scan.complete else limits.tasks_singly
+        page = _OpenPage(after, most, limits.bytes)
         time = asyncio.get_running_loop().time
-        until = time() + PAGE_SECONDS
-        for _ in range(PARTS):
+        until = time() + limits.seconds
+        for _ in range(limits.parts):
             if not places or (page.end > after and time() >= until):
                 break
-            listing = await self._read(pattern, scan, page, places[:PART])
+            listing = await self._read(pattern, scan, page, places[: limits.part])
             # A place that changed after the end of this part is in the next part, or on a later page.
-            read = sum([place.last <= listing.part.last for _, place in places[:PART]])
+            read = sum([place.last <= listing.part.last for _, place in places[: limits.part]])
             if not await self._fill(page, listing, places[:read], person, pays):
                 break
             places = places[read:]
@@ -247,14 +270,14 @@ class ParkedTaskReader:
     ) -> bool:
         """Add the waiting tasks at `places`; return whether the page has room left and `pays` agreed."""
         part, remaining = listing.part, list(places)
-        cost = _TOGETHER_COST + part.forged / TASKS_OF_A_REQUEST
+        cost = _TOGETHER_COST + part.forged / self._limits.tasks_of_a_request
         while remaining:
-            number = min(TOGETHER, page.room)
+            number = min(self._limits.together, page.room)
             batch, remaining = remaining[:number], remaining[number:]
             entries = await asyncio.gather(*[self._entry_at(listing, *place, person) for place in batch])
             page.add(entries, batch[-1][1].last)
             genuine = sum([subject in part.values for subject, _ in batch])
-            cost += genuine / TASKS_OF_A_REQUEST + sum([entry.reads for entry in entries])
+            cost += genuine / self._limits.tasks_of_a_request + sum([entry.reads for entry in entries])
             if not pays(cost) or not page.room:
                 return False
             cost = 0.0
@@ -268,7 +291,7 @@ class ParkedTaskReader:
             PARKED_TYPE,
             first=page.end + 1,
             last=places[-1][1].last,
-            most_bytes=PAGE_BYTES - page.bytes,
+            most_bytes=page.bytes_left,
             within=_WITHIN,
         )
         return _Listing(scan=scan, first=page.end + 1, part=part, uncanceled=await self._canceled.refresh())
@@ -390,7 +413,7 @@ class ParkedTaskReader:
         return isinstance(answer, Decision) and answer.allow is True and not answer.obligations
 
 
-@lru_cache(maxsize=2 * TOGETHER)  # each document is used twice: for the policy, and to compare it with its message
+@lru_cache(maxsize=2 * _TOGETHER)  # each document is used twice: for the policy, and to compare it with its message
 def _recorded(document: bytes) -> InputDocument:
     """Return a recorded input document, checked; raise `PolicyFailed` if it is malformed."""
     return checked_document(document)
@@ -470,7 +493,7 @@ def _visible(value: object) -> object:
                 return value
             return "".join(
                 [
-                    _escaped(character) if unicodedata.category(character) in _HIDDEN else character
+                    f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in _HIDDEN else character
                     for character in value
                 ]
             )
@@ -479,7 +502,3 @@ def _visible(value: object) -> object:
         case Mapping():
             return {str(_visible(name)): _visible(item) for name, item in value.items()}
     return value
-
-
-def _escaped(character: str) -> str:
-    return f"\\u{{{ord(character):x}}}"

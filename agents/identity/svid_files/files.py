@@ -24,12 +24,11 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from sealbus.agents.files import PRIVATE, PUBLIC, create_file, file_errors
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-_PRIVATE: Final = 0o600
-_PUBLIC: Final = 0o644
 _WRITTEN_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -47,15 +46,13 @@ class SvidFiles:
 
     def prepare(self) -> None:
         """Make the folder, mode 0700; raise `ConfigurationError` if others may write to it, or it cannot be used."""
-        try:
+        with file_errors(f"{self.folder} cannot be used"):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = self.folder.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & _WRITTEN_BY_OTHERS:
                 raise ConfigurationError(f"{self.folder}: a folder that only this user may write to is needed")
             for name in ("svid.pem", "svid.key", "bundle.pem"):
                 self._link(self.folder / name, f".current/{name}")
-        except OSError as error:
-            raise ConfigurationError(f"{self.folder} cannot be used: {error.strerror}") from error
 
     def write(self, material: X509Material) -> tuple[TrustDomain, ...]:
         """Put `material` in force for readers from now on, durably.
@@ -65,16 +62,16 @@ class SvidFiles:
         """
         untrusted = tuple(domain for domain in self._also_trusted if domain not in material.bundles)
         contents = {
-            "svid.pem": (_certificates(material.chain), _PUBLIC),
-            "svid.key": (_private_key(material.key), _PRIVATE),
-            "bundle.pem": (_certificates(self._anchors(material)), _PUBLIC),
+            "svid.pem": (pem_certificates(material.chain), PUBLIC),
+            "svid.key": (pem_key(material.key), PRIVATE),
+            "bundle.pem": (pem_certificates(self._anchors(material)), PUBLIC),
         }
         new_set = self.folder / f".set-{secrets.token_hex(8)}"
         try:
             before = self._current()
             new_set.mkdir(mode=0o700)
             for name, (content, mode) in contents.items():
-                _write(new_set / name, content, mode)
+                create_file(new_set / name, content, mode=mode)
             _sync(new_set)
             self._swap(new_set.name)
             self._remove_all_but(new_set.name, before)
@@ -85,12 +82,10 @@ class SvidFiles:
 
     def withdraw(self) -> None:
         """Remove chain, key and bundle, because the Workload API withdrew the identity of this workload."""
-        try:
+        with file_errors(f"{self.folder} cannot be emptied"):
             (self.folder / ".current").unlink(missing_ok=True)
             self._remove_all_but()
             _sync(self.folder)
-        except OSError as error:
-            raise ConfigurationError(f"{self.folder} cannot be emptied: {error.strerror}") from error
 
     def _anchors(self, material: X509Material) -> list[bytes]:
         anchors = list(material.bundles[material.spiffe_id.trust_domain])
@@ -127,15 +122,6 @@ class SvidFiles:
         path.symlink_to(target)
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _sync(folder: Path) -> None:
     """Make the names in `folder` durable; a sync of the files does not."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -145,13 +131,15 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _certificates(certificates: Iterable[bytes]) -> bytes:
+def pem_certificates(certificates: Iterable[bytes]) -> bytes:
+    """Return certificates in DER as one PEM text."""
     return b"".join(
         x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in certificates
     )
 
 
-def _private_key(key: bytes) -> bytes:
+def pem_key(key: bytes) -> bytes:
+    """Return a private key in DER as PEM, PKCS#8, not encrypted."""
     return serialization.load_der_private_key(key, None).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.policy.deny_list import carry
 from sealbus.agents.runtime.policy.store import PolicyStore, StoredPart
 from sealbus.envelopes.errors import ConfigurationError
@@ -123,10 +124,8 @@ def content_of(source: Path, *, revision: str = "") -> Content:
     def content(serial: int) -> Bundle:
         if source.is_dir():
             return build_bundle(source, revision=revision, serial=serial, part=True)
-        try:
+        with file_errors(f"{source} cannot be read"):
             bundle = read_bundle(source.read_bytes())
-        except OSError as error:
-            raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
         return _repack(bundle, bundle.data, serial, revision or bundle.revision)
 
     return content

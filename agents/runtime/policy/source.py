@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, kept_parts, policy_synced
 from sealbus.agents.runtime.settings.schema import PolicyTable
@@ -144,10 +145,8 @@ def anchors_of(policy: PolicyTable) -> Mapping[str, PublicKey]:
     """Return the keys of `policy.keys` by key id. Raises `ConfigurationError` for a file that holds no key. Blocks."""
     keys: dict[str, PublicKey] = {}
     for file in policy.keys:
-        try:
+        with file_errors(f"policy.keys: {file} cannot be read"):
             pem = file.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"policy.keys: {file} cannot be read: {error.strerror}") from error
         key = read_public_key(pem, name=f"policy.keys: {file}")
         keys[key_id(key)] = key
     return MappingProxyType(keys)

@@ -65,14 +65,6 @@ def _addresses(value: object) -> object:
     return ((value,) if value else ()) if isinstance(value, str) else value
 
 
-def _subject_pattern(value: str) -> str:
-    return _redacting({value: ()}, value)
-
-
-def _input_pointer(value: str) -> str:
-    return _redacting({">": (value,)}, value)
-
-
 def _redacting(redact: dict[str, tuple[str, ...]], value: str) -> str:
     try:
         Recording(redact)
@@ -88,8 +80,8 @@ Server = Annotated[str, BeforeValidator(_server)]
 FileOrUrl = Annotated[str, "file or URL"]
 """A relative file starts at the settings file's folder, as every `Path` does."""
 Addresses = Annotated[tuple[FileOrUrl, ...], BeforeValidator(_addresses)]
-SubjectPattern = Annotated[str, AfterValidator(_subject_pattern)]
-InputPointer = Annotated[str, AfterValidator(_input_pointer)]
+SubjectPattern = Annotated[str, AfterValidator(lambda value: _redacting({value: ()}, value))]
+InputPointer = Annotated[str, AfterValidator(lambda value: _redacting({">": (value,)}, value))]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Life = Annotated[int, Field(ge=1, le=86_400)]

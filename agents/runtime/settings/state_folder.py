@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from sealbus.agents.files import file_errors
 from sealbus.envelopes.errors import ConfigurationError
 
 STATE_FOLDER: Final = ".sealbus"
@@ -29,10 +30,8 @@ def lock_folder(folder: Path, name: str) -> int:
     Raises `ConfigurationError` if another process holds it; the text names that process if there is a `<name>.pid`.
     """
     path = folder / f"{name}.lock"
-    try:
+    with file_errors(f"{path} cannot be opened"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be opened: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

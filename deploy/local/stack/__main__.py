@@ -19,7 +19,8 @@ import click
 from sealbus.agents.cli.options import stop_signalled
 from sealbus.agents.cli.output import note
 from sealbus.agents.cli.run.demo import ScenePlayer
-from sealbus.agents.dev.demo.play import NEXT_DAY, SCENES
+from sealbus.agents.dev.demo.payments import NEXT_DAY
+from sealbus.agents.dev.demo.play import SCENES
 from sealbus.agents.dev.demo.stage import stage_before
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from stack.backstage import StackBackstage

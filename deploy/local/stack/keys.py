@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
+from sealbus.agents.files import PRIVATE, PUBLIC, replace_file
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey, public_pem
 
 __all__ = ["write_new_key"]

@@ -13,7 +13,7 @@ from typing import Final, Self
 from sealbus.agents.dev.nats.accounts import SYSTEM, accounts
 from sealbus.agents.dev.nats.config import BrokerUser, Permissions
 from sealbus.agents.dev.nats.server import find_nats_server
-from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+from sealbus.agents.files import PRIVATE, replace_file
 from sealbus.agents.identity.svid_files.server import HealthAddresses
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.spiffe_id import SpiffeId

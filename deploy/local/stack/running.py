@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.dev.environment import starter_policy
-from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.agents.edge.oauth.private_file import write_key
 from sealbus.agents.examples import inventory
 from sealbus.agents.sdk.schema import AgentSchema

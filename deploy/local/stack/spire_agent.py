@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
+from sealbus.agents.files import PRIVATE, PUBLIC, replace_file
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from stack.program import Program, output_of

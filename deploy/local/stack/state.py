@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+from sealbus.agents.files import PRIVATE, replace_file
 from sealbus.envelopes.errors import ConfigurationError
 from stack.ports import Ports
 from stack.site import Site

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
-from support.lab import Lab, running, until
+from support.lab import Lab, until
 from support.opa import OpaServer, require_opa
 from support.policies import eventually, signing_key
 from support.policy_bus import COMPOSER, CONTROL, ROOT, control_identity, opa_polling, pushed, serving
@@ -31,18 +30,6 @@ from sealbus.envelopes.trust.keys import public_pem
 from sealbus.policies.engines.sidecar import SidecarEngine
 
 pytestmark = pytest.mark.nats
-
-
-@pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with running(tmp_path / "nats", "a") as started:
-        yield started
-
-
-@pytest.fixture
-async def connection(lab: Lab) -> AsyncIterator[Connection]:
-    async with lab.connection("a") as entered:
-        yield entered
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from support.policy_desk import key_file
 from support.settings import SMALLEST, load
 from support.teams import naming
 
-from sealbus.agents.control.revoker import Revoker, open_revoker, revoker_agent, revoker_limits
+from sealbus.agents.control.revoker import WORKER_LIMITS, Revoker, open_revoker, revoker_agent
 from sealbus.agents.runtime.policy.push import push_signed
 from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore
@@ -56,7 +56,7 @@ async def test_a_thousand_calls_at_once_are_each_recorded_and_answered_by_a_push
     counters = Counters()
     async with (
         revoking(tmp_path / "nats", counters) as revoker,
-        TestBus(revoker_agent(revoker), engine=ScriptedEngine(), limits=revoker_limits()) as bus,
+        TestBus(revoker_agent(revoker), engine=ScriptedEngine(), limits=WORKER_LIMITS) as bus,
     ):
         edge, loop = await bus.client("edge"), asyncio.get_running_loop()
         began = loop.time()

@@ -11,7 +11,7 @@ from support.scripted_workload_api import ScriptedWorkloadApi, scripted_workload
 from support.spire import entry, spire
 from support.workload_api import MovedClock, RunningWorkloadApi, Served, workload_api
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 EXTERNAL_SOCKET = "SEALBUS_TEST_WORKLOAD_API"

@@ -16,7 +16,8 @@ from support.workload_api import (
     workload_api,
 )
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import IdentityUnavailable

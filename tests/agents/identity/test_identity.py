@@ -20,8 +20,8 @@ from support.workload_api import (
     short_folder,
 )
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
-from sealbus.agents.dev.workload_api.server import socket_path
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi, socket_path
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.ports import Identity
 from sealbus.envelopes.encoding.jws import decode_base64url

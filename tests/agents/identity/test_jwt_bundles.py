@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.identity.jwt_svid import read_jwt_bundles
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import TrustDomain

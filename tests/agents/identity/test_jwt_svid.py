@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from support.workload_api import MovedClock
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.identity.jwt_svid import ASK_AGAIN, LEAST_LIFE, KeyCredential, read_jwt_bundles
 from sealbus.envelopes.errors import Code, EnvelopeError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND

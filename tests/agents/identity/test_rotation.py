@@ -8,7 +8,7 @@ import pytest
 from support.scripted_workload_api import scripted_workload_api
 from support.workload_api import MovedClock, workload_api
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.limits import SECOND

@@ -9,7 +9,7 @@ from support.workload_api import (
     refreshed,
 )
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND

@@ -8,7 +8,8 @@ from cryptography import x509
 from spiffe._proto import workload_pb2 as proto
 from support.x509 import IssuedSvid, ThrowawayCa
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, certificates
+from sealbus.agents.dev.workload_api import certificates
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.identity.x509_svid import SvidError, parse_domain, read_x509
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND

@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from support.engines import ScriptedEngine
@@ -16,6 +18,7 @@ from support.shop import Shop, Update
 
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
+from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit import writer as audit_module
@@ -38,15 +41,26 @@ class Engine(ScriptedEngine):
         return self.says
 
 
+class WithParts:
+    """A node, of which some parts are others."""
+
+    def __init__(self, node: Node, **parts: object) -> None:
+        self.__dict__.update(parts)
+        self.node = node
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.node, name)
+
+
 @dataclass
 class Ready:
     bus: TestBus
     worker: Worker
     engine: Engine
 
-    async def looked(self) -> Readiness:
-        """Return what the worker's node looks like to somebody who has just asked its engine."""
-        readiness = Readiness(self.worker.node, every=0.001)
+    async def looked(self, **parts: object) -> Readiness:
+        """Return what the worker's node, or one with other `parts`, looks like to somebody who has just asked its engine."""
+        readiness = Readiness(cast("Node", WithParts(self.worker.node, **parts)), every=0.001)
         self.engine.asked_status.clear()
         running = asyncio.ensure_future(readiness.watch_engine())
         await self.engine.asked_status.wait()
@@ -119,13 +133,11 @@ async def test_a_refused_record_is_not_told_of_for_ever(ready: Ready, monkeypatc
     await ready.bus.idle()
 
 
-async def test_an_identity_without_life_is_told_by_its_code(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = await ready.looked()
-
+async def test_an_identity_without_life_is_told_by_its_code(ready: Ready) -> None:
     def gone() -> None:
         raise IdentityUnavailable("the Workload API is away")
 
-    monkeypatch.setattr(ready.worker.node.identity, "sealer", gone)
+    looked = await ready.looked(identity=SimpleNamespace(sealer=gone))
     assert looked.reasons() == {"identity": "identity_unavailable"}
 
 
@@ -178,21 +190,15 @@ async def test_a_lost_connection_is_told_until_there_is_another(tmp_path: Path) 
             await running
 
 
-async def test_a_server_that_stores_nothing_and_answers_is_told_apart_from_one_that_does_neither(
-    ready: Ready, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = ready.worker.node
-    monkeypatch.setattr(type(node.outbox), "unstored", ("audit", "state"))
-    assert "does not store audit.*, state.*" in (await ready.looked()).reasons()["disk"]
-    # With a spool records are taken all the same.
-    monkeypatch.setattr(node, "spool", object())
-    assert "does not store state.*" in (await ready.looked()).reasons()["disk"]
-    monkeypatch.setattr(type(node.outbox), "unstored", ("audit",))
-    assert (await ready.looked()).reasons() == {}
-    monkeypatch.setattr(node, "spool", None)
-
-    async def silent(_: object) -> tuple[str, int]:
+async def test_a_server_that_stores_nothing_and_answers_is_told_apart_from_one_that_does_neither(ready: Ready) -> None:
+    async def silent() -> tuple[str, int]:
         raise BusUnavailable("no answer")
 
-    monkeypatch.setattr(type(node.transport), "audit_stream", silent)
-    assert (await ready.looked()).reasons() == {}
+    both, records = SimpleNamespace(unstored=("audit", "state")), SimpleNamespace(unstored=("audit",))
+    assert "does not store audit.*, state.*" in (await ready.looked(outbox=both)).reasons()["disk"]
+    assert "does not store audit.*" in (await ready.looked(outbox=records)).reasons()["disk"]
+    # With a spool records are taken all the same.
+    assert "does not store state.*" in (await ready.looked(outbox=both, spool=object())).reasons()["disk"]
+    assert (await ready.looked(outbox=records, spool=object())).reasons() == {}
+    quiet = await ready.looked(outbox=both, transport=SimpleNamespace(audit_stream=silent))
+    assert quiet.reasons() == {}

@@ -15,7 +15,7 @@ from support.spooled import batch_of, contents, outcome
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.bus.audit import spool as spool_module
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditWriter

@@ -15,7 +15,7 @@ from support.spans import KeptSpans
 
 from sealbus import Agent, Context, Denied, Resource
 from sealbus.agents.dev.memory.broker import header_block
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.audit.writer import AuditLimits, RecordPlaces
 from sealbus.bus.ports import Outgoing, Overloaded, StreamRefused

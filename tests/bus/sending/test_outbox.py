@@ -9,7 +9,7 @@ import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.bus.clocks import BusClock, wall_clock
 from sealbus.bus.ports import (
     DuplicateFirstAttempt,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
-from support.lab import Lab, agent_id, running
+from support.lab import Lab, agent_id
 
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.connection.connection import Connection
@@ -26,18 +24,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 pytestmark = pytest.mark.nats
 
 LARGE = bytes(range(256)) * 1_200  # three chunks
-
-
-@pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with running(tmp_path / "nats", "a") as started:
-        yield started
-
-
-@pytest.fixture
-async def connection(lab: Lab) -> AsyncIterator[Connection]:
-    async with lab.connection("a") as entered:
-        yield entered
 
 
 @pytest.fixture

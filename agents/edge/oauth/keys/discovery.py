@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -65,10 +65,8 @@ class Documents:
         await self._client.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
 
     async def metadata(self, issuer: str) -> dict[str, Json]:
         """Return the metadata of `issuer`: that of OpenID Connect, or else that of RFC 8414.
@@ -147,6 +145,14 @@ class Documents:
                 return response.status_code, bytes(body), _max_age(response.headers.get("cache-control", ""))
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise FetchFailed(type(error).__name__) from error
+
+
+async def end_all(flights: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel `flights`, requests that several callers share, and return once they have ended."""
+    ending = list(flights)
+    for flight in ending:
+        flight.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 def parsed_document(document: bytes, limits: EdgeLimits, name: str) -> dict[str, Json]:

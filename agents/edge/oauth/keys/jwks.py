@@ -7,13 +7,12 @@ import logging
 import ssl
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Final, Self
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.issuers import Issuer
-from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, end_all
 from sealbus.agents.edge.oauth.keys.key_set import KeySet, VerificationKey
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.limits import SECOND
@@ -68,16 +67,10 @@ class KeySource:
         await self._documents.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._closed = True
-        flights = [row.flight for row in self._rows.values() if row.flight is not None]
-        for flight in flights:
-            flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
-        await self._documents.__aexit__(kind, error, trace)
+        await end_all(row.flight for row in self._rows.values() if row.flight is not None)
+        await self._documents.__aexit__()
 
     async def key(self, issuer: Issuer, kid: str | None, algorithm: str, *, now: int) -> VerificationKey:
         """Return the key of `issuer` called `kid` that may verify `algorithm`; without `kid`, the only such key.

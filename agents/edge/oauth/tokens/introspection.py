@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import sha256
-from types import TracebackType
 from typing import Final, Self
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
-from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, parsed_document
+from sealbus.agents.edge.oauth.keys.discovery import Documents, FetchFailed, end_all, parsed_document
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.caches import BoundedMap
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class Introspection:
     def __init__(self, limits: EdgeLimits = DEFAULT_EDGE_LIMITS, *, tls: ssl.SSLContext | None = None) -> None:
         self._limits = limits
         self._documents = Documents(limits, tls)
-        self._answers: OrderedDict[bytes, tuple[int, Mapping[str, Json] | None]] = OrderedDict()
+        self._answers: BoundedMap[bytes, tuple[int, Mapping[str, Json] | None]] = BoundedMap(limits.introspected)
         self._flights: dict[bytes, asyncio.Task[Mapping[str, Json] | None]] = {}
         self._closed = False
 
@@ -40,16 +39,10 @@ class Introspection:
         await self._documents.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._closed = True
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
-        await self._documents.__aexit__(kind, error, trace)
+        await end_all(self._flights.values())
+        await self._documents.__aexit__()
 
     async def claims(self, issuer: Issuer, at: IntrospectionEndpoint, token: str, *, now: int) -> Mapping[str, Json]:
         """Return the claims of `token` from the endpoint `at` of `issuer`; only `active` is checked.
@@ -57,7 +50,7 @@ class Introspection:
         Raises `TokenRefused` for a token that is not active, `KeysUnavailable` if the issuer could not be asked.
         """
         digest = sha256(f"{issuer.issuer} {token}".encode()).digest()
-        until, answer = self._answers.get(digest, (0, None))
+        until, answer = self._answers.get(digest) or (0, None)
         if now >= until:
             answer = await self._ask(issuer, at, token, digest, now)
         if answer is None:
@@ -96,10 +89,7 @@ class Introspection:
             raise
         finally:
             self._flights.pop(digest, None)
-        self._answers[digest] = now + self._limits.introspection_seconds * SECOND, answer
-        self._answers.move_to_end(digest)
-        while len(self._answers) > self._limits.introspected:
-            self._answers.popitem(last=False)
+        self._answers.put(digest, (now + self._limits.introspection_seconds * SECOND, answer))
         return answer
 
 

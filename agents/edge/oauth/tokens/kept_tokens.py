@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -25,6 +24,7 @@ from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError
 from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.trust.caches import BoundedMap
 
 _VERSION: Final = 2
 _NONCE_BYTES: Final = 12
@@ -60,12 +60,12 @@ class KeptTokens:
         self._cipher = AESGCM(key)
         self._keyed = keyed
         self._prefix = f"state.{edge}.token."
-        self._known: OrderedDict[Owner, tuple[bytes, int]] = OrderedDict()
+        self._known: BoundedMap[Owner, tuple[bytes, int]] = BoundedMap(_KNOWN)
 
     async def keep(self, token: str, owner: Owner, *, expires: int, now: int) -> None:
         """Keep `token` of `owner` until `expires` (microseconds), in place of an earlier token; raise `BusUnavailable`."""
         subject, digest = self._subject(owner), sha256(token.encode()).digest()
-        last_digest, until = self._known.get(owner, (b"", 0))
+        last_digest, until = self._known.get(owner) or (b"", 0)
         if last_digest == digest and now < until:
             return
         for _ in range(_TRIES):
@@ -78,10 +78,7 @@ class KeptTokens:
                 break
         else:
             raise BusUnavailable("a token could not be kept: other processes keep writing tokens of the same user")
-        self._known[owner] = digest, expires
-        self._known.move_to_end(owner)
-        while len(self._known) > _KNOWN:
-            self._known.popitem(last=False)
+        self._known.put(owner, (digest, expires))
 
     async def find_token(self, owner: Owner, *, now: int) -> str | None:
         """Return the token of `owner` that was kept last, if it still lives; raise `BusUnavailable`."""

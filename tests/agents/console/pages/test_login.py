@@ -14,7 +14,7 @@ from support.scripted_provider import SECRETS, ScriptedProvider, given
 from sealbus.agents.console.pages import login as module
 from sealbus.agents.console.pages.login import MARK, RENEW_EVERY, BrowserLogin, check_own_page
 from sealbus.agents.console.pages.sessions import Session, Sessions
-from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.login.provider import LoginFailed, open_provider
 from sealbus.agents.login.public_client import PublicClient

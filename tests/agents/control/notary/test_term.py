@@ -16,7 +16,7 @@ from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderSto
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.bus.clocks import BusClock
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox

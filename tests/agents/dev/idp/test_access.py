@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.idp import EDGE, browsing
 
-from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.dev.idp.access import ScriptAccess, fetch_token, read_access, write_access
+from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.envelopes.errors import ConfigurationError
 
 ACCESS = ScriptAccess(issuer="http://127.0.0.1:1/development-only", secret="s-e-c-r-e-t")

@@ -10,8 +10,9 @@ import pytest
 from support.edge import raw
 from support.idp import EDGE, browsing, read_token
 
-from sealbus.agents.dev.idp import DevelopmentIdp, requests
+from sealbus.agents.dev.idp import requests
 from sealbus.agents.dev.idp.access import fetch_token
+from sealbus.agents.dev.idp.server import DevelopmentIdp
 from sealbus.envelopes.errors import ConfigurationError
 
 
@@ -140,10 +141,10 @@ async def test_a_port_in_use_is_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=rf"port {port} of 127.0.0.1 cannot be used"):
+        with pytest.raises(ConfigurationError, match=rf"the development IdP at 127.0.0.1:{port} cannot be used"):
             async with DevelopmentIdp(audience=EDGE, port=port):
                 raise AssertionError
-    with pytest.raises(ConfigurationError, match="not a port"):
+    with pytest.raises(ConfigurationError, match="write host:port"):
         async with DevelopmentIdp(audience=EDGE, port=70_000):
             raise AssertionError
 

@@ -18,7 +18,8 @@ from support.dev_broker import INVENTORY, OPERATOR, SECONDS, SERVER_ID, STREAMS,
 
 from sealbus.agents.dev.nats import server as nats_server
 from sealbus.agents.dev.nats.server import find_nats_server
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, ServerSvidFiles, write_server_svid
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles, write_server_svid
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError

@@ -16,8 +16,10 @@ from spiffe.errors import PySpiffeError
 from spiffe.workloadapi.errors import X509SourceError
 from support.workload_api import MovedClock, RunningWorkloadApi, short_folder, workload_api
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi, write_server_svid
-from sealbus.agents.dev.workload_api.server import MAX_SOCKET_PATH, socket_path
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.declared import DeclaredIdentity
+from sealbus.agents.dev.workload_api.server import MAX_SOCKET_PATH, EmbeddedWorkloadApi, socket_path
+from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
@@ -186,24 +188,30 @@ async def test_all_streams_of_an_identity_see_one_svid(clock: MovedClock) -> Non
 
 async def test_jwt_svids_are_kept_until_half_life(clock: MovedClock) -> None:
     """Like SPIRE's agent: per audience, and made anew once the signing key has changed."""
-    async with workload_api("planner", clock=clock, jwt_ttl=100) as running:
-        identity = running.api._endpoints[running.spiffe_id("planner")].identity
-        first = identity.token(["a"])
-        assert identity.token(["a"]) is first
-        assert identity.token(["b"]) is not first
-        assert identity.token(["b", "a"]) is identity.token(["a", "b"])
-        clock.advance(49)
-        assert identity.token(["a"]) is first
-        clock.advance(2)
-        second = identity.token(["a"])
-        assert second is not first
-        running.authority.prepare_jwt()
-        assert identity.token(["a"]) is second
-        running.authority.activate_jwt()
-        assert identity.token(["a"]) is not second
-        for number in range(1_100):
-            identity.token([f"audience {number}"])
-        assert len(identity._tokens) == 1_000
+    domain = TrustDomain("example.org")
+    authority = DevelopmentAuthority(domain, clock=clock)
+    identity = DeclaredIdentity(authority, domain.id("/agent/planner"), x509_ttl=60, jwt_ttl=100)
+    first = identity.token(["a"])
+    assert identity.token(["a"]) is first
+    assert identity.token(["b"]) is not first
+    assert identity.token(["b", "a"]) is identity.token(["a", "b"])
+    clock.advance(49)
+    assert identity.token(["a"]) is first
+    clock.advance(2)
+    second = identity.token(["a"])
+    assert second is not first
+    authority.prepare_jwt()
+    assert identity.token(["a"]) is second
+    authority.activate_jwt()
+    third = identity.token(["a"])
+    assert third is not second
+    # The token that was used last stays, and of the others the last ones.
+    kept = [identity.token([f"audience {number}"]) for number in range(999)]
+    assert identity.token(["a"]) is third
+    identity.token(["one more"])
+    assert identity.token(["a"]) is third
+    assert identity.token(["audience 998"]) is kept[998]
+    assert identity.token(["audience 0"]) is not kept[0]
 
 
 async def test_server_svid_files() -> None:

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from sealbus.agents.edge.http.reachable import AddressRefused, address_of, is_public, resolve
+from sealbus.agents.edge.http.reachable import AddressRefused, address_of, is_loopback, is_public, resolve
 
 INSIDE = [
     "0.0.0.0",  # noqa: S104  nothing is bound
@@ -104,3 +104,18 @@ async def test_a_name_that_is_not_found() -> None:
 async def test_names_are_resolved_by_the_system() -> None:
     assert "127.0.0.1" in await resolve("localhost", 80)
     assert await resolve("127.0.0.1", 80) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("192.0.2.1", False),
+        ("::", False),
+        ("a.example", False),
+    ],
+)
+def test_loopback_hosts(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

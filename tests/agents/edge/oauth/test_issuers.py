@@ -12,7 +12,6 @@ from sealbus.agents.edge.oauth.issuers import (
     ALGORITHMS,
     IntrospectionEndpoint,
     Issuer,
-    is_loopback,
     is_secure_url,
 )
 from sealbus.envelopes.errors import ConfigurationError
@@ -161,18 +160,3 @@ def test_an_issuer_on_loopback_may_have_its_keys_there() -> None:
 def test_secure_urls(url: str, secure: bool) -> None:
     assert is_secure_url(url) is secure
     assert is_secure_url(url, plain=False) is (secure and url.startswith("https:"))
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("::1", True),
-        ("localhost", True),
-        ("192.0.2.1", False),
-        ("::", False),
-        ("a.example", False),
-    ],
-)
-def test_loopback_hosts(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback

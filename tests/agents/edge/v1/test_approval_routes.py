@@ -17,6 +17,7 @@ from support.payments import ASKED, Payments
 
 from sealbus.agents.edge.v1 import approvals as shown
 from sealbus.agents.edge.v1.approval_routes import APPROVALS_PATH, SCOPE
+from sealbus.agents.edge.v1.approvals import PageLimits
 from sealbus.bus.gate.status_reader import StatusLimits
 from sealbus.bus.stream_names import HELD
 from sealbus.envelopes.errors import BusUnavailable
@@ -353,8 +354,7 @@ async def test_an_agent_that_does_not_answer_is_no_failure(payments: Payments) -
 
 
 async def test_a_list_costs_what_is_read_for_it(payments: Payments, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shown, "TOGETHER", 1)
-    monkeypatch.setattr(shown, "TASKS_OF_A_REQUEST", 0.5)
+    monkeypatch.setattr(shown, "PAGE_LIMITS", PageLimits(together=1, tasks_of_a_request=0.5))
     limits = {**LIMITS, "user_rate": 0.001, "user_burst": 10}
     async with door(payments.agent, engine=payments.engine, actions=("payments.*",), limits=limits) as running:
         counter = Counter(door=running, payments=payments)

@@ -15,8 +15,8 @@ from support.engines import deny
 from support.floods import forged_value
 from support.payments import ASKED, Payments
 
-from sealbus.agents.edge.v1 import approvals as shown
-from sealbus.agents.edge.v1.approvals import ParkedTask, ParkedTaskReader
+from sealbus.agents.edge.v1.approvals import PAGE_LIMITS, PageLimits, ParkedTask, ParkedTaskReader
+from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.message import Content
 from sealbus.bus.stream_names import HELD
@@ -49,7 +49,12 @@ class Site:
     bus: TestBus
     payments: Payments
     clock: Clock
+    node: Node
     edge: ParkedTaskReader
+
+    def bounded(self, **limits: float) -> ParkedTaskReader:
+        """Return the edge's reader with other bounds of a page."""
+        return ParkedTaskReader(self.node, limits=PageLimits(**limits))  # type: ignore[arg-type]  # whole where they must be
 
     def person(self, name: str) -> UserContext:
         return parse_payload(self.bus.user(name, "edge").payload)
@@ -100,8 +105,8 @@ def payments() -> Payments:
 async def site(payments: Payments) -> AsyncIterator[Site]:
     clock = Clock()
     async with TestBus(payments.agent, engine=payments.engine, clock=clock) as bus:
-        edge = ParkedTaskReader((await bus.client("edge")).node)
-        yield Site(bus=bus, payments=payments, clock=clock, edge=edge)
+        node = (await bus.client("edge")).node
+        yield Site(bus=bus, payments=payments, clock=clock, node=node, edge=ParkedTaskReader(node))
 
 
 async def test_a_person_is_shown_what_would_be_done_to_what_and_for_whom(site: Site) -> None:
@@ -333,7 +338,7 @@ async def test_a_task_that_waits_on_is_shown_anew_with_what_its_policy_was_told(
 
 def counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list to which each read of HELD adds what it asks for."""
-    transport = site.edge._node.transport
+    transport = site.node.transport
     reads: list[str] = []
     true = transport.read
 
@@ -361,7 +366,7 @@ async def test_a_page_is_read_together_and_paid_for_by_what_is_read(
     assert (len(page.tasks), page.after) == (40, 0)
     # Which places changed, which is the request's own; then all values, and what was canceled.
     assert reads == ["held.*.task.managers.*", "held.*.task.managers.*", "held.*.stop.*.*"]
-    assert sum(paid) == pytest.approx(2 + 40 / shown.TASKS_OF_A_REQUEST)
+    assert sum(paid) == pytest.approx(2 + 40 / PAGE_LIMITS.tasks_of_a_request)
 
 
 async def test_what_was_not_read_together_is_paid_for_by_itself(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,12 +384,12 @@ async def test_what_was_not_read_together_is_paid_for_by_itself(site: Site, monk
     assert {one.parked.digest for one in page.tasks} == {one.digest for one in handles}
     # The stop alone: of the first all that is there was read.
     assert len(reads) == 3 + 1
-    assert sum(paid) == pytest.approx(2 + 4 / shown.TASKS_OF_A_REQUEST + 1)
+    assert sum(paid) == pytest.approx(2 + 4 / PAGE_LIMITS.tasks_of_a_request + 1)
 
 
-async def test_a_page_ends_after_so_many_bytes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_ends_after_so_many_bytes(site: Site) -> None:
     handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(5)]
-    monkeypatch.setattr(shown, "PAGE_BYTES", 1)
+    site.edge = site.bounded(bytes=1)
     pages, after = list[list[bytes]](), 0
     while not pages or after:
         page = await site.edge.page("managers", site.person("boss"), after=after)
@@ -398,16 +403,14 @@ async def test_a_page_ends_after_so_many_bytes(site: Site, monkeypatch: pytest.M
 @pytest.mark.parametrize("together", [1, 64])
 @pytest.mark.parametrize("part", [1, 2, 1_000])
 async def test_each_page_shows_what_waits_now_and_each_task_once(
-    site: Site, monkeypatch: pytest.MonkeyPatch, looked_at: int, page_bytes: int, together: int, part: int
+    site: Site, looked_at: int, page_bytes: int, together: int, part: int
 ) -> None:
     site.payments.enough = 2
     handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(4)]
     await site.bus.approve(handles[2], "boss")
     await site.bus.idle()
     await handles[1].cancel("a mistake")
-    bounds = {"LOOKED_AT": looked_at, "PAGE_BYTES": page_bytes, "TOGETHER": together, "PART": part}
-    for name, number in bounds.items():
-        monkeypatch.setattr(shown, name, number)
+    site.edge = site.bounded(looked_at=looked_at, bytes=page_bytes, together=together, part=part)
     found, after, pages = list[bytes](), 0, 0
     while pages == 0 or after:
         page = await site.edge.page("managers", site.person("boss"), after=after)
@@ -435,16 +438,14 @@ def made_up(number: int) -> list[str]:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_what_does_not_verify_takes_no_place_on_a_page(site: Site, form: str) -> None:
-    planted(site, form, *made_up(shown.PAGE + shown.PART))
+    planted(site, form, *made_up(PAGE_LIMITS.tasks + PAGE_LIMITS.part))
     handle = await site.payments.submitted(site.bus)
     page = await site.edge.page("managers", site.person("boss"))
     assert ([one.parked.digest for one in page.tasks], page.after) == ([handle.digest], 0)
 
 
-async def test_what_has_ended_or_may_not_be_seen_takes_no_place_on_a_page(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shown, "PAGE", 2)
+async def test_what_has_ended_or_may_not_be_seen_takes_no_place_on_a_page(site: Site) -> None:
+    site.edge = site.bounded(tasks=2)
     ended, others, mine = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(3)]
     for handle in (ended, others):
         await site.parked(handle)
@@ -463,11 +464,8 @@ async def test_what_has_ended_or_may_not_be_seen_takes_no_place_on_a_page(
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_page_reads_so_many_parts_and_is_paid_for_them(
-    site: Site, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    monkeypatch.setattr(shown, "PART", 3)
-    monkeypatch.setattr(shown, "PARTS", 2)
+async def test_a_page_reads_so_many_parts_and_is_paid_for_them(site: Site, form: str) -> None:
+    site.edge = site.bounded(part=3, parts=2)
     planted(site, form, *made_up(13))
     handle = await site.payments.submitted(site.bus)
     paid, pages, after = list[float](), list[list[bytes]](), 0
@@ -482,15 +480,13 @@ async def test_a_page_reads_so_many_parts_and_is_paid_for_them(
         after = page.after
         if len(pages) == 1:
             # From the beginning it is known that nothing else is there.
-            verified = 6 / shown.TASKS_OF_A_REQUEST if form == "forged" else 0
+            verified = 6 / PAGE_LIMITS.tasks_of_a_request if form == "forged" else 0
             assert sum(paid) == pytest.approx(2 * 2 + verified)
     assert pages == [[], [], [handle.digest]]
 
 
-async def test_a_page_that_is_not_paid_for_ends_after_a_part_without_tasks(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shown, "PART", 3)
+async def test_a_page_that_is_not_paid_for_ends_after_a_part_without_tasks(site: Site) -> None:
+    site.edge = site.bounded(part=3)
     planted(site, "junk", *made_up(3))
     handle = await site.payments.submitted(site.bus)
     page = await site.edge.page("managers", site.person("boss"), pays=lambda _: False)
@@ -500,10 +496,9 @@ async def test_a_page_that_is_not_paid_for_ends_after_a_part_without_tasks(
     assert [one.parked.digest for one in page.tasks] == [handle.digest]
 
 
-async def test_a_page_that_takes_long_ends_and_the_next_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_that_takes_long_ends_and_the_next_goes_on(site: Site) -> None:
     handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(3)]
-    monkeypatch.setattr(shown, "PART", 1)
-    monkeypatch.setattr(shown, "PAGE_SECONDS", 0.0)
+    site.edge = site.bounded(part=1, seconds=0.0)
     pages, after = list[list[bytes]](), 0
     while not pages or after:
         page = await site.edge.page("managers", site.person("boss"), after=after)
@@ -512,12 +507,12 @@ async def test_a_page_that_takes_long_ends_and_the_next_goes_on(site: Site, monk
     assert pages == [[one.digest] for one in handles]
 
 
-async def test_a_part_in_which_no_place_ends_is_paid_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_in_which_no_place_ends_is_paid_for(site: Site) -> None:
     site.payments.enough = 2
     changed, other = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(2)]
     await site.bus.approve(changed, "boss")
     await site.bus.idle()
-    monkeypatch.setattr(shown, "PAGE_BYTES", 1)
+    site.edge = site.bounded(bytes=1)
     page = await site.edge.page("managers", site.person("boss"), pays=lambda _: False)
     assert not page.tasks
     assert page.after
@@ -552,10 +547,10 @@ async def test_many_forgeries_over_a_task_do_not_hide_it_from_its_page(site: Sit
 )
 @pytest.mark.parametrize("part", [1, 1_000])
 async def test_what_counts_under_a_place_is_shown_whoever_stored_something_there(
-    site: Site, monkeypatch: pytest.MonkeyPatch, part: int, after: bool, block: bytes
+    site: Site, part: int, after: bool, block: bytes
 ) -> None:
     """An older version that was stored again is no newer, and bytes hide nothing, wherever a page or a part begins."""
-    monkeypatch.setattr(shown, "PART", part)
+    site.edge = site.bounded(part=part)
     ended, waits = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(2)]
     place = (await site.parked(ended)).subject("payments")
     [first] = [one.payload for one in site.bus.stored(HELD) if one.subject == place]
@@ -573,15 +568,13 @@ def _next(pays: Iterator[bool], cost: float) -> bool:
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
-async def test_a_page_ends_where_it_is_not_paid_for_and_the_next_goes_on(
-    site: Site, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
+async def test_a_page_ends_where_it_is_not_paid_for_and_the_next_goes_on(site: Site, most: int) -> None:
     site.payments.enough = 2
     handles = [await site.payments.submitted(site.bus, invoice=str(one)) for one in range(5)]
     # The first changes again, and is last then.
     await site.bus.approve(handles[0], "boss")
     await site.bus.idle()
-    monkeypatch.setattr(shown, "TOGETHER", 1)
+    site.edge = site.bounded(together=1)
     found: list[bytes] = []
     after = pages = 0
     while pages == 0 or after:

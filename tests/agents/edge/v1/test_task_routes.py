@@ -16,8 +16,11 @@ from sealbus.agents.edge.v1.task_routes import answer_of
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.ports import StoredValue
 from sealbus.bus.sending.message import Content
+from sealbus.bus.stream_names import TASKS
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable, Code
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ async def test_the_idempotency_key_goes_into_the_signed_header(edge: Door, shop:
         assert "only as far as one process of the agent remembers" in answer.json()["note"]
     assert "note" not in (await edge.post("/v1/tasks/inventory/update", {"item_id": "none"})).json()
     await edge.bus.idle()
-    assert shop.contexts[0]._permitted.message.header.idm == "order-7"
+    assert parse_header(parse_envelope(edge.bus.stored(TASKS)[0].payload).header).idm == "order-7"
     assert shop.handled == [("42", 1)]
 
 

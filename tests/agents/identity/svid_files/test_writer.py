@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from spiffe._proto import workload_pb2 as proto
 from support.scripted_workload_api import ScriptedWorkloadApi
 from support.workload_api import MovedClock
 
-from sealbus.agents.identity.svid_files import files as svid_files
 from sealbus.agents.identity.svid_files.files import SvidFiles
 from sealbus.agents.identity.svid_files.server import HealthAddresses, NotRunning, ServerProcess
 from sealbus.agents.identity.svid_files.writer import ReloadedServer, SvidWriter
@@ -285,7 +285,7 @@ async def test_a_disk_that_is_full_is_said_once_and_tried_again(bench: Bench, mo
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(svid_files, "_write", full)
+            patched.setattr(os, "fsync", full)
             bench.api.identity.renew()
             await until(lambda: attempts >= 3)
             assert (bench.on_disk(), bench.process.reloads) == (before, 1)
@@ -299,7 +299,7 @@ async def test_a_disk_that_is_full_at_the_start_ends_it(bench: Bench, monkeypatc
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(svid_files, "_write", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ConfigurationError, match="No space left"):
         await bench.writer().keep_current()
 

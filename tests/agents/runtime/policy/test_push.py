@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.lab import running
 from support.policies import signing_key
 from support.teams import signed_platform, signed_team, team
 
@@ -30,14 +28,6 @@ ROOT, STOCK = signing_key(), signing_key()
 ANCHORS = {key_id(ROOT.public): ROOT.public}
 
 pytestmark = pytest.mark.nats
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[PolicyStore]:
-    async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
-        found = PolicyStore(connection, "policies")
-        await found.create()
-        yield found
 
 
 async def test_a_refused_push_writes_nothing(store: PolicyStore) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
-from support.lab import Lab, running
+from support.lab import Lab
 from support.policies import bundle, put, signing_key
 from support.settings import changed
 from support.teams import signed_platform
@@ -53,12 +53,6 @@ def test_keys_are_named_by_themselves(tmp_path: Path) -> None:
         anchors_of(changed(PLAIN, keys=(file,)))
     file.write_text(public_pem(KEY.public), encoding="ascii")
     assert anchors_of(changed(PLAIN, keys=(file,))) == {key_id(KEY.public): KEY.public}
-
-
-@pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with running(tmp_path / "nats", "a") as started:
-        yield started
 
 
 @pytest.mark.nats

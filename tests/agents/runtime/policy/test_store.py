@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-from support.lab import running
 
 from sealbus.agents.runtime.policy import store as policy_store
 from sealbus.agents.runtime.policy.store import PolicyStore, StoredPart
 from sealbus.envelopes.errors import ConfigurationError
 
 pytestmark = pytest.mark.nats
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[PolicyStore]:
-    async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
-        found = PolicyStore(connection, "policies")
-        await found.create()
-        yield found
 
 
 async def pushed(store: PolicyStore, name: str, raw: bytes, serial: int) -> StoredPart:

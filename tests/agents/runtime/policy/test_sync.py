@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.lab import Lab, running, until
+from support.lab import Lab, until
 from support.policies import put, signing_key
 from support.teams import naming, revocations, signed_platform, signed_team, team_policy
 
@@ -29,25 +29,6 @@ pytestmark = pytest.mark.nats
 ROOT, STOCK, MONEY = signing_key(), signing_key(), signing_key()
 TEAMS = {"stock": STOCK, "money": MONEY}
 ANCHORS = {key_id(ROOT.public): ROOT.public}
-
-
-@pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with running(tmp_path / "nats", "a") as started:
-        yield started
-
-
-@pytest.fixture
-async def connection(lab: Lab) -> AsyncIterator[Connection]:
-    async with lab.connection("a") as entered:
-        yield entered
-
-
-@pytest.fixture
-async def store(connection: Connection) -> PolicyStore:
-    found = PolicyStore(connection, "policies")
-    await found.create()
-    return found
 
 
 async def push(store: PolicyStore, name: str, raw: bytes, serial: int = 1) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.agents.edge.oauth.tokens import kept_tokens
 from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
 from sealbus.bus.ports import StoredValue
 from sealbus.bus.streams.key_value import KeyValue
@@ -28,7 +27,10 @@ class Site:
         self.broker.add_stream("STATE", ["state.>"])
 
     def process(self, key: bytes = KEY, edge: str = "edge") -> KeptTokens:
-        return KeptTokens(key, KeyValue(self.broker.connect()), edge=edge)
+        return KeptTokens(key, self.keyed(), edge=edge)
+
+    def keyed(self) -> KeyValue:
+        return KeyValue(self.broker.connect())
 
     @property
     def stored(self) -> list[tuple[str, bytes]]:
@@ -166,8 +168,7 @@ async def test_it_is_written_once_for_each_process_and_token() -> None:
     assert len(site.stored) == 2
 
 
-async def test_the_oldest_that_a_process_remembers_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_tokens, "_KNOWN", 1)
+async def test_the_last_token_alone_is_not_written_again() -> None:
     site = Site()
     process = site.process()
     await keep(process)
@@ -178,20 +179,23 @@ async def test_the_oldest_that_a_process_remembers_gives_way(monkeypatch: pytest
     assert len(site.stored) == 3
 
 
-async def test_two_processes_at_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_processes_at_the_same_moment() -> None:
     site = Site()
-    first, second = site.process(), site.process()
-    keyed = first._keyed
-    get = keyed.get
+    second = site.process()
 
-    async def overtaken(subject: str, *, within: float = 5.0) -> StoredValue | None:
-        found = await get(subject, within=within)
-        monkeypatch.setattr(keyed, "get", get)
-        await keep(second, "the-others")
-        return found
+    class Overtaken(KeyValue):
+        """Lets the other process write between the first read and what follows from it."""
 
-    monkeypatch.setattr(keyed, "get", overtaken)
-    await keep(first)
+        reads = 0
+
+        async def get(self, subject: str, *, within: float = 5.0) -> StoredValue | None:
+            found = await super().get(subject, within=within)
+            self.reads += 1
+            if self.reads == 1:
+                await keep(second, "the-others")
+            return found
+
+    await keep(KeptTokens(KEY, Overtaken(site.broker.connect()), edge="edge"))
     assert await site.process().find_token(ALICE, now=NOW) == TOKEN
     assert len(site.stored) == 2
 
@@ -207,28 +211,36 @@ async def test_a_token_that_cannot_be_kept_is_not_thought_to_be() -> None:
     assert await site.process().find_token(ALICE, now=NOW) == TOKEN
 
 
-async def test_others_that_write_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_others_that_write_all_the_time() -> None:
     site = Site()
-    process = site.process()
+    other = site.process()
 
-    async def never(subject: str, payload: bytes, *, last: int, within: float = 5.0) -> int | None:
-        return None
+    class Contested(KeyValue):
+        """Lets the other process write after each read."""
 
-    monkeypatch.setattr(process._keyed, "replace", never)
+        reads = 0
+
+        async def get(self, subject: str, *, within: float = 5.0) -> StoredValue | None:
+            found = await super().get(subject, within=within)
+            self.reads += 1
+            await keep(other, f"the-others-{self.reads}")
+            return found
+
     with pytest.raises(BusUnavailable, match="other processes keep writing"):
-        await keep(process)
+        await keep(KeptTokens(KEY, Contested(site.broker.connect()), edge="edge"))
 
 
-async def test_a_replica_that_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replica_that_is_behind() -> None:
     site = Site()
     await keep(site.process(), owner=ALICE._replace(session="s-0"))
-    process = site.process()
-    get = process._keyed.get
-    answers = [await get(process._subject(ALICE)), None]
+    [(place, _)] = site.stored
+    answers = [await site.keyed().get(place), None]
     await keep(site.process())
 
-    async def behind(subject: str, *, within: float = 5.0) -> StoredValue | None:
-        return answers.pop() if answers else await get(subject, within=within)
+    class Behind(KeyValue):
+        async def get(self, subject: str, *, within: float = 5.0) -> StoredValue | None:
+            return answers.pop() if answers else await super().get(subject, within=within)
 
-    monkeypatch.setattr(process._keyed, "get", behind)
+    process = KeptTokens(KEY, Behind(site.broker.connect()), edge="edge")
     assert await process.find_token(ALICE, now=NOW) == TOKEN
+    assert not answers

@@ -108,25 +108,24 @@ async def test_a_key_that_its_issuer_replaced_or_withdrew_signs_nothing_any_more
 
 
 async def test_the_oldest_gives_way_and_long_ones_are_not_remembered(
-    issuer: LoopbackIssuer,
-    verifier: AccessTokenVerifier,
-    verified: list[object],
-    monkeypatch: pytest.MonkeyPatch,
+    issuer: LoopbackIssuer, verified: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two, three = (issuer.token(now=NOW, jti=f"token-{n}") for n in range(3))
     longest = len(issuer.token(now=NOW, jti="token-0"))
     monkeypatch.setattr(access_token, "_REMEMBERED", 2)
     monkeypatch.setattr(access_token, "_REMEMBERED_BYTES", longest)
-    for token in (one, two, three, three, two):
-        await verifier.verify(token, now=NOW)
-    assert len(verified) == 3
-    await verifier.verify(one, now=NOW)
-    assert len(verified) == 4
-    long = issuer.token(now=NOW, jti="token-00")
-    assert len(long) > longest
-    for _ in range(2):
-        await verifier.verify(long, now=NOW)
-    assert len(verified) == 6
+    async with KeySource(PATIENT, tls=TRUSTS_NOBODY) as keys:
+        verifier = AccessTokenVerifier([issuer.row()], keys)
+        for token in (one, two, three, three, two):
+            await verifier.verify(token, now=NOW)
+        assert len(verified) == 3
+        await verifier.verify(one, now=NOW)
+        assert len(verified) == 4
+        long = issuer.token(now=NOW, jti="token-00")
+        assert len(long) > longest
+        for _ in range(2):
+            await verifier.verify(long, now=NOW)
+        assert len(verified) == 6
 
 
 async def test_refused_tokens_push_out_none_that_are_taken(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
+from sealbus.agents.files import PRIVATE, PUBLIC, replace_file
 
 
 @pytest.mark.parametrize("mode", [PRIVATE, PUBLIC])

@@ -49,8 +49,8 @@ class _Reader:
         self.broken = ""
         self.arrived = asyncio.Event()
         self._stream = stream
-        self._name = f"read-{secrets.token_hex(8)}"
-        self._acks = AckSubjects(stream, self._name)
+        self.name = f"read-{secrets.token_hex(8)}"
+        self._acks = AckSubjects(stream, self.name)
         self._created = created
         self._made = False
         self._pending = 0
@@ -76,18 +76,18 @@ class _Reader:
         """
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(
-            connection.jetstream, self._stream, self._name, subjects, start, since, headers_only=headers_only
+            connection.jetstream, self._stream, self.name, subjects, start, since, headers_only=headers_only
         )
         self._made = True
         count = self._pending
         if once and not count:
             return count
         self._pulls = PullRequests(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}",
             PullRequest(batch=BATCH),
             connection.inbox_prefix,
-            deliver=self._deliver,
-            ended=self._ended,
+            deliver=self.deliver,
+            ended=self.ended,
             refused=self._break,
             waiting=lambda: len(self._buffer),
             care=self._care,
@@ -130,9 +130,9 @@ class _Reader:
             self._pulls.close(self.link)
         if self._made:
             with contextlib.suppress(BusUnavailable):
-                _delete(self.link, self._stream, self._name)
+                _delete(self.link, self._stream, self.name)
 
-    def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+    def deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         ack = self._acks.parse(reply)
         if self.broken or ack is None:
             return
@@ -163,7 +163,7 @@ class _Reader:
             # Later messages of the request are lost. The next attempt requests one message at a time.
             self._break(CUT)
 
-    def _ended(self, status: int, text: str) -> None:
+    def ended(self, status: int, text: str) -> None:
         if status in PASSING:
             self._pending = 0  # messages that were there at creation may have expired since
         if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:

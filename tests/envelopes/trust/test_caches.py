@@ -110,4 +110,3 @@ def test_expired_entries_leave_in_any_order_of_arrival() -> None:
     for now in (1, 10, 500, 999, 1000):
         assert not memory.seen((ISS, message_id(5000)), now=now)
         assert len(memory) == sum(until > now for until in lives)
-    assert memory._by_expiry == []

@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import ParamSpec
 
-__all__ = ["Background", "BoundedTasks"]
-
 _Arguments = ParamSpec("_Arguments")
 
 

@@ -60,11 +60,9 @@ class InFlight(Protocol):
 
     def enter(self, digest: bytes) -> int:
         """Note a message by the hash of its header (32 bytes) and return its place in the table."""
-        ...
 
     def leave(self, place: int) -> None:
         """Free a place."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +93,9 @@ class AttemptCount:
 class _Counted(NamedTuple):
     attempts: AttemptCount
     sequence: int
+
+
+_UNCOUNTED: Final = _Counted(AttemptCount(open=False), 0)
 
 
 class PoisonGuard:
@@ -175,11 +176,8 @@ class PoisonGuard:
         for digest in digests:
             try:
                 counted = await self._read(digest)
-                if counted is None or not counted.attempts.open:
-                    deaths = counted.attempts.deaths if counted is not None else 0
-                    await self._write(
-                        digest, AttemptCount(deaths=deaths), counted.sequence if counted is not None else 0
-                    )
+                if not counted.attempts.open:
+                    await self._write(digest, AttemptCount(deaths=counted.attempts.deaths), counted.sequence)
             except SealbusError as error:
                 self._operator_log.warning("what a process handled when it ended is not counted: %s", error)
 
@@ -200,11 +198,7 @@ class PoisonGuard:
             counted = await self._read(work.header.digest)
         except BusUnavailable as error:
             raise StateUnavailable("the count of attempts cannot be read") from error
-        return (
-            _Counted(counted.attempts.following(), counted.sequence)
-            if counted is not None
-            else _Counted(AttemptCount(), 0)
-        )
+        return counted._replace(attempts=counted.attempts.following())
 
     async def _count(self, work: Work, known: _Counted) -> None:
         if self._stopping:
@@ -247,10 +241,10 @@ class PoisonGuard:
         self._alone = work
         self.running.add(work)
 
-    async def _read(self, digest: bytes) -> _Counted | None:
+    async def _read(self, digest: bytes) -> _Counted:
         stored = await self._counts.read(digest)
         # A value that is no count of ours says nothing, and is replaced.
-        return _Counted(_count_of(stored.fields), stored.sequence) if stored is not None else None
+        return _Counted(_count_of(stored.fields), stored.sequence) if stored is not None else _UNCOUNTED
 
     async def _write(self, digest: bytes, count: AttemptCount, last: int) -> int | None:
         return await self._counts.write(digest, [count.deaths, count.alone, count.open], last)

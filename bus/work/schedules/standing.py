@@ -46,23 +46,18 @@ class StandingGrants(Protocol):
 
     def admit(self, request: ScheduleRequest, message: VerifiedMessage, known: Schedule | None) -> bytes:
         """Return the payload of the context to keep with the schedule. Raise `HandlingError` if it breaks a floor."""
-        ...
 
     async def may_send(self, schedule: Schedule) -> bool:
         """Return whether the policy still allows this for its user. Raises `SealbusError` if it cannot be asked."""
-        ...
 
     def ended(self, schedule: Schedule) -> str:
         """Return why a schedule is over for good, or an empty text."""
-        ...
 
     def statement(self, schedule: Schedule) -> Statement:
         """Mint the context of one tick."""
-        ...
 
     async def sent(self, schedule: Schedule, task: PendingRequest) -> None:
         """Note the task of a tick. Raises nothing."""
-        ...
 
 
 def standing_name(user: UserContext, name: str) -> str:

@@ -6,7 +6,6 @@ knows the current trust bundles, and those of the last month in a notary's key b
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.bundles import TrustBundles
-from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.caches import BoundedMap, Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.backtest.recorded import CountedDenials, Recorded, RecordedDecision
 from sealbus.policies.decision.documents import NESTING
@@ -193,7 +192,7 @@ class AuditTrail:
         self._past = past
         self._caches = Caches()
         self._after = after
-        self._decisions: OrderedDict[bytes, tuple[VerifiedDecided, DecisionRecord]] = OrderedDict()
+        self._decisions: BoundedMap[bytes, tuple[VerifiedDecided, DecisionRecord]] = BoundedMap(JOINED)
 
     async def entries(
         self, wanted: AuditFilter | None = None, *, follow: bool = False
@@ -261,11 +260,9 @@ class AuditTrail:
         if isinstance(record, DecisionRecord):
             accept = partial(accept_decided, record, audit, self._profile, caches=self._caches)
             message = await self._verified(record.place.time, accept)
-            self._decisions[leaf] = (message, record)
-            if len(self._decisions) > JOINED:
-                self._decisions.popitem(last=False)
-        elif isinstance(record, OutcomeRecord) and record.decision in self._decisions:
-            message, decision = self._decisions[record.decision]
+            self._decisions.put(leaf, (message, record))
+        elif isinstance(record, OutcomeRecord) and (known := self._decisions.get(record.decision)) is not None:
+            message, decision = known
         return AuditEntry(
             sequence=position.sequence,
             stored=position.stored,

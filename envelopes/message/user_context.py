@@ -28,6 +28,9 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
 """Values of `clm`; integers within +-(2^53-1)."""
+STANDING: Final = "standing-"
+"""The beginning of the session in contexts of a schedule that acts for an absent user. No other session begins with it."""
+_SESSION_BYTES: Final = 16
 
 _MUST: Final = frozenset(
     {"v", "txn", "iss", "aud", "iat", "exp", "end", "key", "crd", "sub", "idp", "sid", "cid", "scp", "clm"}
@@ -355,3 +358,8 @@ def verify_context(
             raise error.at_step(step) from error
         caches.contexts.put(ctx, _CachedContext(payload=statement.payload, proof=statement.proof, context=context))
     return context
+
+
+def standing_session(grant: bytes) -> str:
+    """Return the session for contexts that rest on the standing grant in the message with H(header) `grant`."""
+    return STANDING + grant[:_SESSION_BYTES].hex()

@@ -99,11 +99,6 @@ class Cron:
             raise ValueError(f"cron: {error}") from error
 
 
-def local_time(time: int, zone: str) -> datetime:
-    """Return `time` (microseconds) by the clocks of `zone`; raises `ValueError` for an unknown zone."""
-    return datetime.fromtimestamp(time // SECOND, UTC).astimezone(_zone(zone))
-
-
 @lru_cache(maxsize=256)
 def _zone(name: str) -> ZoneInfo:
     if len(name) > _ZONE_BYTES or _ZONE.fullmatch(name) is None:

@@ -17,8 +17,7 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.standing import STANDING, standing_session
-from sealbus.envelopes.message.user_context import ContextDraft, UserContext
+from sealbus.envelopes.message.user_context import STANDING, ContextDraft, UserContext, standing_session
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

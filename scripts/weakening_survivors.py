@@ -198,7 +198,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.approvals.parking.Parking.park: delivery.number > 1 [bound]",
     ),
     "one byte more or less of what people are asked is bounded again where the question about it is made": (
-        "sealbus.bus.gate.resumption._ParkedSource._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
+        "sealbus.bus.gate.resumption._ParkedSource.mark: len(decided.input_document) <= INPUT_BYTES [bound]",
     ),
     "its requester looks at the same moment, and finds it expired either way": (
         (

@@ -7,16 +7,16 @@ knows the current trust bundles, and those of the last month in a notary's key b
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
-from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.streams.held import PastTrust, current_only, verified_then
 from sealbus.envelopes.encoding.strict_json import parse_object
-from sealbus.envelopes.errors import UNAUTHENTICATED_CODES, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.records.archive import (
@@ -29,7 +29,7 @@ from sealbus.envelopes.records.archive import (
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
-from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.bundles import Trust, TrustBundles
 from sealbus.envelopes.trust.caches import BoundedMap, Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.backtest.recorded import CountedDenials, Recorded, RecordedDecision
@@ -240,19 +240,8 @@ class AuditTrail:
 
     async def _verified(self, time: int, accept: Callable[..., T]) -> T:
         """Return what `accept` returns with the current bundles, or, for a key that has left them, with those of `time`."""
-        try:
-            return accept(bundles=self._bundles())
-        except EnvelopeError as error:
-            if error.code not in UNAUTHENTICATED_CODES:
-                raise
-            failure = error
-        with suppress(StateUnavailable):
-            for then in await self._past.at(time):
-                try:
-                    return accept(bundles=then.bundles)
-                except EnvelopeError as error:
-                    failure = error
-        raise failure
+        trust = Trust(bundles=self._bundles())
+        return await verified_then(lambda then: accept(bundles=then.bundles), time, trust=trust, past=self._past)
 
     async def _entry(self, position: StreamArrival, audit: VerifiedAudit, leaf: bytes, record: Record) -> AuditEntry:
         message: VerifiedDecided | None = None

@@ -10,13 +10,13 @@ from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.routes import Resumed, RouteTable
 from sealbus.bus.routing.stages import Opened
 from sealbus.bus.site import Site
-from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.streams.held import PastTrust, current_only, verified_then
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.work.approvals.parked_tasks import Parked
 from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
-from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.errors import EnvelopeError, SealbusError, StateUnavailable
 from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
@@ -88,7 +88,7 @@ class Opener:
                 route = self._routes.find_route(delivery.subject)
                 message = accept_live(
                     delivery.payload,
-                    self._arrival(delivery),
+                    delivery.arrival or CoreArrival(delivery.subject, self._core.started, self._core.audit_created),
                     self._profile,
                     action=route.action if route is not None else self._unknown_action(delivery),
                     trust=trust,
@@ -127,11 +127,7 @@ class Opener:
         Only a restored stream holds a message that is older than the stream: the key book is read for such a delivery alone.
         While it cannot be read, these deliveries are added to `refused`.
         """
-        streams = [
-            arrival.created
-            for delivery in deliveries
-            if (arrival := delivery.arrival) is not None and arrival.stored < arrival.created
-        ]
+        streams = [old.created for delivery in deliveries if (old := _older_than_its_stream(delivery)) is not None]
         if not streams:
             return deliveries, ()
         try:
@@ -147,11 +143,6 @@ class Opener:
             return self._routes.route_of(subject).action
         declared = self._profile.own_subjects.get(subject)
         return declared.action if declared is not None else self._routes.unknown_action(subject)
-
-    def _arrival(self, delivery: Delivery) -> StreamArrival | CoreArrival:
-        if delivery.arrival is not None:
-            return delivery.arrival
-        return CoreArrival(subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created)
 
 
 def _older_than_its_stream(delivery: Delivery) -> StreamArrival | None:
@@ -182,15 +173,4 @@ async def reopened_message(
             caches=caches,
         )
 
-    try:
-        return verify(trust)
-    except EnvelopeError as error:
-        if error.code not in (Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN):
-            raise
-        failure = error
-    for bundles in await past.at(arrival.stored):
-        try:
-            return verify(bundles)
-        except EnvelopeError as error:
-            failure = error
-    raise failure
+    return await verified_then(verify, arrival.stored, trust=trust, past=past, needed=True)

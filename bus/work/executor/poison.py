@@ -164,8 +164,15 @@ class PoisonGuard:
 
     async def close(self, work: Work) -> None:
         """Close the count of an attempt that has ended, if there is one. Raises nothing."""
-        if work in self._counted:
-            await self._close(work)
+        counted = self._counted.pop(work, None)
+        if counted is None:
+            return
+        closed = AttemptCount(deaths=counted.attempts.deaths, open=False)
+        try:
+            await self._write(work.header.digest, closed, counted.sequence)
+        except SealbusError as error:
+            # The next attempt is then counted as if this one had ended its process.
+            self._operator_log.warning("the end of an attempt is not counted: %s", error)
 
     def put_off(self, work: Work) -> None:
         """Remember that the attempt of this delivery has ended, so that the next one is not counted here."""
@@ -210,15 +217,6 @@ class PoisonGuard:
         if sequence is None:
             raise StateUnavailable("another process counts an attempt of the same message")
         self._counted[work] = _Counted(known.attempts, sequence)
-
-    async def _close(self, work: Work) -> None:
-        counted = self._counted.pop(work)
-        closed = AttemptCount(deaths=counted.attempts.deaths, open=False)
-        try:
-            await self._write(work.header.digest, closed, counted.sequence)
-        except SealbusError as error:
-            # The next attempt is then counted as if this one had ended its process.
-            self._operator_log.warning("the end of an attempt is not counted: %s", error)
 
     async def _stand_alone(self, work: Work) -> None:
         """Wait until nothing else is handled. Raises `BusyEffect` if that takes too long."""

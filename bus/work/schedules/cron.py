@@ -113,11 +113,8 @@ def _zone(name: str) -> ZoneInfo:
 
 def _naive(time: int, zone: ZoneInfo) -> datetime:
     """Return the local time in `zone` at `time`, to the microsecond."""
-    return _utc(time).astimezone(zone).replace(tzinfo=None, fold=0)
-
-
-def _utc(time: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def _micros(naive: datetime) -> int:

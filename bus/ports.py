@@ -88,6 +88,11 @@ class Delivery(NamedTuple):
     token: str = ""
 
     @property
+    def sequence(self) -> int:
+        """The sequence of the message in its stream; 0 on core NATS."""
+        return self.arrival.sequence if self.arrival is not None else 0
+
+    @property
     def number(self) -> int:
         """The number of this delivery, from 1."""
         return self.arrival.delivery if self.arrival is not None else 1

@@ -167,7 +167,7 @@ class DeadLetterList:
         sequence = name if isinstance(name, int) else await self._sequence_of(name, first, last)
         async with aclosing(read_on(self._transport, DEAD, [SUBJECTS[DEAD]], start=sequence)) as deliveries:
             async for delivery in deliveries:
-                if delivery.arrival is not None and delivery.arrival.sequence == sequence:
+                if delivery.sequence == sequence:
                     [letter] = await self._with_reasons([self._letter(delivery)])
                     return letter
                 break
@@ -197,10 +197,9 @@ class DeadLetterList:
         source = read_on(self._transport, DEAD, [SUBJECTS[DEAD]], start=letters[0].sequence)
         async with aclosing(source) as deliveries:
             async for delivery in deliveries:
-                sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
-                if sequence in judged:
-                    judged[sequence] = _without_bytes(self._letter(delivery))
-                if sequence >= last:
+                if delivery.sequence in judged:
+                    judged[delivery.sequence] = _without_bytes(self._letter(delivery))
+                if delivery.sequence >= last:
                     break
         return list(judged.values())
 

@@ -116,9 +116,9 @@ class _Reader:
         """Return the deliveries that have come, up to stream sequence `last`."""
         batch = list(self._buffer)
         self._buffer.clear()
-        if last is not None and batch and _sequence(batch[-1]) > last:
+        if last is not None and batch and batch[-1].sequence > last:
             self._pending = 0
-            batch = [delivery for delivery in batch if _sequence(delivery) <= last]
+            batch = [delivery for delivery in batch if delivery.sequence <= last]
         return batch
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ async def read(
             async with contextlib.aclosing(_batches(connection, reader, last, current)) as batches:
                 async for batch in batches:
                     failures = 0
-                    position, since = _sequence(batch[-1]) + 1, 0
+                    position, since = batch[-1].sequence + 1, 0
                     yield batch
             if not reader.broken:
                 return
@@ -247,7 +247,7 @@ async def _batches(
         reader.ask()
         if batch := reader.take_batch(last):
             yield batch
-            if last is not None and _sequence(batch[-1]) >= last:
+            if last is not None and batch[-1].sequence >= last:
                 return
         elif reader.broken or ((once or last is not None) and reader.exhausted):
             return
@@ -284,7 +284,7 @@ async def values(
                 async for batch in batches:
                     # Messages stored from now on would keep the reader of a busy subject forever.
                     wanted, left = batch[:left], max(0, left - len(batch))
-                    position, since = _sequence(batch[-1]) + 1, 0
+                    position, since = batch[-1].sequence + 1, 0
                     yield [
                         (
                             delivery.subject,
@@ -316,10 +316,6 @@ async def _again(connection: Connection, stream: str) -> StreamState:
         except BusUnavailable as error:
             _logger.warning("reading %s: %s", stream, error.detail)
             await asyncio.sleep(connection.options.backoff.maximum_interval / 5)
-
-
-def _sequence(delivery: Delivery) -> int:
-    return delivery.arrival.sequence if delivery.arrival is not None else 0
 
 
 async def last(connection: Connection, stream: str, subject: str, *, within: float) -> StoredValue | None:

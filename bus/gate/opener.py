@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.routes import Resumed, RouteTable
@@ -36,23 +35,10 @@ class OpenedBatch:
     """The deliveries of a batch after steps 1 to 13, in order of arrival within each list."""
 
     opened: list[Opened] = field(default_factory=list)
-    unknown: list[UnknownVerb] = field(default_factory=list)
+    unknown: list[tuple[VerifiedMessage, Delivery]] = field(default_factory=list)
     """Genuine messages whose verb has no handler here."""
-    refused: list[Refusal] = field(default_factory=list)
-
-
-class UnknownVerb(NamedTuple):
-    """A genuine message whose verb has no handler here."""
-
-    message: VerifiedMessage
-    delivery: Delivery
-
-
-class Refusal(NamedTuple):
-    """A delivery that was not opened, and why."""
-
-    error: SealbusError
-    delivery: Delivery
+    refused: list[tuple[SealbusError, Delivery]] = field(default_factory=list)
+    """Deliveries that were not opened, each with the reason."""
 
 
 class Opener:
@@ -97,12 +83,12 @@ class Opener:
                     now=now,
                 )
             except EnvelopeError as error:
-                batch.refused.append(Refusal(error, delivery))
+                batch.refused.append((error, delivery))
             else:
                 if route is not None:
                     batch.opened.append(Opened(delivery, route, message, now))
                 else:
-                    batch.unknown.append(UnknownVerb(message, delivery))
+                    batch.unknown.append((message, delivery))
         return batch
 
     async def reopen(self, parked: Parked, resumed: Resumed) -> Opened | None:
@@ -120,7 +106,7 @@ class Opener:
         return Opened(delivery, route, message, self._site.host_clock(), resumed)
 
     async def _with_known_streams(
-        self, deliveries: Sequence[Delivery], refused: list[Refusal]
+        self, deliveries: Sequence[Delivery], refused: list[tuple[SealbusError, Delivery]]
     ) -> tuple[Sequence[Delivery], Sequence[RestoredStream]]:
         """Return the deliveries that can be opened, and how their streams were restored.
 
@@ -133,7 +119,7 @@ class Opener:
         try:
             return deliveries, await self._restored_streams.restored(streams[0])
         except StateUnavailable as error:
-            refused.extend([Refusal(error, delivery) for delivery in deliveries if _older_than_its_stream(delivery)])
+            refused.extend((error, delivery) for delivery in deliveries if _older_than_its_stream(delivery))
             return [delivery for delivery in deliveries if not _older_than_its_stream(delivery)], ()
 
     def _unknown_action(self, delivery: Delivery) -> str:

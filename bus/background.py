@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import ParamSpec
-
-__all__ = ["Background", "BoundedTasks"]
+from typing import ParamSpec, TypeVar
 
 _Arguments = ParamSpec("_Arguments")
+_Entry = TypeVar("_Entry")
 
 
 class Background(asyncio.TaskGroup):
@@ -45,11 +44,11 @@ class BoundedTasks:
     def __init__(self, group: Background, at_a_time: int) -> None:
         self._group = group
         self._room = asyncio.Semaphore(at_a_time)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[object]] = set()
 
     async def start(
         self,
-        function: Callable[_Arguments, Coroutine[None, None, None]],
+        function: Callable[_Arguments, Coroutine[None, None, object]],
         *arguments: _Arguments.args,
         **named: _Arguments.kwargs,
     ) -> None:
@@ -57,7 +56,7 @@ class BoundedTasks:
         await self._room.acquire()
         self._start(function(*arguments, **named), self._ended)
 
-    def start_at_once(self, running: Coroutine[None, None, None]) -> None:
+    def start_at_once(self, running: Coroutine[None, None, object]) -> None:
         """Run at once what its caller bounds; nothing, once the group was left, as if the process had ended before."""
         if self._group.left:
             running.close()
@@ -74,11 +73,26 @@ class BoundedTasks:
         while self._running:
             await asyncio.wait(set(self._running))
 
-    def _start(self, running: Coroutine[None, None, None], ended: Callable[[asyncio.Task[None]], None]) -> None:
+    def _start(self, running: Coroutine[None, None, object], ended: Callable[[asyncio.Task[object]], None]) -> None:
         task = self._group.create_task(running, name="background")
         self._running.add(task)
         task.add_done_callback(ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         self._room.release()
+
+
+async def next_batch(queue: asyncio.Queue[_Entry | None], most: int) -> tuple[list[_Entry], bool]:
+    """Wait for an entry of `queue`; return it with those behind it, at most `most`, and whether the queue ends there.
+
+    `None` in the queue is its end.
+    """
+    batch: list[_Entry] = []
+    following = await queue.get()
+    while following is not None:
+        batch.append(following)
+        if len(batch) == most or queue.empty():
+            return batch, False
+        following = queue.get_nowait()
+    return batch, True

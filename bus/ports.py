@@ -20,28 +20,6 @@ from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = [
-    "Clock",
-    "ConsumerLoad",
-    "Delivery",
-    "DuplicateFirstAttempt",
-    "Identity",
-    "JsonObject",
-    "NewId",
-    "NotAcknowledged",
-    "NotPermitted",
-    "Outgoing",
-    "Overloaded",
-    "PubAck",
-    "Request",
-    "Settlement",
-    "StoredValue",
-    "StreamRefused",
-    "Transport",
-    "X509Material",
-    "uuid7",
-]
-
 JsonObject = dict[str, object]
 """A JSON object, its members unchecked."""
 
@@ -108,6 +86,11 @@ class Delivery(NamedTuple):
     header_block: bytes
     arrival: StreamArrival | None = None
     token: str = ""
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the message in its stream; 0 on core NATS."""
+        return self.arrival.sequence if self.arrival is not None else 0
 
     @property
     def number(self) -> int:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["AUDIT", "CONTROL", "DEAD", "EVENTS", "HELD", "REFUSALS", "RESULTS", "STATE", "SUBJECTS", "TASKS"]
-
 TASKS: Final = "TASKS"
 EVENTS: Final = "EVENTS"
 RESULTS: Final = "RESULTS"

@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.printable import printable
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import MANIFEST, Bundle
 from sealbus.policies.bundle.library import carries_library, library_modules, with_library_root
 from sealbus.policies.decision.documents import canonical
-from sealbus.policies.explain.failed_test import FailedTests
+from sealbus.policies.explain.rewriting import Rewritten, rewrite
+from sealbus.policies.explain.trace import read_prints
 from sealbus.policies.lint.lint import parse_all, refused_forms
 from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import Interpreter
@@ -32,6 +35,8 @@ EMBEDDED: Final = "embedded"
 OPA: Final = "opa"
 DEADLINE: Final = 60.0
 """Seconds that `opa test` may take for a folder."""
+CHARACTERS = 200
+"""Most characters of a literal in a description."""
 
 _PREFIX: Final = "test_"
 
@@ -84,14 +89,6 @@ def run_tests(
             by_opa = _run_opa(laid_out, opa, deadline)
         results = [*results, *by_opa, *_missing(results, by_opa, OPA), *_missing(by_opa, results, EMBEDDED)]
     return tuple(sorted(results))
-
-
-def disagreements(results: Iterable[RegoTestResult]) -> tuple[str, ...]:
-    """Return the tests, as `package.name`, that did not pass or fail alike on every engine in `results`."""
-    verdicts: dict[str, set[bool]] = {}
-    for result in results:
-        verdicts.setdefault(f"{result.package}.{result.name}", set()).add(result.passed)
-    return tuple(sorted(name for name, passed in verdicts.items() if len(passed) > 1))
 
 
 def _tests(folder: Path) -> Iterable[Module]:
@@ -177,3 +174,48 @@ def _missing(ran_there: Iterable[RegoTestResult], here: Iterable[RegoTestResult]
         for result in ran_there
         if (result.package, result.name) not in ran
     ]
+
+
+class FailedTests:
+    """Describes the literal at which a test failed. The tests are in `modules`, which passed the form checks, over `data`."""
+
+    def __init__(self, modules: Sequence[Module], data: dict[str, Json]) -> None:
+        self._modules = modules
+        self._data = data
+
+    def describe_failure(self, package: str, name: str) -> str:
+        """Return the place and the text of the literal that did not hold; empty if it is not known."""
+        if self._printing is None:
+            return ""
+        written, interpreter = self._printing
+        try:
+            interpreter.evaluate(f"data.{package}.{name}", b"{}")
+        except PolicyFailed:
+            return ""
+        finally:
+            prints = interpreter.prints()
+        rule = (*package.split("."), name)
+        for body in read_prints(prints, written):
+            if written.bodies[body.body].rule == rule:
+                return _shown(written, (literal.site for literal in body.literals if literal.failed))
+        return ""
+
+    @cached_property
+    def _printing(self) -> tuple[Rewritten, Interpreter] | None:
+        try:
+            written = rewrite(self._modules, self._data.keys())
+            # Tests may print, and their texts would look like ours.
+            if written.untraced:
+                return None
+            return written, Interpreter(written.modules, canonical(self._data), gather=True)
+        except PolicyRefused:
+            return None
+
+
+def _shown(written: Rewritten, failed: Iterable[int]) -> str:
+    for number in failed:
+        site = written.sites[number]
+        text = " ".join(site.written.split())
+        cut = f"{text[:CHARACTERS]} ..." if len(text) > CHARACTERS else text
+        return printable(f"line {site.line} does not hold: {cut}")
+    return ""

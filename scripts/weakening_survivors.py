@@ -13,7 +13,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.approvals.progress.ParkedProgress._change: self._tasks.change of parked [after instead]",
     ),
     "what is stored at the very microsecond of its stream's creation is measured by that creation, whoever is asked": (
-        "sealbus.bus.gate.opener.Opener._with_known_streams: arrival.stored < arrival.created [bound]",
         "sealbus.bus.gate.opener._older_than_its_stream: arrival.stored < arrival.created [bound]",
     ),
     "spellings in base64 of the same bytes have one length, and differ in unused bits, never in the case of a letter": (
@@ -198,7 +197,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.approvals.parking.Parking.park: delivery.number > 1 [bound]",
     ),
     "one byte more or less of what people are asked is bounded again where the question about it is made": (
-        "sealbus.bus.gate.resumption._ParkedSource._can_be_asked: len(decided.input_document) <= INPUT_BYTES [bound]",
+        "sealbus.bus.gate.resumption._ParkedSource.mark: len(decided.input_document) <= INPUT_BYTES [bound]",
     ),
     "its requester looks at the same moment, and finds it expired either way": (
         (

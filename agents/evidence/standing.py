@@ -16,7 +16,7 @@ from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.export.finding import Finding, FindingCode
 from sealbus.envelopes.export.standing import GrantFact, GrantStatement, GrantUsed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.standing import standing_session
+from sealbus.envelopes.message.user_context import standing_session
 
 _TYPE: Final = "application/vnd.sealbus.schedule.v1+json"
 _BYTES: Final = 65_536

@@ -5,7 +5,7 @@ stops all handling. So each issuer has a budget of recorded denials per minute. 
 answered as usual, and counted in one signed `denials` record for that issuer and minute.
 
 A permitted reader can read an answer as often as it likes, at no cost. So a decision about an answer that has a record
-(`recorded_reads`) is counted in the same way when it is made again.
+(`bus.gate.reply_policy`) is counted in the same way when it is made again.
 """
 
 from __future__ import annotations

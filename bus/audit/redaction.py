@@ -16,6 +16,7 @@ from sealbus.envelopes.export.approvals import covers_approvals
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.records.decision import RECORDED_BODY_BYTES, DecisionRecord
+from sealbus.envelopes.trust.caches import BoundedMap
 
 REMEMBERED: Final = 1_024
 """Subjects whose selection is cached. Reply subjects come and go, so the cache is bounded."""
@@ -61,7 +62,7 @@ class Recording:
             raise ConfigurationError(f"audit.redact: a record can name at most {DEFAULT_LIMITS.text_items} places")
         self._bodies = (*ALWAYS, *bodies)
         self._more = bool(pointers or bodies)
-        self._remembered: dict[str, _Selection] = {}
+        self._remembered: BoundedMap[str, _Selection] = BoundedMap(REMEMBERED)
 
     def record(self, record: DecisionRecord, subject: str, body: bytes) -> DecisionRecord:
         """Return `record`, about a message to `subject` with `body`, as it is to be stored.
@@ -95,9 +96,7 @@ class Recording:
             }
             body = any(matches(pattern, subject) for pattern in self._bodies)
             selection = _Selection(tuple(by_text.values()), body)
-            if len(self._remembered) >= REMEMBERED:
-                self._remembered.clear()
-            self._remembered[subject] = selection
+            self._remembered.put(subject, selection)
         return selection
 
 

@@ -6,18 +6,17 @@ knows the current trust bundles, and those of the last month in a notary's key b
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
-from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.streams.held import PastTrust, current_only, verified_then
 from sealbus.envelopes.encoding.strict_json import parse_object
-from sealbus.envelopes.errors import UNAUTHENTICATED_CODES, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.records.archive import (
@@ -30,8 +29,8 @@ from sealbus.envelopes.records.archive import (
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
-from sealbus.envelopes.trust.bundles import TrustBundles
-from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.bundles import Trust, TrustBundles
+from sealbus.envelopes.trust.caches import BoundedMap, Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.backtest.recorded import CountedDenials, Recorded, RecordedDecision
 from sealbus.policies.decision.documents import NESTING
@@ -193,7 +192,7 @@ class AuditTrail:
         self._past = past
         self._caches = Caches()
         self._after = after
-        self._decisions: OrderedDict[bytes, tuple[VerifiedDecided, DecisionRecord]] = OrderedDict()
+        self._decisions: BoundedMap[bytes, tuple[VerifiedDecided, DecisionRecord]] = BoundedMap(JOINED)
 
     async def entries(
         self, wanted: AuditFilter | None = None, *, follow: bool = False
@@ -241,19 +240,8 @@ class AuditTrail:
 
     async def _verified(self, time: int, accept: Callable[..., T]) -> T:
         """Return what `accept` returns with the current bundles, or, for a key that has left them, with those of `time`."""
-        try:
-            return accept(bundles=self._bundles())
-        except EnvelopeError as error:
-            if error.code not in UNAUTHENTICATED_CODES:
-                raise
-            failure = error
-        with suppress(StateUnavailable):
-            for then in await self._past.at(time):
-                try:
-                    return accept(bundles=then.bundles)
-                except EnvelopeError as error:
-                    failure = error
-        raise failure
+        trust = Trust(bundles=self._bundles())
+        return await verified_then(lambda then: accept(bundles=then.bundles), time, trust=trust, past=self._past)
 
     async def _entry(self, position: StreamArrival, audit: VerifiedAudit, leaf: bytes, record: Record) -> AuditEntry:
         message: VerifiedDecided | None = None
@@ -261,11 +249,9 @@ class AuditTrail:
         if isinstance(record, DecisionRecord):
             accept = partial(accept_decided, record, audit, self._profile, caches=self._caches)
             message = await self._verified(record.place.time, accept)
-            self._decisions[leaf] = (message, record)
-            if len(self._decisions) > JOINED:
-                self._decisions.popitem(last=False)
-        elif isinstance(record, OutcomeRecord) and record.decision in self._decisions:
-            message, decision = self._decisions[record.decision]
+            self._decisions.put(leaf, (message, record))
+        elif isinstance(record, OutcomeRecord) and (known := self._decisions.get(record.decision)) is not None:
+            message, decision = known
         return AuditEntry(
             sequence=position.sequence,
             stored=position.stored,

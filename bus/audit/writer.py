@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Self
 from sealbus.bus.audit.denial_budget import Denials
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool
-from sealbus.bus.background import Background
+from sealbus.bus.background import Background, next_batch
 from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.ports import DuplicateFirstAttempt
 from sealbus.bus.routing.stages import Decided
@@ -319,17 +319,9 @@ class AuditWriter:
     async def _run(self) -> None:
         last = False
         while not last:
-            first = await self._noted.get()
-            if first is None:
-                return
-            waiting = [first]
-            while len(waiting) < self._limits.batch and not self._noted.empty():
-                following = self._noted.get_nowait()
-                if following is None:
-                    last = True
-                    break
-                waiting.append(following)
-            await self._store_noted(waiting)
+            waiting, last = await next_batch(self._noted, self._limits.batch)
+            if waiting:
+                await self._store_noted(waiting)
 
     async def _store_noted(self, waiting: Sequence[_Noted]) -> None:
         batch, first = AuditBatch(), 0

@@ -7,7 +7,6 @@ fails verification changes nothing: the call stays open until its end.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from collections import deque
@@ -21,17 +20,14 @@ from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.timers import Deadlines
-from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, NoListener, RemoteError, code_of
+from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, NoListener, answer_of
 from sealbus.bus.sending.cancel import CancelRequest, cancel_message
-from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
+from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.sending.status import NOTE_BYTES
 from sealbus.bus.site import Site
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
-from sealbus.envelopes.denial import Explanation, remedies_of, via_of
-from sealbus.envelopes.encoding.codec import is_text
-from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
+from sealbus.envelopes.errors import EnvelopeError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed
@@ -184,7 +180,7 @@ class Requests:
             self._forget(waiting)
         if result.header.kind is Kind.CHUNK:
             raise ChunkedAnswer(action)
-        return _answer(result)
+        return answer_of(result)
 
     async def stream(
         self,
@@ -204,7 +200,7 @@ class Requests:
                 while not final:
                     result = await waiting.take()
                     final = result.final
-                    answer = _answer(result)
+                    answer = answer_of(result)
                     if not (result.header.fin and not answer.body):
                         yield answer
         except TimeoutError as error:
@@ -329,23 +325,3 @@ class Requests:
 
 def _expired(action: str, within: float) -> CallExpired:
     return CallExpired(f"{action}: no answer in {within:g} s")
-
-
-def _answer(result: VerifiedResult) -> Content:
-    """Return the answer's body, or raise the error that an error reply states."""
-    if result.header.typ != ERROR_TYPE:
-        return Content(body=result.body, typ=result.header.typ)
-    try:
-        body = json.loads(result.body)
-        code = code_of(body["code"])
-        reasons = tuple(str(reason)[:256] for reason in body.get("reasons", ()))[:32]
-        note = str(body.get("note", ""))
-        explanation = Explanation(reasons, remedies_of(body.get("remedy")), via_of(body.get("via")))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RemoteError(Code.BAD_RESULT, "an invalid error reply") from error
-    explanation = explanation.told_by(result.header.iss.value)
-    if code is Code.DENIED:
-        raise Denied("the recipient's policy denies the call", *explanation)
-    if code is Code.OBLIGATION_UNKNOWN:
-        raise ObligationUnknown("the recipient does not honour an obligation of its policy", *explanation)
-    raise RemoteError(code, "the recipient did not handle the call", note if is_text(note, NOTE_BYTES) else "")

@@ -225,7 +225,8 @@ class Gate:
         """Do step 17, then hand on: a message whose record is not stored is not handled."""
         try:
             places: RecordPlaces | None = {} if self._site.tracer is not None else None
-            leaves = await self._record(decided, pull, places)
+            record = self._audit.call_decisions if pull is None else self._audit.decisions
+            leaves = await record(decided, places) if decided else ()
             await before.wait()
             seconds = time.perf_counter() - began
             self._seconds.observe(seconds, "call" if pull is None else "stream", n=len(decided))
@@ -244,15 +245,6 @@ class Gate:
         finally:
             done.set()
             self._recording.release()
-
-    async def _record(
-        self, decided: Sequence[Decided], pull: Pull | None, places: RecordPlaces | None
-    ) -> Sequence[bytes | SealbusError]:
-        if not decided:
-            return ()
-        if pull is None:
-            return await self._audit.call_decisions(decided, places)
-        return await self._audit.decisions(decided, places)
 
     def _count(self, recorded: Iterable[Decided]) -> None:
         counts = Counter([(decided.opened.route.action, str(decided.code or "allow")) for decided in recorded])

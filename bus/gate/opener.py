@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.routes import Resumed, RouteTable
 from sealbus.bus.routing.stages import Opened
 from sealbus.bus.site import Site
-from sealbus.bus.streams.held import PastTrust, current_only
+from sealbus.bus.streams.held import PastTrust, current_only, verified_then
 from sealbus.bus.streams.key_book import RestoredStreams, nothing_restored
 from sealbus.bus.work.approvals.parked_tasks import Parked
 from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
-from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.errors import EnvelopeError, SealbusError, StateUnavailable
 from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
@@ -36,23 +35,10 @@ class OpenedBatch:
     """The deliveries of a batch after steps 1 to 13, in order of arrival within each list."""
 
     opened: list[Opened] = field(default_factory=list)
-    unknown: list[UnknownVerb] = field(default_factory=list)
+    unknown: list[tuple[VerifiedMessage, Delivery]] = field(default_factory=list)
     """Genuine messages whose verb has no handler here."""
-    refused: list[Refusal] = field(default_factory=list)
-
-
-class UnknownVerb(NamedTuple):
-    """A genuine message whose verb has no handler here."""
-
-    message: VerifiedMessage
-    delivery: Delivery
-
-
-class Refusal(NamedTuple):
-    """A delivery that was not opened, and why."""
-
-    error: SealbusError
-    delivery: Delivery
+    refused: list[tuple[SealbusError, Delivery]] = field(default_factory=list)
+    """Deliveries that were not opened, each with the reason."""
 
 
 class Opener:
@@ -88,7 +74,7 @@ class Opener:
                 route = self._routes.find_route(delivery.subject)
                 message = accept_live(
                     delivery.payload,
-                    self._arrival(delivery),
+                    delivery.arrival or CoreArrival(delivery.subject, self._core.started, self._core.audit_created),
                     self._profile,
                     action=route.action if route is not None else self._unknown_action(delivery),
                     trust=trust,
@@ -97,12 +83,12 @@ class Opener:
                     now=now,
                 )
             except EnvelopeError as error:
-                batch.refused.append(Refusal(error, delivery))
+                batch.refused.append((error, delivery))
             else:
                 if route is not None:
                     batch.opened.append(Opened(delivery, route, message, now))
                 else:
-                    batch.unknown.append(UnknownVerb(message, delivery))
+                    batch.unknown.append((message, delivery))
         return batch
 
     async def reopen(self, parked: Parked, resumed: Resumed) -> Opened | None:
@@ -120,24 +106,20 @@ class Opener:
         return Opened(delivery, route, message, self._site.host_clock(), resumed)
 
     async def _with_known_streams(
-        self, deliveries: Sequence[Delivery], refused: list[Refusal]
+        self, deliveries: Sequence[Delivery], refused: list[tuple[SealbusError, Delivery]]
     ) -> tuple[Sequence[Delivery], Sequence[RestoredStream]]:
         """Return the deliveries that can be opened, and how their streams were restored.
 
         Only a restored stream holds a message that is older than the stream: the key book is read for such a delivery alone.
         While it cannot be read, these deliveries are added to `refused`.
         """
-        streams = [
-            arrival.created
-            for delivery in deliveries
-            if (arrival := delivery.arrival) is not None and arrival.stored < arrival.created
-        ]
+        streams = [old.created for delivery in deliveries if (old := _older_than_its_stream(delivery)) is not None]
         if not streams:
             return deliveries, ()
         try:
             return deliveries, await self._restored_streams.restored(streams[0])
         except StateUnavailable as error:
-            refused.extend([Refusal(error, delivery) for delivery in deliveries if _older_than_its_stream(delivery)])
+            refused.extend((error, delivery) for delivery in deliveries if _older_than_its_stream(delivery))
             return [delivery for delivery in deliveries if not _older_than_its_stream(delivery)], ()
 
     def _unknown_action(self, delivery: Delivery) -> str:
@@ -147,11 +129,6 @@ class Opener:
             return self._routes.route_of(subject).action
         declared = self._profile.own_subjects.get(subject)
         return declared.action if declared is not None else self._routes.unknown_action(subject)
-
-    def _arrival(self, delivery: Delivery) -> StreamArrival | CoreArrival:
-        if delivery.arrival is not None:
-            return delivery.arrival
-        return CoreArrival(subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created)
 
 
 def _older_than_its_stream(delivery: Delivery) -> StreamArrival | None:
@@ -182,15 +159,4 @@ async def reopened_message(
             caches=caches,
         )
 
-    try:
-        return verify(trust)
-    except EnvelopeError as error:
-        if error.code not in (Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN):
-            raise
-        failure = error
-    for bundles in await past.at(arrival.stored):
-        try:
-            return verify(bundles)
-        except EnvelopeError as error:
-            failure = error
-    raise failure
+    return await verified_then(verify, arrival.stored, trust=trust, past=past, needed=True)

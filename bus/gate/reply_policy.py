@@ -1,7 +1,8 @@
 """Decisions on answers: our own policy is asked about `<action>.reply` before an answer is returned to the caller.
 
 This holds for replies, chunks and results of tasks (SPEC.md section 7). Records of these decisions are queued, not awaited.
-A result in a stream can be read many times. Each read is decided; the same decision is recorded once, then counted.
+A result in a stream can be read many times, as often as its reader likes. Each read is decided. One record is written for
+the same message, user, session, client, policy, revocations and verdict; the same decision is then only counted (section 8).
 """
 
 from __future__ import annotations
@@ -10,20 +11,27 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
+from typing import Final
 
-from sealbus.bus.audit.recorded_reads import RecordedReads, read_key
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate.authorizer import Authorizer, caller_for
 from sealbus.bus.sending.answer import AnswerDenied
 from sealbus.envelopes.accept.result import VerifiedResult
+from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.errors import AuditUnavailable, Code, SealbusError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
+from sealbus.envelopes.trust.caches import BoundedMap
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.decision import Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.request import Request, input_document
 
 _logger = logging.getLogger(__name__)
+
+MOST: Final = 65_536
+"""Decisions that are remembered, some 150 bytes each. The least recently used is forgotten, and recorded again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +53,13 @@ class ReplyPolicy:
         authorizer: Authorizer,
         audit: AuditWriter,
         revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
-        recorded: RecordedReads | None = None,
+        most: int = MOST,
     ) -> None:
         self._authorizer = authorizer
         self._audit = audit
         self._revocations = revocations
-        self._recorded = recorded if recorded is not None else RecordedReads()
+        self._recorded: BoundedMap[bytes, bool] = BoundedMap(most)
+        """The keys of decisions that have a record, or are about to have one."""
 
     async def decide(self, received: Sequence[Received], *, now: int) -> list[SealbusError | None]:
         """Return for each answer, in order, the error if it may not be used: `Denied`, or why the policy could not decide.
@@ -72,7 +81,7 @@ class ReplyPolicy:
             try:
                 key = self._key(answer, outcome, refusal)
                 code = str(refusal.code) if refusal is not None else None
-                if key is not None and key in self._recorded and self._audit.counted_again(header.iss, code):
+                if key is not None and self._recorded.get(key) and self._audit.counted_again(header.iss, code):
                     continue
                 record = self._audit.recording.record(
                     _record(answer, document, outcome, refusal), header.to, answer.result.body
@@ -84,7 +93,7 @@ class ReplyPolicy:
             if key is None:
                 await self._audit.note(record, about=answer.result)
             else:
-                self._recorded.add(key)
+                self._recorded.put(key, True)
                 await self._audit.note(record, about=answer.result, lost=partial(self._recorded.forget, key))
         return refusals
 
@@ -149,3 +158,19 @@ def _record(
         engine=decision.engine if decision is not None else None,
         micros=decision.micros if decision is not None else None,
     )
+
+
+def read_key(
+    digest: bytes, user: UserContext | None, *, revision: str, serial: int, code: str, reasons: tuple[str, ...] = ()
+) -> bytes:
+    """Return the key of a decision about the answer with H(header) `digest`, read for `user`.
+
+    `revision` is the policy's, `serial` the revocations'. `code` is the verdict, empty if the read is allowed.
+    """
+    reader: list[Value] = []
+    if user is not None:
+        kind = user.typ.value if user.typ is not None else ""
+        domain = user.dom.name if user.dom is not None else ""
+        reader = [user.idp, user.sub, kind, domain, user.sid, user.cid]
+    parts: list[Value] = [digest, reader, revision, serial, code, list(reasons)]
+    return sha256(encode(parts, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)).digest()

@@ -208,11 +208,10 @@ class _ParkedSource:
         obligation = approval_of(decision.obligations)
         if obligation is None:
             return decided
-        same = obligation == self._parked.obligation
-        return decided._replace(parks=same or self._can_be_asked(decided))
-
-    def _can_be_asked(self, decided: Decided) -> bool:
-        return len(decided.input_document) <= INPUT_BYTES and not self._audit.record(decided).redacted
+        if obligation == self._parked.obligation:
+            return decided._replace(parks=True)
+        can_be_asked = len(decided.input_document) <= INPUT_BYTES and not self._audit.record(decided).redacted
+        return decided._replace(parks=can_be_asked)
 
     async def may_run(self, decided: Decided, leaf: bytes, reporter: TaskReporter | None) -> bool:
         """Return whether the task may run; end it if its requester may have been told otherwise, or a copy of it has run."""

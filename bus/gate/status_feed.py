@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.freshness import StreamArrival
+from sealbus.envelopes.trust.caches import BoundedMap
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class StatusFeed:
         self._subjects = f"status.{site.token}.*"
         self._clock = site.host_clock
         self._watches: dict[str, set[Watch]] = {}
-        self._recent: OrderedDict[str, int] = OrderedDict()
+        self._recent: BoundedMap[str, int] = BoundedMap(_RECENT)
         self._created = 0
         self._since = 0
         self.slots: Final = asyncio.Semaphore(READINGS)
@@ -129,7 +130,7 @@ class StatusFeed:
 
         `sequence` also counts statuses of just before: the replica that is read may not have them yet.
         """
-        watch = Watch(sequence=self._recent.get(subject, 0), created=self._created)
+        watch = Watch(sequence=self._recent.get(subject) or 0, created=self._created)
         self._watches.setdefault(subject, set()).add(watch)
         try:
             yield watch
@@ -160,10 +161,7 @@ class StatusFeed:
         if arrival.created != self._created:
             self._created = arrival.created
             self._recent.clear()
-        self._recent[subject] = arrival.sequence
-        self._recent.move_to_end(subject)
-        while len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
+        self._recent.put(subject, arrival.sequence)
         for watch in self._watches.get(subject, ()):
             known = watch.sequence if watch.created == arrival.created else 0
             watch.sequence, watch.created = max(known, arrival.sequence), arrival.created

@@ -13,7 +13,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -26,21 +25,27 @@ from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.site import Site
 from sealbus.bus.stream_names import RESULTS
-from sealbus.bus.streams.held import Held, PastTrust, current_only
+from sealbus.bus.streams.held import Held, PastTrust, current_only, verified_then
 from sealbus.bus.work.approvals.marker import waits_note
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
 from sealbus.envelopes.backoff import Backoff
-from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import (
+    UNAUTHENTICATED_CODES,
+    BadBody,
+    BusUnavailable,
+    Code,
+    EnvelopeError,
+    StateUnavailable,
+)
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.decision import StreamPlace
+from sealbus.envelopes.trust.bundles import Trust
 
 _logger: Final = logging.getLogger(__name__)
-
-_UNKNOWN: Final = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +273,7 @@ class StatusReading:
                 return None
             status = parsed_status(result)
         except (EnvelopeError, BadBody) as error:
-            if error.code in _UNKNOWN:
+            if error.code in UNAUTHENTICATED_CODES:
                 self._pass.passed_over = True
                 if self._postpone_unknown(position):
                     return None
@@ -305,28 +310,19 @@ class StatusReading:
         Try the current bundles; for an unknown key or trust domain, try those of the time when it was stored.
         """
         reader = self._reader
-        accepted = partial(
-            accept_status,
-            delivery.payload,
-            delivery.subject,
-            reader.profile,
-            {self._task.pending.digest: self._request},
-            stored=position.stored,
-            caches=reader.site.caches,
-        )
-        try:
-            return accepted(trust=reader.site.trust())
-        except EnvelopeError as error:
-            if error.code not in _UNKNOWN:
-                raise
-            failure = error
-        with suppress(StateUnavailable):
-            for past_trust in await reader.past.at(position.stored):
-                try:
-                    return accepted(trust=past_trust)
-                except EnvelopeError as error:
-                    failure = error
-        raise failure
+
+        def accepted(trust: Trust) -> VerifiedResult | None:
+            return accept_status(
+                delivery.payload,
+                delivery.subject,
+                reader.profile,
+                {self._task.pending.digest: self._request},
+                stored=position.stored,
+                trust=trust,
+                caches=reader.site.caches,
+            )
+
+        return await verified_then(accepted, position.stored, trust=reader.site.trust(), past=reader.past)
 
     async def _decide(self, result: VerifiedResult, position: StreamArrival) -> None:
         """Ask our own policy about a result; raise if it may not be used."""

@@ -8,7 +8,7 @@ seconds later.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.inspection.documents import AgentDocument, QueueDocument, shown_time
@@ -92,14 +92,6 @@ class AgentSeen:
         }
 
 
-@dataclass(slots=True)
-class _Found:
-    pulls: int = 0
-    tasks: Queue | None = None
-    events: Queue | None = None
-    listens: set[str] = field(default_factory=set)
-
-
 async def find_agents(
     request: Request, actions: Mapping[str, Sequence[str]], *, names: Names, own: OwnSubjects
 ) -> list[AgentSeen]:
@@ -118,30 +110,31 @@ def agents_seen(
     own: OwnSubjects,
 ) -> list[AgentSeen]:
     """Return the agents that have a consumer of TASKS or EVENTS, or actions in `actions` (by token), sorted by token."""
-    agents: dict[str, _Found] = {token: _Found() for token in actions}
     owners = {declared.subject: names.token(declared.owner) for declared in own.values() if declared.kind is Kind.TASK}
+    processes: dict[str, int] = {}
+    tasks_of: dict[str, Queue] = {}
+    events_of: dict[str, Queue] = {}
+    listens: dict[str, frozenset[str]] = {}
     for state in tasks:
         for token in {_token(subject, owners) for subject in state.subjects} - {""}:
-            agent = agents.setdefault(token, _Found())
+            queue = tasks_of.setdefault(token, Queue())
             if state.name == control_durable(token):
-                agent.pulls = state.pulls
-                agent.tasks = agent.tasks or Queue()
+                processes[token] = state.pulls
             else:
-                agent.tasks = (agent.tasks or Queue()).and_of(state)
+                tasks_of[token] = queue.and_of(state)
     for state in events:
-        agent = agents.setdefault(state.name, _Found())
-        agent.events = (agent.events or Queue()).and_of(state)
-        agent.listens |= state.subjects
+        events_of[state.name] = events_of.get(state.name, Queue()).and_of(state)
+        listens[state.name] = listens.get(state.name, frozenset()) | state.subjects
     return [
         AgentSeen(
             token=token,
-            processes=agent.pulls,
-            tasks=agent.tasks,
-            events=agent.events,
-            listens=tuple(sorted(agent.listens)),
+            processes=processes.get(token, 0),
+            tasks=tasks_of.get(token),
+            events=events_of.get(token),
+            listens=tuple(sorted(listens.get(token, ()))),
             actions=tuple(actions.get(token, ())),
         )
-        for token, agent in sorted(agents.items())
+        for token in sorted(actions.keys() | tasks_of.keys() | events_of.keys())
     ]
 
 

@@ -66,10 +66,9 @@ async def backwards(
         messages: list[Kept] = []
         async with aclosing(read_on(transport, stream, subjects, start=begin)) as deliveries:
             async for delivery in deliveries:
-                sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
-                if sequence <= end:
+                if delivery.sequence <= end:
                     messages.append(keep(delivery))
-                if sequence >= end:
+                if delivery.sequence >= end:
                     break
         if messages:
             yield messages

@@ -7,7 +7,6 @@ sent again as a new task, under the identity of its new sender, and the new task
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -19,14 +18,14 @@ from sealbus.bus.inspection.documents import LetterDocument, shown_time
 from sealbus.bus.inspection.tasks import user_of, verified
 from sealbus.bus.nats.api import api, existing_stream
 from sealbus.bus.ports import Delivery, Request, Transport
-from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.bus.sending.message import OutgoingMessage, event_of
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.stream_names import DEAD, EVENTS, SUBJECTS
 from sealbus.bus.work.executor.dead_letters import DEAD_EVENT
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError
-from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.chain import covers
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header, parse_header
@@ -46,7 +45,6 @@ DROPPED_EVENT: Final = "dropped"
 FORGOTTEN: Final = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 """Codes of messages that may have been genuine: the current bundles do not have the key, but earlier ones may have had it."""
 
-EVENT_LIFE: Final = 3_600 * SECOND
 STORE_WITHIN: Final = 10.0
 _NESTING: Final = 2
 
@@ -169,7 +167,7 @@ class DeadLetterList:
         sequence = name if isinstance(name, int) else await self._sequence_of(name, first, last)
         async with aclosing(read_on(self._transport, DEAD, [SUBJECTS[DEAD]], start=sequence)) as deliveries:
             async for delivery in deliveries:
-                if delivery.arrival is not None and delivery.arrival.sequence == sequence:
+                if delivery.sequence == sequence:
                     [letter] = await self._with_reasons([self._letter(delivery)])
                     return letter
                 break
@@ -199,10 +197,9 @@ class DeadLetterList:
         source = read_on(self._transport, DEAD, [SUBJECTS[DEAD]], start=letters[0].sequence)
         async with aclosing(source) as deliveries:
             async for delivery in deliveries:
-                sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
-                if sequence in judged:
-                    judged[sequence] = _without_bytes(self._letter(delivery))
-                if sequence >= last:
+                if delivery.sequence in judged:
+                    judged[delivery.sequence] = _without_bytes(self._letter(delivery))
+                if delivery.sequence >= last:
                     break
         return list(judged.values())
 
@@ -393,20 +390,7 @@ async def drop(letter: DeadLetter, outbox: Outbox, request: Request, token: str)
         "message": header.id.hex() if header is not None else "",
         "from": header.iss.value if header is not None else "",
     }
-    posted = await outbox.publish(
-        OutgoingMessage(
-            Draft(
-                kind=Kind.EVENT,
-                to=event_subject(token, DROPPED_EVENT),
-                body=json.dumps(content, separators=(",", ":")).encode(),
-                typ="application/json",
-                re=header.digest if header is not None else None,
-                tid=header.tid if header is not None else None,
-            ),
-            life=EVENT_LIFE,
-        ),
-        within=STORE_WITHIN,
-    )
+    posted = await outbox.publish(event_of(token, DROPPED_EVENT, content, header), within=STORE_WITHIN)
     answer = await api(request, f"STREAM.MSG.DELETE.{DEAD}", {"seq": letter.sequence})
     if answer.get("success") is not True:
         raise BusUnavailable(f"dead letter #{letter.sequence}: the server does not say that it was deleted")

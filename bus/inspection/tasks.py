@@ -365,8 +365,7 @@ class TaskList:
             subjects = list(task_subjects(self._profile))
         async with aclosing(read_on(self._transport, TASKS, subjects, start=tasks[0].sequence)) as deliveries:
             async for delivery in deliveries:
-                sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
-                if sequence in left:
+                if (sequence := delivery.sequence) in left:
                     left.discard(sequence)
                     judged[sequence] = replace(judged[sequence], refused=await self._refusal(delivery))
                 if not left:

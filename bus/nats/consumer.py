@@ -111,8 +111,7 @@ class NatsPull:
 
     def term(self, delivery: Delivery) -> None:
         """Terminate the delivery without handling it, or not again."""
-        sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
-        self._acks.give_up(delivery.token, sequence, "+TERM")
+        self._acks.give_up(delivery.token, delivery.sequence, "+TERM")
 
     def working(self, delivery: Delivery) -> None:
         """Make the broker wait another `ack_wait` from now."""

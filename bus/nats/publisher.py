@@ -101,7 +101,7 @@ class BulkPublisher:
         """
         until = asyncio.get_running_loop().time() + deadline
         answers: list[PubAck | Exception] = []
-        for batch in _batches(messages):
+        for batch in batches_of(messages):
             answers += await self._publish(batch, until, deadline)
         return answers
 
@@ -152,7 +152,7 @@ class BulkPublisher:
         return within or not self._in_flight
 
 
-def _batches(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
+def batches_of(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
     """Split `messages` into runs of at most `BATCH` and `IN_FLIGHT_BYTES`; a larger message is a run of its own."""
     start = 0
     size = 0

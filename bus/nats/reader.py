@@ -49,8 +49,8 @@ class _Reader:
         self.broken = ""
         self.arrived = asyncio.Event()
         self._stream = stream
-        self._name = f"read-{secrets.token_hex(8)}"
-        self._acks = AckSubjects(stream, self._name)
+        self.name = f"read-{secrets.token_hex(8)}"
+        self._acks = AckSubjects(stream, self.name)
         self._created = created
         self._made = False
         self._pending = 0
@@ -76,18 +76,18 @@ class _Reader:
         """
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(
-            connection.jetstream, self._stream, self._name, subjects, start, since, headers_only=headers_only
+            connection.jetstream, self._stream, self.name, subjects, start, since, headers_only=headers_only
         )
         self._made = True
         count = self._pending
         if once and not count:
             return count
         self._pulls = PullRequests(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}",
             PullRequest(batch=BATCH),
             connection.inbox_prefix,
-            deliver=self._deliver,
-            ended=self._ended,
+            deliver=self.deliver,
+            ended=self.ended,
             refused=self._break,
             waiting=lambda: len(self._buffer),
             care=self._care,
@@ -116,9 +116,9 @@ class _Reader:
         """Return the deliveries that have come, up to stream sequence `last`."""
         batch = list(self._buffer)
         self._buffer.clear()
-        if last is not None and batch and _sequence(batch[-1]) > last:
+        if last is not None and batch and batch[-1].sequence > last:
             self._pending = 0
-            batch = [delivery for delivery in batch if _sequence(delivery) <= last]
+            batch = [delivery for delivery in batch if delivery.sequence <= last]
         return batch
 
     def close(self) -> None:
@@ -130,9 +130,9 @@ class _Reader:
             self._pulls.close(self.link)
         if self._made:
             with contextlib.suppress(BusUnavailable):
-                _delete(self.link, self._stream, self._name)
+                _delete(self.link, self._stream, self.name)
 
-    def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+    def deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         ack = self._acks.parse(reply)
         if self.broken or ack is None:
             return
@@ -163,7 +163,7 @@ class _Reader:
             # Later messages of the request are lost. The next attempt requests one message at a time.
             self._break(CUT)
 
-    def _ended(self, status: int, text: str) -> None:
+    def ended(self, status: int, text: str) -> None:
         if status in PASSING:
             self._pending = 0  # messages that were there at creation may have expired since
         if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:
@@ -218,7 +218,7 @@ async def read(
             async with contextlib.aclosing(_batches(connection, reader, last, current)) as batches:
                 async for batch in batches:
                     failures = 0
-                    position, since = _sequence(batch[-1]) + 1, 0
+                    position, since = batch[-1].sequence + 1, 0
                     yield batch
             if not reader.broken:
                 return
@@ -247,7 +247,7 @@ async def _batches(
         reader.ask()
         if batch := reader.take_batch(last):
             yield batch
-            if last is not None and _sequence(batch[-1]) >= last:
+            if last is not None and batch[-1].sequence >= last:
                 return
         elif reader.broken or ((once or last is not None) and reader.exhausted):
             return
@@ -284,7 +284,7 @@ async def values(
                 async for batch in batches:
                     # Messages stored from now on would keep the reader of a busy subject forever.
                     wanted, left = batch[:left], max(0, left - len(batch))
-                    position, since = _sequence(batch[-1]) + 1, 0
+                    position, since = batch[-1].sequence + 1, 0
                     yield [
                         (
                             delivery.subject,
@@ -316,10 +316,6 @@ async def _again(connection: Connection, stream: str) -> StreamState:
         except BusUnavailable as error:
             _logger.warning("reading %s: %s", stream, error.detail)
             await asyncio.sleep(connection.options.backoff.maximum_interval / 5)
-
-
-def _sequence(delivery: Delivery) -> int:
-    return delivery.arrival.sequence if delivery.arrival is not None else 0
 
 
 async def last(connection: Connection, stream: str, subject: str, *, within: float) -> StoredValue | None:

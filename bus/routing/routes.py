@@ -6,18 +6,16 @@ import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Unpack
 
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.message import Content
-from sealbus.bus.sending.status import State, Status
+from sealbus.bus.sending.status import State, Status, StatusDetails
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import action_of, control_subject, matches
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import GivenApproval, Parked, Resource
 
 
@@ -28,16 +26,7 @@ class TaskReporter(Protocol):
     def begun(self) -> bool:
         """Whether a status other than the last was numbered for this delivery."""
 
-    def numbered(
-        self,
-        state: State,
-        *,
-        code: str = "",
-        explanation: Explanation = NOTHING_TOLD,
-        note: str = "",
-        result: Content | None = None,
-        by: SpiffeId | None = None,
-    ) -> Status | None:
+    def numbered(self, state: State, **details: Unpack[StatusDetails]) -> Status | None:
         """Return the next status, to be stored by `store`; `None` if this delivery has no numbers left."""
 
     def part(self, content: Content, number: int) -> Status | None:
@@ -46,16 +35,7 @@ class TaskReporter(Protocol):
     async def store(self, status: Status | None) -> bool:
         """Store a status of `numbered`; return whether that was acknowledged within a bounded time. Raises nothing."""
 
-    async def tell(
-        self,
-        state: State,
-        *,
-        code: str = "",
-        explanation: Explanation = NOTHING_TOLD,
-        note: str = "",
-        result: Content | None = None,
-        by: SpiffeId | None = None,
-    ) -> bool:
+    async def tell(self, state: State, **details: Unpack[StatusDetails]) -> bool:
         """Store the next status; see `numbered` and `store`."""
 
     async def completed(self, result: Content | None) -> bool:
@@ -136,6 +116,8 @@ class Endpoint(Protocol):
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
         """Return an iterator of chunks for a call that is answered in chunks, or `None` for every other route."""
+        del permitted
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,17 @@
-"""Answers to calls and tasks: the errors that stand for a missing answer, and the mark of a call that takes only one."""
+"""Answers to calls and tasks: what an error reply states, the errors that stand for a missing answer, and marks of calls."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, SealbusError
+from sealbus.bus.sending.message import ERROR_TYPE, Content
+from sealbus.bus.sending.status import NOTE_BYTES
+from sealbus.envelopes.accept.result import VerifiedResult
+from sealbus.envelopes.denial import Explanation, remedies_of, via_of
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, ObligationUnknown, SealbusError
 from sealbus.envelopes.message.header import ExtValue, Header
 
 ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
@@ -82,3 +88,26 @@ class AnswerDenied(Denied):
     def __init__(self, detail: str, reasons: Sequence[str] = (), *, code: Code = Code.DENIED) -> None:
         super().__init__(detail, reasons)
         self.code = code
+
+
+def answer_of(result: VerifiedResult) -> Content:
+    """Return the answer's body, or raise the error that an error reply states.
+
+    An error reply is bounded and never trusted: one that is malformed is a `RemoteError` with `bad_result`.
+    """
+    if result.header.typ != ERROR_TYPE:
+        return Content(body=result.body, typ=result.header.typ)
+    try:
+        body = json.loads(result.body)
+        code = code_of(body["code"])
+        reasons = tuple(str(reason)[:256] for reason in body.get("reasons", ()))[:32]
+        note = str(body.get("note", ""))
+        explanation = Explanation(reasons, remedies_of(body.get("remedy")), via_of(body.get("via")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RemoteError(Code.BAD_RESULT, "an invalid error reply") from error
+    explanation = explanation.told_by(result.header.iss.value)
+    if code is Code.DENIED:
+        raise Denied("the recipient's policy denies the call", *explanation)
+    if code is Code.OBLIGATION_UNKNOWN:
+        raise ObligationUnknown("the recipient does not honour an obligation of its policy", *explanation)
+    raise RemoteError(code, "the recipient did not handle the call", note if is_text(note, NOTE_BYTES) else "")

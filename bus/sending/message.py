@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
+from sealbus.envelopes.message.subjects import event_subject
 from sealbus.envelopes.records.batch import ClosedBatch
 from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 
@@ -61,12 +63,26 @@ ERROR_TYPE: Final = "application/vnd.sealbus.error.v1+json"
 """Media type of the body of an error reply."""
 
 RECORD_LIFE: Final = 3_600 * SECOND
+EVENT_LIFE: Final = 3_600 * SECOND
 
 
 def record_message(subject: str, closed: ClosedBatch, id_: bytes = b"") -> OutgoingMessage:
     """Return the message that carries the records of `closed` on `subject`; `id_` is the guard id of a decision on a call."""
     draft = Draft(kind=Kind.RECORD, to=subject, body=closed.body, typ=AUDIT_MEDIA_TYPE, dig=closed.dig, id=id_)
     return OutgoingMessage(draft, RECORD_LIFE)
+
+
+def event_of(token: str, name: str, content: Mapping[str, object], about: Header | None) -> OutgoingMessage:
+    """Return the event `name` of the agent with `token`, with JSON `content`, about the message with the header `about`."""
+    draft = Draft(
+        kind=Kind.EVENT,
+        to=event_subject(token, name),
+        body=json.dumps(content, separators=(",", ":")).encode(),
+        typ="application/json",
+        re=about.digest if about is not None else None,
+        tid=about.tid if about is not None else None,
+    )
+    return OutgoingMessage(draft, EVENT_LIFE)
 
 
 class Content(NamedTuple):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from sealbus.bus.background import Background
+from sealbus.bus.background import Background, next_batch
 from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.ports import (
     DuplicateFirstAttempt,
@@ -249,21 +249,10 @@ class Outbox:
             await self._queue.put(waiting)
 
     async def _run(self) -> None:
-        while True:
-            first = await self._queue.get()
-            if first is None:
-                return
-            batch = [first]
-            last = False
-            while len(batch) < self._limits.batch and not self._queue.empty():
-                following = self._queue.get_nowait()
-                if following is None:
-                    last = True
-                    break
-                batch.append(following)
+        last = False
+        while not last:
+            batch, last = await next_batch(self._queue, self._limits.batch)
             await self._dispatch([w for w in batch if not w.future.done()])
-            if last:
-                return
 
     async def _dispatch(self, batch: Sequence[_Waiting]) -> None:
         """Seal messages that are not sealed yet, send core messages at once and stream messages in a new task."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypedDict
 
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import DENIERS, REMEDIES, Denier, Explanation, Remedy, remedies_of, via_of
@@ -50,6 +50,16 @@ class State(StrEnum):
     REJECTED = "rejected"
     CANCELED = "canceled"
     EXPIRED = "expired"
+
+
+class StatusDetails(TypedDict, total=False):
+    """What a status says beside its state: nothing by default."""
+
+    code: str
+    explanation: Explanation
+    note: str
+    result: Content | None
+    by: SpiffeId | None
 
 
 FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.CANCELED, State.EXPIRED})

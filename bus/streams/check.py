@@ -138,14 +138,6 @@ _CONDITIONS: Final = (
 )
 
 
-def violations(stream: Stream, state: StreamState) -> tuple[Violation, ...]:
-    """Return why consumers of the declared `stream` must refuse the real one; empty if it is acceptable.
-
-    Stricter or larger than declared is not a violation; `plan` compares exactly.
-    """
-    return tuple(_violations(stream, state))
-
-
 def check_stream(stream: Stream, state: StreamState | None) -> StreamState:
     """Return the real stream if it is acceptable. Raises `ConfigurationError`, one line, for the first violation.
 
@@ -153,7 +145,7 @@ def check_stream(stream: Stream, state: StreamState | None) -> StreamState:
     """
     if state is None:
         raise ConfigurationError(f"stream {stream.name}: does not exist; run `sealbus streams plan`")
-    for violation in _violations(stream, state):
+    for violation in violations(stream, state):
         raise ConfigurationError(f"{violation}; run `sealbus streams plan`")
     return state
 
@@ -213,7 +205,12 @@ def shown(field: str, value: object) -> str:
     return "set" if isinstance(value, dict) else str(value)
 
 
-def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
+def violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
+    """Yield why consumers of the declared `stream` must refuse the real one; nothing if it is acceptable.
+
+    Stricter or larger than declared is not a violation; `plan` compares exactly.
+    """
+
     def violation(field: str, needed: str) -> Violation:
         value = shown(field, state.config.get(field))
         return Violation(stream=stream.name, field=field, found=value, needed=needed)

@@ -18,10 +18,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.nats.api import EXPECTED_LAST
@@ -31,7 +31,7 @@ from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.encoding.codec import Value, decode, encode
-from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealError, StateUnavailable
+from sealbus.envelopes.errors import UNAUTHENTICATED_CODES, BusUnavailable, EnvelopeError, SealError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.seal import Sealer
@@ -63,6 +63,8 @@ _AT_ONCE: Final = 64
 
 _logger: Final = logging.getLogger(__name__)
 
+Verified = TypeVar("Verified")
+
 
 class PastTrust(Protocol):
     """The bundles that were current in the past, for values whose keys may have left the current bundles."""
@@ -82,6 +84,29 @@ class _CurrentOnly:
 
 current_only: Final[PastTrust] = _CurrentOnly()
 """For a process that knows no notary: only keys in the current bundles count."""
+
+
+async def verified_then(
+    verify: Callable[[Trust], Verified], time: int, *, trust: Trust, past: PastTrust, needed: bool = False
+) -> Verified:
+    """Return what `verify` returns by the current `trust` or, for a key that it lacks, by the trust of `time`.
+
+    Raises the last `EnvelopeError` of `verify`. With `needed`, `StateUnavailable` is raised while the trust of that time is
+    not known; without it, the failure by the current trust stands then.
+    """
+    try:
+        return verify(trust)
+    except EnvelopeError as error:
+        if error.code not in UNAUTHENTICATED_CODES:
+            raise
+        failure = error
+    with nullcontext() if needed else suppress(StateUnavailable):
+        for earlier in await past.at(time):
+            try:
+                return verify(earlier)
+            except EnvelopeError as error:
+                failure = error
+    raise failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

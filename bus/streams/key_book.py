@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -110,6 +111,7 @@ class KeyBook:
         names: Names,
         caches: Caches,
         clock: BusClock = UNMEASURED_CLOCK,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         # Only the current bundles verify a book: a book must not make itself, or another book, count.
         held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)
@@ -117,6 +119,7 @@ class KeyBook:
         self._following = {token: held.following(key_book_subject(token), KEY_BOOK_TYPE) for token in self._notaries}
         self._trust = trust
         self._clock = clock
+        self._monotonic = monotonic
         self._books: dict[str, _Book] = {}
         self._reading = asyncio.Lock()
         self._until = self._again = float("-inf")
@@ -131,7 +134,7 @@ class KeyBook:
         if time < now - KEPT:
             return ()
         async with self._reading:
-            if asyncio.get_running_loop().time() >= self._until:
+            if self._monotonic() >= self._until:
                 await self._read()
         books = [book for book in self._books.values() if book.is_young(now)]
         if not books:
@@ -151,7 +154,7 @@ class KeyBook:
         after at most 5 s for each notary.
         """
         async with self._reading:
-            if (streams := self._restored(created)) is None and asyncio.get_running_loop().time() >= self._again:
+            if (streams := self._restored(created)) is None and self._monotonic() >= self._again:
                 await self._read()
                 streams = self._restored(created)
         if streams is None:
@@ -178,7 +181,7 @@ class KeyBook:
                 counted = True
         if not counted:
             _logger.warning("the keys of the past are not known: %s", self._why)
-        now = asyncio.get_running_loop().time()
+        now = self._monotonic()
         self._until, self._again = now + (_CACHED if counted else _AGAIN), now + _AGAIN
 
     async def _newer(self, token: str, notary: SpiffeId) -> _Book:

@@ -196,8 +196,7 @@ class ObjectStore:
             async for batch in batches:
                 infos: list[ObjectInfo] = []
                 for delivery in batch:
-                    sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
-                    info = parse_info(delivery.payload, sequence=sequence)
+                    info = parse_info(delivery.payload, sequence=delivery.sequence)
                     if info is not None and self._meta(info.name) == delivery.subject:
                         infos.append(info)
                 yield infos

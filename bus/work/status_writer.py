@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Unpack
 
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.routes import Permitted, TaskReporter
@@ -15,10 +16,19 @@ from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.sending.parts import PartsTally
-from sealbus.bus.sending.status import FINAL, PART_NUMBER, PER_DELIVERY, State, Status, encode, sequence_of
+from sealbus.bus.sending.status import (
+    FINAL,
+    PART_NUMBER,
+    PER_DELIVERY,
+    State,
+    Status,
+    StatusDetails,
+    encode,
+    sequence_of,
+)
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
+from sealbus.envelopes.denial import NOTHING_TOLD
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header
@@ -26,7 +36,6 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import status_subject
 from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 _logger = logging.getLogger(__name__)
 
@@ -129,32 +138,23 @@ class StatusReporter:
         """Whether a status that is not final was numbered for this delivery."""
         return self._next > 0
 
-    def numbered(
-        self,
-        state: State,
-        *,
-        code: str = "",
-        explanation: Explanation = NOTHING_TOLD,
-        note: str = "",
-        result: Content | None = None,
-        by: SpiffeId | None = None,
-    ) -> Status | None:
+    def numbered(self, state: State, **details: Unpack[StatusDetails]) -> Status | None:
         """Return the next status for `store`. Statuses are numbered in the order of these calls.
 
         A delivery has 65,536 numbers, the last of which is reserved for its final status. Returns `None` if the others are
         used up. Raises `ValueError` for an invalid status (`Status`).
         """
-        final = state in FINAL
+        final, explanation = state in FINAL, details.get("explanation", NOTHING_TOLD)
         number = PER_DELIVERY - 1 if final else self._next
         status = Status(
             state=state,
-            code=str(code),
+            code=str(details.get("code", "")),
             reasons=explanation.reasons,
             remedies=explanation.remedies,
             via=explanation.via,
-            note=note,
-            result=result,
-            by=by,
+            note=details.get("note", ""),
+            result=details.get("result"),
+            by=details.get("by"),
             sequence=sequence_of(self._delivery, number),
         )
         if final:
@@ -176,19 +176,9 @@ class StatusReporter:
         """Store a status; return whether that was acknowledged within a bounded time. Raises nothing."""
         return status is not None and await self._statuses.store(self._task, status)
 
-    async def tell(
-        self,
-        state: State,
-        *,
-        code: str = "",
-        explanation: Explanation = NOTHING_TOLD,
-        note: str = "",
-        result: Content | None = None,
-        by: SpiffeId | None = None,
-    ) -> bool:
+    async def tell(self, state: State, **details: Unpack[StatusDetails]) -> bool:
         """Store the next status at once; see `numbered` and `store`."""
-        status = self.numbered(state, code=code, explanation=explanation, note=note, result=result, by=by)
-        return await self.store(status)
+        return await self.store(self.numbered(state, **details))
 
     async def completed(self, result: Content | None) -> bool:
         """Store the final status of a completed task; `None` stands for a handler that returned nothing."""

@@ -22,7 +22,7 @@ from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.archive import VerifiedAudit, VerifiedDecided, accept_decided, accept_record
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.records.record import NOTARY_KINDS, Record
+from sealbus.envelopes.records.record import NOTARY_KINDS
 from sealbus.envelopes.trust.caches import Caches
 
 _NO_ENTRY = bytes(32)
@@ -123,7 +123,7 @@ class EntryReader:
             if isinstance(record, DecisionRecord):
                 self._check_decision(frame, audit, leaf, record)
             elif record.kind in NOTARY_KINDS and recorder not in self._root.notaries:
-                self._add_finding(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
+                self._add_finding(frame, FindingCode.NOT_THE_NOTARY, f"a {record.kind} record by another")
             name = leaf[:NAME_BYTES]
             if name not in self.names and (self._only is None or name in self._only):
                 self.names[name] = None
@@ -159,10 +159,6 @@ class EntryReader:
 
     def _add_finding(self, frame: Frame, code: Code | FindingCode, detail: str) -> None:
         self.findings.append(Finding("", frame.sequence, code, detail))
-
-
-def _by_another(record: Record) -> str:
-    return f"a {record.kind} record by another"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -297,7 +297,7 @@ class ShownMessage:
         return [
             f"entry {self.index} {self.sequence} {self.stored}",
             f"header {base64_text(self.header)}",
-            _line(f"proof {size} {index} {base64_text(signature)}", nodes),
+            " ".join([f"proof {size} {index} {base64_text(signature)}", *map(base64_text, nodes)]),
             f"credential {self.credential.kind} {base64_text(self.credential.token)}",
             *(" ".join([f"item {base64_text(item.data)}", *map(_side_text, item.path)]) for item in self.items),
         ]
@@ -360,10 +360,6 @@ def _side(word: str) -> tuple[bool, bytes]:
 def _side_text(side: tuple[bool, bytes]) -> str:
     left, node = side
     return f"{_LEFT if left else _RIGHT}:{base64_text(node)}"
-
-
-def _line(head: str, nodes: Iterable[bytes]) -> str:
-    return " ".join([head, *map(base64_text, nodes)])
 
 
 def _words(line: str, name: str, least: int, most: int) -> list[str]:

@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.standing import STANDING
-from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.message.user_context import STANDING, UserContext
 from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.trust.names import Names

@@ -7,7 +7,6 @@ entries and a tile of places. Roots, frontiers and proofs of any size need only 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -24,6 +23,7 @@ from sealbus.envelopes.log.tree_proofs import (
     range_root,
     subtrees,
 )
+from sealbus.envelopes.trust.caches import BoundedMap
 
 TILE_WIDTH: Final = 256
 HASH_BYTES: Final = 32
@@ -181,7 +181,7 @@ class TiledTree:
     def __init__(self, size: int, read: ReadTile) -> None:
         self.size = size
         self._read = read
-        self._kept: OrderedDict[TileName, tuple[bytes, ...]] = OrderedDict()
+        self._kept: BoundedMap[TileName, tuple[bytes, ...]] = BoundedMap(_KEPT)
 
     def node(self, level: int, index: int) -> bytes:
         """Return the root of the complete subtree number `index` of height `level`."""
@@ -213,7 +213,5 @@ class TiledTree:
         if hashes is None:
             data = self._read(name)
             hashes = parse_hashes(data[: name.width * 32] if len(data) == 8_192 else data, name.width)
-            self._kept[name] = hashes
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._kept.put(name, hashes)
         return hashes

@@ -90,11 +90,6 @@ def status_subject(requester: str, task: bytes) -> str:
     return _built("status", requester, task.hex())
 
 
-def dead_subject(agent: str, verb: str) -> str:
-    """Return `dead.<agent>.<verb>`; `agent` is the token of the agent that could not handle the message."""
-    return _built("dead", agent, verb)
-
-
 def audit_subject(agent: str) -> str:
     """Return `audit.<agent>`; `agent` is the token of the recording agent."""
     return _built("audit", agent)

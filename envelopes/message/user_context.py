@@ -28,6 +28,9 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
 """Values of `clm`; integers within +-(2^53-1)."""
+STANDING: Final = "standing-"
+"""The beginning of the session in contexts of a schedule that acts for an absent user. No other session begins with it."""
+_SESSION_BYTES: Final = 16
 
 _MUST: Final = frozenset(
     {"v", "txn", "iss", "aud", "iat", "exp", "end", "key", "crd", "sub", "idp", "sid", "cid", "scp", "clm"}
@@ -137,13 +140,15 @@ def _typed(fields: dict[str, Value]) -> UserContext:
         sid=_text(fields["sid"]),
         cid=_text(fields["cid"]),
         scp=_texts(fields["scp"]),
-        clm=_claims(fields["clm"]),
+        clm=MappingProxyType({name: _claim(item) for name, item in _map(fields["clm"]).items()}),
         ten=_text(fields["ten"]) if "ten" in present else None,
         wkl=SpiffeId.parse(_text(fields["wkl"], DEFAULT_LIMITS.spiffe_id_bytes)) if "wkl" in present else None,
         acr=_text(fields["acr"]) if "acr" in present else None,
         amr=_texts(fields["amr"]) if "amr" in present else None,
         aut=_time(fields["aut"]) if "aut" in present else None,
-        req=_facts(fields["req"]) if "req" in present else None,
+        req=MappingProxyType({name: _text(item) for name, item in _map(fields["req"]).items()})
+        if "req" in present
+        else None,
         typ=_subject_type(fields["typ"]) if "typ" in present else None,
         dom=dom,
     )
@@ -199,18 +204,10 @@ def _map(value: Value) -> dict[str, Value]:
     return value
 
 
-def _claims(value: Value) -> Mapping[str, ClaimValue]:
-    return MappingProxyType({name: _claim(item) for name, item in _map(value).items()})
-
-
 def _claim(value: Value) -> ClaimValue:
     if type(value) is int or type(value) is bool:
         return value
     return _texts(value) if type(value) is list else _text(value)
-
-
-def _facts(value: Value) -> Mapping[str, str]:
-    return MappingProxyType({name: _text(item) for name, item in _map(value).items()})
 
 
 def _misshapen(detail: str) -> EnvelopeError:
@@ -265,7 +262,7 @@ def mint_context(draft: ContextDraft, sealer: Sealer) -> Statement:
         "aud": draft.aud.name,
         "wkl": draft.wkl.value if draft.wkl is not None else None,
         "scp": list(draft.scp),
-        "clm": {name: _value(claim) for name, claim in (draft.clm or {}).items()},
+        "clm": {name: list(claim) if isinstance(claim, tuple) else claim for name, claim in (draft.clm or {}).items()},
         "amr": list(draft.amr) if draft.amr is not None else None,
         "req": dict(draft.req) if draft.req is not None else None,
         "typ": draft.typ.value if draft.typ is not None else None,
@@ -281,10 +278,6 @@ def mint_context(draft: ContextDraft, sealer: Sealer) -> Statement:
         raise SealError(f"user context: {error.detail}") from error
     [proof] = sign_batch([leaf_hash(payload)], CONTEXT_TYPE, sealer.key)
     return Statement(payload, proof, sealer.credential)
-
-
-def _value(claim: ClaimValue) -> Value:
-    return list(claim) if isinstance(claim, tuple) else claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -355,3 +348,8 @@ def verify_context(
             raise error.at_step(step) from error
         caches.contexts.put(ctx, _CachedContext(payload=statement.payload, proof=statement.proof, context=context))
     return context
+
+
+def standing_session(grant: bytes) -> str:
+    """Return the session for contexts that rest on the standing grant in the message with H(header) `grant`."""
+    return STANDING + grant[:_SESSION_BYTES].hex()

@@ -133,6 +133,10 @@ class BoundedMap(Generic[K, V]):
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
 
+    def forget(self, key: K) -> None:
+        """Forget the entry of `key`, if there is one."""
+        self._entries.pop(key, None)
+
     def clear(self) -> None:
         """Forget all entries."""
         self._entries.clear()

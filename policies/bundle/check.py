@@ -107,7 +107,7 @@ def _data_problems(files: Iterable[syntax.File], bundle: Bundle) -> Iterator[Pro
             yield Problem.of_whole("data.json", form, str(error))
     roots = [_path(root) for root in bundle.roots]
     for path in _tops(bundle.data, ()):
-        if not any(_related(path, root) for root in roots):
+        if not any(path[: len(root)] == root for root in roots):
             text = f"{'.'.join(path)} is outside the bundle's roots"
             yield Problem.of_whole("data.json", "roots", text)
     for file in files:
@@ -137,10 +137,6 @@ def _tops(data: Json, path: syntax.Names) -> Iterator[syntax.Names]:
         yield path
 
 
-def _related(path: syntax.Names, root: syntax.Names) -> bool:
-    return path[: len(root)] == root
-
-
 def _stands_at(data: Json, path: syntax.Names) -> bool:
     """Return whether `data` has a value at `path`, or something other than an object on the way there."""
     value: Json = data
@@ -161,7 +157,13 @@ def entrypoint_problems(files: Sequence[syntax.File]) -> list[Problem]:
         ("batch", _BATCH_TEXT, _is_batch),
         ("decide", "decide(request) := ...", _is_decide),
     ):
-        definitions = [(file, rule) for file in files if file.package == PACKAGE for rule in _named(file, name)]
+        definitions = [
+            (file, rule)
+            for file in files
+            if file.package == PACKAGE
+            for rule in file.rules
+            if syntax.leading_names(rule.head)[:1] == (name,)
+        ]
         if not definitions:
             problem = f"the policy has no {name}: package sealbus.authz needs `{text}`"
             problems.append(Problem.of_whole("the bundle", "entrypoint", problem))
@@ -171,10 +173,6 @@ def entrypoint_problems(files: Sequence[syntax.File]) -> list[Problem]:
                     Problem.at(file.path, rule.place, "entrypoint", f"{name} must be exactly `{text}`, once")
                 )
     return problems
-
-
-def _named(file: syntax.File, name: str) -> Iterator[syntax.Rule]:
-    return (rule for rule in file.rules if syntax.leading_names(rule.head)[:1] == (name,))
 
 
 def input_problems(files: Iterable[syntax.File]) -> Iterator[Problem]:

@@ -164,7 +164,7 @@ class EmbeddedEngine(Entered):
         _logger.info("policy revision %s is in force", bundle.revision)
 
     async def _compile(self, bundle: Bundle) -> Compiled:
-        parts = await asyncio.to_thread(_parts, bundle)
+        parts = await asyncio.to_thread(lambda: tuple(in_parts(bundle.data)))
         # The interpreter is compiled in this thread, because only this thread may use it.
         return _Interpreted(bundle, self.name, self._deadline, await Interpreter.in_turns(bundle.modules, parts))
 
@@ -191,10 +191,6 @@ class EmbeddedEngine(Entered):
         if compiled is None:
             return EngineStatus(engine=self.name, revision="", problem="the engine is not entered")
         return EngineStatus(engine=self.name, revision=compiled.bundle.revision, problem=self._in_force.problem)
-
-
-def _parts(bundle: Bundle) -> tuple[bytes, ...]:
-    return tuple(in_parts(bundle.data))
 
 
 def _not_entered() -> PolicyUnavailable:

@@ -13,7 +13,6 @@ characters in its texts are made visible. Nothing here is logged, and the decisi
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +20,7 @@ from typing import Final
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.printable import printable
+from sealbus.envelopes.trust.caches import BoundedMap
 from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, changes_of
 from sealbus.policies.bundle.check import DECISION
 from sealbus.policies.bundle.format import Bundle
@@ -149,9 +149,9 @@ class _Traced:
 class Explainer:
     """Explains decisions in the thread that made it. Keeps the last few rewritten policies by revision and hash."""
 
-    def __init__(self, *, most: int = KEPT) -> None:
-        self._most = most
-        self._recent: OrderedDict[tuple[str, bytes], _Traced] = OrderedDict()
+    def __init__(self, *, most: int = KEPT, interpreter: type[Interpreter] = Interpreter) -> None:
+        self._interpreter = interpreter
+        self._recent: BoundedMap[tuple[str, bytes], _Traced] = BoundedMap(most)
 
     def explain(
         self, bundle: Bundle, document: InputDocument, *, of_approval: bool = False
@@ -209,19 +209,17 @@ class Explainer:
 
     def _traced(self, bundle: Bundle) -> _Traced:
         key = bundle.revision, bundle.digest
-        traced = self._recent.pop(key, None)
+        traced = self._recent.get(key)
         if traced is None or traced.broken:
             data = canonical(bundle.data)
             written = rewrite(bundle.modules, bundle.data.keys())
             traced = _Traced(
                 bundle=bundle,
                 written=written,
-                plain=Interpreter(bundle.modules, data),
-                printing=Interpreter(written.modules, data, gather=True),
+                plain=self._interpreter(bundle.modules, data),
+                printing=self._interpreter(written.modules, data, gather=True),
             )
-        self._recent[key] = traced
-        while len(self._recent) > self._most:
-            self._recent.popitem(last=False)
+            self._recent.put(key, traced)
         return traced
 
 

@@ -115,7 +115,8 @@ def refused_forms(files: Iterable[syntax.File]) -> list[Problem]:
         for rule in file.rules:
             problems.extend(check_names(file.path, rule, outside, relaxed=relaxed))
             table.check_uses(file, rule, relaxed=relaxed)
-            problems.extend(_of_default(file, rule))
+            if rule.kind == "default" and (rule.value is None or not syntax.constant(rule.value)):
+                problems.append(Problem.at(file.path, rule.place, "default", "a default must be made of literals"))
             for expression in syntax.every_expression(rule):
                 refusal = _arithmetic(expression)
                 if refusal is not None:
@@ -134,11 +135,6 @@ def _of_header(file: syntax.File) -> Iterable[Problem]:
         if not keyword and imported.path != ("rego", "v1") and (imported.path[0] != "data" or len(imported.path) == 1):
             text = f"{'.'.join(imported.path)} cannot be imported: import data..., rego.v1 or future.keywords only"
             yield Problem.at(file.path, imported.place, "import", text)
-
-
-def _of_default(file: syntax.File, rule: syntax.Rule) -> Iterable[Problem]:
-    if rule.kind == "default" and (rule.value is None or not syntax.constant(rule.value)):
-        yield Problem.at(file.path, rule.place, "default", "a default must be made of literals")
 
 
 def _arithmetic(expression: syntax.Expression) -> tuple[str, str] | None:

@@ -24,7 +24,7 @@ def conflicts(
             continue
         rules = [rule for _, rule in given]
         several = sum(_branches(rule) for rule in rules) > 1
-        values = [value for rule in rules for value in _values(rule)]
+        values = [value for rule in rules for _, value in _branch_values(rule)]
         fixed = all(value is None or syntax.constant(value) for value in values)
         alike = fixed and len({written(value) for value in values}) == 1
         apart = all(_branches(rule) == 1 for rule in rules) and _apart(rules)
@@ -77,10 +77,6 @@ def _branch_values(rule: syntax.Rule) -> list[tuple[syntax.Body | None, syntax.E
     if not rule.bodies:
         return [(None, rule.value)]
     return [(body, body.value if body.is_else else rule.value) for body in rule.bodies]
-
-
-def _values(rule: syntax.Rule) -> list[syntax.Expression | None]:
-    return [value for _, value in _branch_values(rule)]
 
 
 def _apart(rules: Sequence[syntax.Rule]) -> bool:

@@ -32,9 +32,8 @@ from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.oauth.private_file import write_key
 from sealbus.agents.edge.v1.approvals import PAGE_LIMITS, PageLimits, ParkedTaskReader
-from sealbus.bus.audit.recorded_reads import MOST
 from sealbus.bus.clocks import wall_clock
-from sealbus.bus.gate.reply_policy import Received
+from sealbus.bus.gate.reply_policy import MOST, Received
 from sealbus.bus.sending.status import State
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
 from sealbus.envelopes.errors import SealbusError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.bus.background import Background, BoundedTasks
+from sealbus.bus.background import Background, BoundedTasks, next_batch
 from sealbus.envelopes.errors import Denied
 
 
@@ -136,3 +136,14 @@ async def test_nothing_is_run_once_the_group_was_left() -> None:
     background.start_at_once(note())
     await background.idle()
     assert running == [1]
+
+
+async def test_a_batch_is_what_waits_up_to_its_bound_and_the_end() -> None:
+    queue: asyncio.Queue[int | None] = asyncio.Queue()
+    for entry in (1, 2, 3, None, 4):
+        queue.put_nowait(entry)
+    assert await next_batch(queue, 2) == ([1, 2], False)
+    assert await next_batch(queue, 2) == ([3], True)
+    assert await next_batch(queue, 2) == ([4], False)
+    queue.put_nowait(None)
+    assert await next_batch(queue, 2) == ([], True)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from support.opa import require_opa
+from support.rego_results import disagreements
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.files import STARTER
 from sealbus.policies.lint.module import PolicyRefused
-from sealbus.policies.rego_tests import RegoTestResult, disagreements, run_tests
+from sealbus.policies.rego_tests import RegoTestResult, run_tests
 
 POLICY = """package sealbus.authz
 

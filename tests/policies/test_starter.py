@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.opa import require_opa
 from support.policy_inputs import closed_policy, starter_with_revocations, well_formed
+from support.rego_results import disagreements
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.bundle.files import STARTER, build_bundle
@@ -15,7 +16,7 @@ from sealbus.policies.bundle.library import LIBRARY_FOLDER
 from sealbus.policies.decision.documents import canonical
 from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
-from sealbus.policies.rego_tests import disagreements, run_tests
+from sealbus.policies.rego_tests import run_tests
 
 LIBRARY = LIBRARY_FOLDER / "sealbus" / "lib"
 RULES = LIBRARY / "rules.rego"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from support.acceptance import INVENTORY, ISSUER
 from support.envelopes import NOW
+from support.faulty_transport import FaultyTransport
 from support.sites import inventory_identity, site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
@@ -34,9 +35,10 @@ class Site:
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("STATE", ["state.>"])
+        self.transport = FaultyTransport(self.broker)
         self.keyed = KeyValue(self.broker.connect())
 
     def process(self, number: int, seal: Callable[[], Sealer] = sealer) -> ClaimStore:
         identity = inventory_identity(seal)
-        site = site_of(self.broker.connect(), lambda: self.now, identity=identity, counters=self.counters)
+        site = site_of(self.transport, lambda: self.now, identity=identity, counters=self.counters)
         return ClaimStore(site, instance=bytes([number] * 16), margin=MARGIN)

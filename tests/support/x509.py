@@ -55,12 +55,13 @@ class IssuedSvid:
 
 
 class ThrowawayCa:
-    """Signs with a self-signed P-256 certificate that lives one day, or `life` seconds."""
+    """Signs with a self-signed P-256 certificate that lives one day, or `life` seconds; with `above`, by its name and key."""
 
-    def __init__(self, trust_domain: str, *, life: float = 86_400.0) -> None:
+    def __init__(self, trust_domain: str, *, life: float = 86_400.0, above: IssuedSvid | None = None) -> None:
         self.trust_domain = trust_domain
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test CA of {trust_domain}")])
+        self._key = above.private_key if above is not None else ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test CA of {trust_domain}")])
+        self._name = above.certificate.subject if above is not None else name
         now = datetime.datetime.now(datetime.UTC)
         self.certificate = (
             x509.CertificateBuilder()

@@ -37,9 +37,8 @@ from sealbus.envelopes.errors import (
 )
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.standing import standing_session
 from sealbus.envelopes.message.subjects import control_subject
-from sealbus.envelopes.message.user_context import UserContext, mint_context, parse_payload
+from sealbus.envelopes.message.user_context import UserContext, mint_context, parse_payload, standing_session
 from sealbus.envelopes.message.wire import Statement
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.request import Request, Resource, input_document

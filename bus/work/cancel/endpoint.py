@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from sealbus.bus.routing.retry import Refused
-from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.routing.routes import Endpoint, Permitted
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, parse_cancel
 from sealbus.bus.sending.message import Content
 from sealbus.bus.site import Site
@@ -22,7 +22,7 @@ _WRITES: Final = 4
 """Tries to write a stop while others write in its place."""
 
 
-class CancelEndpoint:
+class CancelEndpoint(Endpoint):
     """The handler of cancels for one agent; `end_parked` ends the parked tasks that a stop concerns.
 
     Its methods raise what a handler may raise.
@@ -115,11 +115,6 @@ class CancelEndpoint:
         if written is None:
             raise StateUnavailable("other processes write in the place of a stop")
         return stop, written
-
-    def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return `None`: a cancel is not a call."""
-        del permitted
-        return None
 
 
 def _request(value: object) -> CancelRequest:

@@ -63,107 +63,85 @@ class Attempts:
 
     deadlines: Deadlines
     give_up: Callable[[Work], None]
-    ending: Callable[[], bool]
-    tell: TellDetail
+    ending: Callable[[], bool] = being_cancelled
+    tell: TellDetail = tell_nothing
 
-    def run(self, work: Work, send: SendChunk, left: float = math.inf) -> Awaitable[Content | None]:
-        """Run the handler of `work` once, at most `left` seconds; see `attempt`."""
-        give_up = partial(self.give_up, work)
-        return attempt(
-            work.permitted, send, self.deadlines, give_up=give_up, ending=self.ending, left=left, tell=self.tell
-        )
+    async def run(self, work: Work, send: SendChunk, left: float = math.inf) -> Content | None:
+        """Run the handler of `work` once, at most `left` seconds.
 
+        Raises nothing but `HandlingError`, the handler's own `Reject` or `Retry`, and cancellation. An answer in chunks is
+        sent by `send` as it comes; `None` is returned for it. Once the work was canceled, each exception of the handler
+        becomes `canceled`; a result still counts.
 
-async def attempt(
-    permitted: Permitted,
-    send: SendChunk,
-    deadlines: Deadlines,
-    *,
-    give_up: Callable[[], None],
-    ending: Callable[[], bool] = being_cancelled,
-    left: float = math.inf,
-    tell: TellDetail = tell_nothing,
-) -> Content | None:
-    """Run the handler once, at most `left` seconds.
+        If a handler goes on for `GIVEN_UP_AFTER` seconds after it was cancelled at its deadline, `give_up` is called.
+        `GivenUp` is raised when that handler ends.
 
-    Raises nothing but `HandlingError`, the handler's own `Reject` or `Retry`, and cancellation. An answer in chunks is sent
-    by `send` as it comes; `None` is returned for it. Once the work was canceled, each exception of the handler becomes
-    `canceled`; a result still counts.
-
-    If a handler goes on for `GIVEN_UP_AFTER` seconds after it was cancelled at its deadline, `give_up` is called. `GivenUp`
-    is raised when that handler ends.
-
-    The log has the place where a handler failed, and the text that `tell` returns. `ending` returns whether the current task
-    is to end. If not, requests to cancel the task that a handler left behind are taken back.
-    """
-    seconds = min(permitted.route.options.timeout, left)
-    deadline = deadlines.within(seconds, stuck=Stuck(GIVEN_UP_AFTER, give_up))
-    try:
+        The log has the place where a handler failed, and the text that `tell` returns. Unless the executor ends, requests to
+        cancel the current task that a handler left behind are taken back.
+        """
+        permitted = work.permitted
+        seconds = min(permitted.route.options.timeout, left)
+        deadline = self.deadlines.within(seconds, stuck=Stuck(GIVEN_UP_AFTER, partial(self.give_up, work)))
         try:
-            with permitted.span.handling() if permitted.span is not None else _UNTRACED:
-                content = await _attempt(permitted, send, deadline, seconds, ending, tell)
-        finally:
-            if deadline.left_behind and not ending():
-                await deadline.take_back()
-    except (HandlingError, Reject, Retry) as error:
-        if deadline.is_stuck:
-            raise GivenUp(False) from error
-        raise
-    if deadline.is_stuck:
-        raise GivenUp(True, content)
-    return content
-
-
-async def _attempt(
-    permitted: Permitted,
-    send: SendChunk,
-    deadline: Deadline,
-    seconds: float,
-    ending: Callable[[], bool],
-    tell: TellDetail,
-) -> Content | None:
-    route, cancellation = permitted.route, permitted.cancellation
-    cancellation.begin(deadline)
-    try:
-        with deadline:
-            chunks = route.handler.stream(permitted)
-            if chunks is None:
-                return await route.handler.handle(permitted)
-            # None of the handler's code has run yet: a generator starts at its first step.
-            _check_chunks_are_taken(permitted)
-            number = 0
-            # Close the generator under the deadline: its cleanup ends before the final chunk is sent.
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    await send(permitted, chunk, number, False)
-                    number += 1
-            await send(permitted, END, number, True)
-            return None
-    except TimeoutError as error:
-        if cancellation.canceled is not None:
-            raise _canceled() from error
-        if deadline.expired:
-            raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
-        raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
-    except asyncio.CancelledError as error:
-        if ending():
+            try:
+                with permitted.span.handling() if permitted.span is not None else _UNTRACED:
+                    content = await self._attempt(permitted, send, deadline, seconds)
+            finally:
+                if deadline.left_behind and not self.ending():
+                    await deadline.take_back()
+        except (HandlingError, Reject, Retry) as error:
+            if deadline.is_stuck:
+                raise GivenUp(False) from error
             raise
-        if cancellation.canceled is not None:
-            raise _canceled() from error
-        if deadline.expired:
-            raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
-        raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
-    except (HandlingError, Reject, Retry) as error:
-        if cancellation.canceled is not None:
-            raise _canceled() from error
-        raise
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # `sys.exit` in a handler fails the attempt; it does not stop the worker.
-        failure = _failure(error, route.action, tell)
-        raise (failure if cancellation.canceled is None else _canceled()) from error
-    finally:
-        cancellation.end()
+        if deadline.is_stuck:
+            raise GivenUp(True, content)
+        return content
+
+    async def _attempt(
+        self, permitted: Permitted, send: SendChunk, deadline: Deadline, seconds: float
+    ) -> Content | None:
+        route, cancellation = permitted.route, permitted.cancellation
+        cancellation.begin(deadline)
+        try:
+            with deadline:
+                chunks = route.handler.stream(permitted)
+                if chunks is None:
+                    return await route.handler.handle(permitted)
+                # None of the handler's code has run yet: a generator starts at its first step.
+                _check_chunks_are_taken(permitted)
+                number = 0
+                # Close the generator under the deadline: its cleanup ends before the final chunk is sent.
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        await send(permitted, chunk, number, False)
+                        number += 1
+                await send(permitted, END, number, True)
+                return None
+        except TimeoutError as error:
+            if cancellation.canceled is not None:
+                raise _canceled() from error
+            if deadline.expired:
+                raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
+            raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
+        except asyncio.CancelledError as error:
+            if self.ending():
+                raise
+            if cancellation.canceled is not None:
+                raise _canceled() from error
+            if deadline.expired:
+                raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
+            raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
+        except (HandlingError, Reject, Retry) as error:
+            if cancellation.canceled is not None:
+                raise _canceled() from error
+            raise
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # `sys.exit` in a handler fails the attempt; it does not stop the worker.
+            failure = _failure(error, route.action, self.tell)
+            raise (failure if cancellation.canceled is None else _canceled()) from error
+        finally:
+            cancellation.end()
 
 
 def _canceled() -> HandlingError:

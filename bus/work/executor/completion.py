@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.background import next_batch
 from sealbus.bus.clocks import HostClock
 from sealbus.bus.routing.routes import TaskReporter
 from sealbus.bus.sending.message import Content
@@ -92,14 +93,7 @@ class Completion:
         """Tell requesters and settle deliveries in batches, until closed."""
         last = False
         while not last:
-            batch: list[Finished] = []
-            following = await self._queue.get()
-            while following is not None:
-                batch.append(following)
-                if len(batch) == TOGETHER or self._queue.empty():
-                    break
-                following = self._queue.get_nowait()
-            last = following is None
+            batch, last = await next_batch(self._queue, TOGETHER)
             try:
                 if batch:
                     await self._complete(batch)

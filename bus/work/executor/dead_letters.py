@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 from sealbus.bus.ports import Outgoing, PubAck, Transport
-from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.bus.sending.message import event_of
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.errors import BusUnavailable, HandlingError
-from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.seal import Draft
 
 DEAD_EVENT = "dead"
 """Name of the event, sent on `event.<agent>.dead`."""
 
-EVENT_LIFE = 3_600 * SECOND
 DETAIL = 256
 """Characters of the failure's detail that the event holds."""
 STORE_WITHIN = 5.0
@@ -38,18 +32,12 @@ class DeadLetters:
         """
         header = work.header
         verb = work.delivery.subject.split(".", 2)[-1]
-        answers = await self._transport.publish(
-            [
-                Outgoing(
-                    subject=f"dead.{self._token}.{verb}",
-                    payload=work.delivery.payload,
-                    message_id=header.id.hex(),
-                )
-            ],
-            deadline=STORE_WITHIN,
+        letter = Outgoing(
+            subject=f"dead.{self._token}.{verb}", payload=work.delivery.payload, message_id=header.id.hex()
         )
-        if not isinstance(answers[0], PubAck):
-            raise BusUnavailable("the dead letter was not stored") from answers[0]
+        [answer] = await self._transport.publish([letter], deadline=STORE_WITHIN)
+        if not isinstance(answer, PubAck):
+            raise BusUnavailable("the dead letter was not stored") from answer
         reason = {
             "message": header.id.hex(),
             "subject": work.delivery.subject,
@@ -58,17 +46,4 @@ class DeadLetters:
             "detail": failure.detail[:DETAIL],
             "deliveries": work.delivery.number,
         }
-        await self._outbox.publish(
-            OutgoingMessage(
-                Draft(
-                    kind=Kind.EVENT,
-                    to=f"event.{self._token}.{DEAD_EVENT}",
-                    body=json.dumps(reason, separators=(",", ":")).encode(),
-                    typ="application/json",
-                    re=header.digest,
-                    tid=header.tid,
-                ),
-                life=EVENT_LIFE,
-            ),
-            within=STORE_WITHIN,
-        )
+        await self._outbox.publish(event_of(self._token, DEAD_EVENT, reason, header), within=STORE_WITHIN)

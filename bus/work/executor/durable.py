@@ -10,7 +10,7 @@ from sealbus.bus.background import BoundedTasks
 from sealbus.bus.routing.retry import Reject, Retry
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.sending.message import Content
-from sealbus.bus.sending.status import State, Status
+from sealbus.bus.sending.status import State
 from sealbus.bus.site import Site
 from sealbus.bus.work.executor.attempt import REJECTED, Attempts, GivenUp
 from sealbus.bus.work.executor.ending import (
@@ -122,7 +122,7 @@ class DurableWork:
     def _tell_working(self, progress: TaskReporter) -> None:
         """Report that the handler is working, unless it has reported a status itself: the newest status counts."""
         if not progress.begun:
-            self._background.start_at_once(_store(progress, progress.numbered(State.WORKING)))
+            self._background.start_at_once(progress.store(progress.numbered(State.WORKING)))
 
     def _count(self, work: Work, outcome: str) -> None:
         action = work.permitted.route.action
@@ -137,10 +137,6 @@ def _not_begun(error: BusyEffect | StateUnavailable | HandlingError, busy: Code)
     if isinstance(error, StateUnavailable):
         return NotBegun(error.code)
     return NotRunnable(error)
-
-
-async def _store(reporter: TaskReporter, status: Status | None) -> None:
-    await reporter.store(status)
 
 
 async def _no_chunks(permitted: Permitted, chunk: Content, number: int, fin: bool) -> None:

@@ -60,11 +60,9 @@ class InFlight(Protocol):
 
     def enter(self, digest: bytes) -> int:
         """Note a message by the hash of its header (32 bytes) and return its place in the table."""
-        ...
 
     def leave(self, place: int) -> None:
         """Free a place."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +93,9 @@ class AttemptCount:
 class _Counted(NamedTuple):
     attempts: AttemptCount
     sequence: int
+
+
+_UNCOUNTED: Final = _Counted(AttemptCount(open=False), 0)
 
 
 class PoisonGuard:
@@ -163,8 +164,15 @@ class PoisonGuard:
 
     async def close(self, work: Work) -> None:
         """Close the count of an attempt that has ended, if there is one. Raises nothing."""
-        if work in self._counted:
-            await self._close(work)
+        counted = self._counted.pop(work, None)
+        if counted is None:
+            return
+        closed = AttemptCount(deaths=counted.attempts.deaths, open=False)
+        try:
+            await self._write(work.header.digest, closed, counted.sequence)
+        except SealbusError as error:
+            # The next attempt is then counted as if this one had ended its process.
+            self._operator_log.warning("the end of an attempt is not counted: %s", error)
 
     def put_off(self, work: Work) -> None:
         """Remember that the attempt of this delivery has ended, so that the next one is not counted here."""
@@ -175,11 +183,8 @@ class PoisonGuard:
         for digest in digests:
             try:
                 counted = await self._read(digest)
-                if counted is None or not counted.attempts.open:
-                    deaths = counted.attempts.deaths if counted is not None else 0
-                    await self._write(
-                        digest, AttemptCount(deaths=deaths), counted.sequence if counted is not None else 0
-                    )
+                if not counted.attempts.open:
+                    await self._write(digest, AttemptCount(deaths=counted.attempts.deaths), counted.sequence)
             except SealbusError as error:
                 self._operator_log.warning("what a process handled when it ended is not counted: %s", error)
 
@@ -200,11 +205,7 @@ class PoisonGuard:
             counted = await self._read(work.header.digest)
         except BusUnavailable as error:
             raise StateUnavailable("the count of attempts cannot be read") from error
-        return (
-            _Counted(counted.attempts.following(), counted.sequence)
-            if counted is not None
-            else _Counted(AttemptCount(), 0)
-        )
+        return counted._replace(attempts=counted.attempts.following())
 
     async def _count(self, work: Work, known: _Counted) -> None:
         if self._stopping:
@@ -216,15 +217,6 @@ class PoisonGuard:
         if sequence is None:
             raise StateUnavailable("another process counts an attempt of the same message")
         self._counted[work] = _Counted(known.attempts, sequence)
-
-    async def _close(self, work: Work) -> None:
-        counted = self._counted.pop(work)
-        closed = AttemptCount(deaths=counted.attempts.deaths, open=False)
-        try:
-            await self._write(work.header.digest, closed, counted.sequence)
-        except SealbusError as error:
-            # The next attempt is then counted as if this one had ended its process.
-            self._operator_log.warning("the end of an attempt is not counted: %s", error)
 
     async def _stand_alone(self, work: Work) -> None:
         """Wait until nothing else is handled. Raises `BusyEffect` if that takes too long."""
@@ -247,10 +239,10 @@ class PoisonGuard:
         self._alone = work
         self.running.add(work)
 
-    async def _read(self, digest: bytes) -> _Counted | None:
+    async def _read(self, digest: bytes) -> _Counted:
         stored = await self._counts.read(digest)
         # A value that is no count of ours says nothing, and is replaced.
-        return _Counted(_count_of(stored.fields), stored.sequence) if stored is not None else None
+        return _Counted(_count_of(stored.fields), stored.sequence) if stored is not None else _UNCOUNTED
 
     async def _write(self, digest: bytes, count: AttemptCount, last: int) -> int | None:
         return await self._counts.write(digest, [count.deaths, count.alone, count.open], last)

@@ -168,15 +168,7 @@ class ClaimStore:
         if held.stage is Stage.STARTED:
             if own.at < held.until:
                 raise BusyEffect((held.until - own.at) / SECOND)
-            gone = StoredClaim(
-                key=held.key,
-                dig=held.dig,
-                first=held.first,
-                by=self._instance,
-                stage=Stage.UNKNOWN,
-                at=own.at,
-                until=held.until,
-            )
+            gone = replace(held, by=self._instance, stage=Stage.UNKNOWN, at=own.at)
             if await self._keyed.replace(subject, unsigned(gone), last=last, within=WITHIN) is None:
                 return None
         raise HandlingError(Code.OUTCOME_UNKNOWN, "a process started its handler and died")

@@ -118,21 +118,19 @@ class ScheduleBook:
         return stored is not None
 
     def _parsed(self, values: Mapping[str, HeldValue]) -> dict[str, Schedule]:
-        parsed = {subject.removeprefix(self.prefix): value for subject, value in values.items()}
-        schedules = {name: _parsed(name, value) for name, value in parsed.items()}
-        return {name: schedule for name, schedule in schedules.items() if schedule is not None}
+        parsed = [_parsed(subject.removeprefix(self.prefix), value) for subject, value in values.items()]
+        return {schedule.name: schedule for schedule in parsed if schedule is not None}
 
 
 async def every_schedule(held: Held) -> dict[tuple[str, str], Schedule]:
     """Return the schedules of all owners by token of the owner and name, for operators. Raises as `Held.newest`."""
     values = await held.newest("held.*.schedule.*", _TYPE, flooded=False, patient=True)
-    schedules: dict[tuple[str, str], Schedule] = {}
-    for subject, value in values.items():
-        _, owner, _, name = subject.split(".")
-        schedule = _parsed(name, value)
-        if schedule is not None:
-            schedules[owner, name] = schedule
-    return schedules
+    parsed = [(subject.split("."), value) for subject, value in values.items()]
+    return {
+        (owner, name): schedule
+        for (_, owner, _, name), value in parsed
+        if (schedule := _parsed(name, value)) is not None
+    }
 
 
 def _change_keys(prefix: str, change: ScheduleChange) -> Mapping[str, bytes | str | int]:

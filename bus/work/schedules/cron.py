@@ -99,11 +99,6 @@ class Cron:
             raise ValueError(f"cron: {error}") from error
 
 
-def local_time(time: int, zone: str) -> datetime:
-    """Return `time` (microseconds) by the clocks of `zone`; raises `ValueError` for an unknown zone."""
-    return datetime.fromtimestamp(time // SECOND, UTC).astimezone(_zone(zone))
-
-
 @lru_cache(maxsize=256)
 def _zone(name: str) -> ZoneInfo:
     if len(name) > _ZONE_BYTES or _ZONE.fullmatch(name) is None:
@@ -118,11 +113,8 @@ def _zone(name: str) -> ZoneInfo:
 
 def _naive(time: int, zone: ZoneInfo) -> datetime:
     """Return the local time in `zone` at `time`, to the microsecond."""
-    return _utc(time).astimezone(zone).replace(tzinfo=None, fold=0)
-
-
-def _utc(time: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def _micros(naive: datetime) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from sealbus.bus.routing.retry import Reject
-from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.routing.routes import Endpoint, Permitted
 from sealbus.bus.sending.message import Content
 from sealbus.bus.work.schedules.book import Schedule, ScheduleChange
 from sealbus.bus.work.schedules.request import ScheduleRequest, ScheduleState, parse_schedule
@@ -27,7 +27,7 @@ _WRITES: Final = 4
 """Tries to write a version while other processes write."""
 
 
-class ScheduleEndpoint:
+class ScheduleEndpoint(Endpoint):
     """The handler of schedules for the identity whose schedules `scheduler` runs. Raises what a handler may raise.
 
     With `standing` it takes only schedules that act for users.
@@ -98,11 +98,6 @@ class ScheduleEndpoint:
                 await self._scheduler.changed(request.name)
                 return None
         raise StateUnavailable("other processes write the same schedule")
-
-    def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return `None`: this is not a call."""
-        del permitted
-        return None
 
     def _check(self, request: ScheduleRequest, message: VerifiedMessage) -> None:
         if request.planned is None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.clocks import BusClock
-from sealbus.bus.ports import Delivery, DuplicateFirstAttempt, NotPermitted, StoredValue
+from sealbus.bus.ports import DuplicateFirstAttempt, NotPermitted, StoredValue
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.site import Site
@@ -34,7 +34,6 @@ from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ClockSkew, ConfigurationError, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.wire import Statement
 
 _logger = logging.getLogger(__name__)
@@ -279,8 +278,10 @@ class Scheduler:
                         names = {
                             delivery.subject.removeprefix(self.book.prefix)
                             for delivery in batch
-                            if delivery.arrival is not None
-                            and self.book.may_hold(delivery.subject, _stored(delivery, delivery.arrival))
+                            if (arrival := delivery.arrival) is not None
+                            and self.book.may_hold(
+                                delivery.subject, StoredValue(arrival.sequence, delivery.payload, arrival.stored)
+                            )
                         }
                         if names:
                             await (self.changed(*sorted(names)) if len(names) < _MANY else self.changed())
@@ -493,7 +494,3 @@ class Scheduler:
 
     def _count(self, outcome: str, number: int = 1) -> None:
         self._site.counters.add("sealbus_ticks_total", number, outcome=outcome)
-
-
-def _stored(delivery: Delivery, arrival: StreamArrival) -> StoredValue:
-    return StoredValue(arrival.sequence, delivery.payload, arrival.stored)

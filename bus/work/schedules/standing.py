@@ -17,8 +17,7 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.standing import STANDING, standing_session
-from sealbus.envelopes.message.user_context import ContextDraft, UserContext
+from sealbus.envelopes.message.user_context import STANDING, ContextDraft, UserContext, standing_session
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -46,23 +45,18 @@ class StandingGrants(Protocol):
 
     def admit(self, request: ScheduleRequest, message: VerifiedMessage, known: Schedule | None) -> bytes:
         """Return the payload of the context to keep with the schedule. Raise `HandlingError` if it breaks a floor."""
-        ...
 
     async def may_send(self, schedule: Schedule) -> bool:
         """Return whether the policy still allows this for its user. Raises `SealbusError` if it cannot be asked."""
-        ...
 
     def ended(self, schedule: Schedule) -> str:
         """Return why a schedule is over for good, or an empty text."""
-        ...
 
     def statement(self, schedule: Schedule) -> Statement:
         """Mint the context of one tick."""
-        ...
 
     async def sent(self, schedule: Schedule, task: PendingRequest) -> None:
         """Note the task of a tick. Raises nothing."""
-        ...
 
 
 def standing_name(user: UserContext, name: str) -> str:

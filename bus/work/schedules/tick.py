@@ -28,7 +28,6 @@ from sealbus.envelopes.errors import EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.header import ExtValue
-from sealbus.envelopes.message.seal import Sealer
 
 CLAIMED_FOR: Final = 45.0
 """Seconds for which a process has a tick to itself; streams remember ids for 120 s."""
@@ -113,7 +112,6 @@ class TickClaims:
         self._site = site
         self._keyed = KeyValue(site.transport)
         self._token = site.token
-        self._identity = site.identity
         self._claimed_for = int(claimed_for * SECOND)
 
     async def claim(self, tick: Tick) -> TakenTick | WaitingTick | None:
@@ -174,7 +172,7 @@ class TickClaims:
         """Store which task a schedule sent last. Raises `BusUnavailable`, `IdentityUnavailable`."""
         subject = self._last_subject(name)
         fields: dict[str, Value] = {"t": tick.time, "task": task.encode()}
-        stored = self._sign(subject, fields, _LAST_TYPE, self._identity.sealer())
+        stored = self._sign(subject, fields, _LAST_TYPE)
         value = await self._keyed.get(subject)
         await self._keyed.replace(subject, stored, last=value.sequence if value is not None else 0)
 
@@ -182,11 +180,11 @@ class TickClaims:
         return f"state.{self._token}.last.{name}"
 
     def _claim(self, subject: str, stage: TickStage, *, until: int) -> bytes:
-        return self._sign(subject, {"stage": stage.value, "until": until}, _TYPE, self._identity.sealer())
+        return self._sign(subject, {"stage": stage.value, "until": until}, _TYPE)
 
-    def _sign(self, subject: str, fields: dict[str, Value], payload_type: str, sealer: Sealer) -> bytes:
+    def _sign(self, subject: str, fields: dict[str, Value], payload_type: str) -> bytes:
         payload = encode({**fields, "v": 1, "sub": subject, "at": self._site.bus_clock()}, text_bytes=_BYTES)
-        return encode([*signed(payload, payload_type, sealer)], text_bytes=_BYTES)
+        return encode([*signed(payload, payload_type, self._site.identity.sealer())], text_bytes=_BYTES)
 
     def _parsed(self, subject: str, value: StoredValue) -> _Stored | None:
         keys = self._own(subject, value, _TYPE)

@@ -13,7 +13,7 @@ from sealbus.agents.evidence.standing import StandingChains
 from sealbus.envelopes.export.finding import FindingCode
 from sealbus.envelopes.export.standing import GrantStatement, GrantUsed, StandingUser
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.standing import standing_session
+from sealbus.envelopes.message.user_context import standing_session
 
 EDGE = "spiffe://example.org/edge"
 GRANT = b"g" * 32

@@ -38,8 +38,12 @@ class Book:
     stored: list[DenialsRecord] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
     denials: Denials = field(init=False)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is clear, nothing can be stored."""
 
     def __post_init__(self) -> None:
+        self.open.set()
         self.denials = Denials(
             store=self.store,
             counters=self.counters,
@@ -49,6 +53,8 @@ class Book:
         )
 
     async def store(self, record: DenialsRecord) -> None:
+        self.reached.set()
+        await self.open.wait()
         self.stored.append(record)
 
     def deny(self, count: int, issuer: SpiffeId = ALICE, code: Code = Code.DENIED) -> list[bool]:
@@ -146,19 +152,13 @@ async def test_a_store_that_is_interrupted_keeps_the_record() -> None:
     book = Book()
     book.deny(3)
     book.now += MINUTE
-    reached = asyncio.Event()
-
-    async def stuck(record: DenialsRecord) -> None:
-        reached.set()
-        await asyncio.Event().wait()
-
-    book.denials._store = stuck
+    book.open.clear()
     storing = asyncio.ensure_future(book.denials.flush())
-    await reached.wait()
+    await book.reached.wait()
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await storing
-    book.denials._store = book.store
+    book.open.set()
     await book.denials.flush(closing=True)
     assert len(book.stored) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from contextlib import aclosing
 
 import pytest
@@ -93,12 +94,21 @@ def test_more_than_a_record_can_name_is_refused() -> None:
         Recording({str(number): [f"/{number}"] for number in range(33)})
 
 
+class Subject(str):
+    """A subject that can be seen to be forgotten."""
+
+    __slots__ = ("__weakref__",)
+
+
 def test_subjects_that_come_and_go_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 8)
     recording = Recording({"task.>": ["/a"]})
+    seen = []
     for number in range(100):
-        assert recording.record(RECORD, f"task.a.{number}", b"body").redacted == ("/a",)
-    assert len(recording._remembered) <= 8
+        subject = Subject(f"task.a.{number}")
+        seen.append(weakref.ref(subject))
+        assert recording.record(RECORD, subject, b"body").redacted == ("/a",)
+    assert sum(one() is not None for one in seen) <= 8
 
 
 async def noted(bus: TestBus, action: str) -> DecisionRecord:

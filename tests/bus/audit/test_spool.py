@@ -52,6 +52,14 @@ class Desk:
         """Return the same identity with another key, vouched for by another authority."""
         return MemoryIdentity(DevelopmentAuthority(TrustDomain("example.org"), clock=self.clock), INVENTORY)
 
+    def outbox(self) -> Outbox:
+        return Outbox(
+            identity=self.identity,
+            transport=self.broker.connect(),
+            clock=BusClock(self.clock),
+            limits=OutboxLimits(ack_wait=0.05, pause=0.0),
+        )
+
     @asynccontextmanager
     async def spool(self, **changes: int) -> AsyncIterator[Spool]:
         """Open the spool as one process does; each process has counters of its own."""
@@ -63,12 +71,7 @@ class Desk:
             max_bytes=changes.get("max_bytes", 1 << 20),
         )
         async with (
-            Outbox(
-                identity=self.identity,
-                transport=self.broker.connect(),
-                clock=BusClock(self.clock),
-                limits=OutboxLimits(ack_wait=0.05, pause=0.0),
-            ) as outbox,
+            self.outbox() as outbox,
             Spool(options, subject="audit.inventory", outbox=outbox, counters=self.counters) as spool,
         ):
             yield spool
@@ -219,8 +222,8 @@ async def test_a_damaged_spool_is_told_before_anything_is_handled(desk: Desk) ->
 async def test_the_audit_writer_stores_in_the_spool_what_is_not_about_a_call(desk: Desk) -> None:
     desk.broker.fail("AUDIT", AWAY)
     written = asyncio.Event()
-    async with desk.spool() as spool:
-        writer = AuditWriter(subject="audit.inventory", outbox=spool._outbox, counters=desk.counters, spool=spool)
+    async with desk.spool() as spool, desk.outbox() as outbox:
+        writer = AuditWriter(subject="audit.inventory", outbox=outbox, counters=desk.counters, spool=spool)
         async with writer:
             await writer.note(outcome(1), written.set)
             async with asyncio.timeout(60):

@@ -12,7 +12,6 @@ from support.engines import ScriptedEngine, allow, deny
 from support.envelopes import MINUTE, NOW, agent, message_id
 from support.results import Requester, answer
 
-from sealbus.bus.audit.recorded_reads import RecordedReads
 from sealbus.bus.audit.redaction import DECISIONS_ALONE
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate import reply_policy as answer_policy
@@ -175,7 +174,7 @@ class Reader:
             authorizer=Authorizer(engine=self.engine),
             audit=cast("AuditWriter", self.notes),
             revocations=lambda: Revocations(serial=self.serial),
-            recorded=RecordedReads(most),
+            most=most,
         )
 
     async def read(self, times: int = 1) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -37,6 +38,8 @@ class Seen(MemoryTransport):
         self.failures: list[Exception] = []
         self.lost = False
         """Whether a feed finds at once that its stream was created again."""
+        self.told = 0
+        """Batches that the feed has taken in."""
         self.stale = 0
         """Readings that find nothing, as of a replica that is behind."""
 
@@ -73,6 +76,7 @@ class Seen(MemoryTransport):
                         raise ConfigurationError("created again")
                     assert not headers_only or not any(one.payload for one in batch)
                     yield batch
+                    self.told += headers_only
         finally:
             self.open -= not headers_only
             self.following -= follow
@@ -107,9 +111,15 @@ async def test_a_thousand_wait_with_one_consumer(desk: Desk) -> None:
     assert seen(desk).following == 0
 
 
+class Subject(str):
+    """A subject that can be seen to be forgotten."""
+
+    __slots__ = ("__weakref__",)
+
+
 async def test_nothing_else_wakes_a_reading(desk: Desk) -> None:
     async with StatusFeed(desk.site) as feed:
-        with feed.watching(SUBJECT) as watch, feed.watching("status.planner.other") as other:
+        with feed.watching(SUBJECT) as watch, feed.watching(elsewhere := Subject("status.planner.other")) as other:
             await until(lambda: seen(desk).following == 1)
             desk.broker.inject("status.planner.other", b"x")
             desk.broker.inject("status.elsewhere.other", b"x")
@@ -118,7 +128,10 @@ async def test_nothing_else_wakes_a_reading(desk: Desk) -> None:
             desk.say("working", 1024)
             await watch.news.wait()
             assert watch.sequence == 3
-        assert feed._watches == {}
+        # What nobody watches any more is not remembered.
+        kept = weakref.ref(elsewhere)
+        del elsewhere
+        assert kept() is None
 
 
 async def test_it_begins_with_what_is_stored_while_it_begins(desk: Desk) -> None:
@@ -224,9 +237,8 @@ async def test_what_the_feed_knew_before_a_reading_began_is_not_missed_at_a_repl
     transport = seen(desk)
     async with desk.reader.together(), asyncio.timeout(60):
         await until(lambda: transport.following == 1)
-        with desk.reader._feed.watching(SUBJECT) as watch:  # type: ignore[union-attr]  # the desk has one
-            desk.done()
-            await watch.news.wait()
+        desk.done()
+        await until(lambda: transport.told == 1)
         transport.stale = 2
         assert await read(desk) == [1025]
 
@@ -239,7 +251,11 @@ async def test_of_tasks_that_were_there_it_remembers_some(desk: Desk, monkeypatc
             for task in "abacd":
                 desk.broker.inject(f"status.planner.{task}", b"x")
             await last.news.wait()
-        assert list(feed._recent.items()) == [("status.planner.c", 4), ("status.planner.d", 5)]
+        known = []
+        for task in "abcd":
+            with feed.watching(f"status.planner.{task}") as watch:
+                known.append(watch.sequence)
+        assert known == [0, 0, 4, 5]
 
 
 async def test_a_stream_that_was_created_again_is_read_from_its_beginning(desk: Desk) -> None:

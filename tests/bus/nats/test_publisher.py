@@ -202,5 +202,5 @@ def test_batches_are_bounded_by_count_and_bytes(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(bulk, "IN_FLIGHT_BYTES", 10)
     sizes = [1, 1, 1, 1, 6, 5, 20, 1]
     made = [Outgoing(subject="task.a.run", payload=b"x" * size) for size in sizes]
-    cut = [[len(one.payload) for one in batch] for batch in bulk._batches(made)]
+    cut = [[len(one.payload) for one in batch] for batch in bulk.batches_of(made)]
     assert cut == [[1, 1, 1], [1, 6], [5], [20], [1]]

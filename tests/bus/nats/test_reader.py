@@ -20,8 +20,8 @@ class FakeLink:
 
 
 def bring(reader: _Reader, sequence: int, count: int, pending: int = 9) -> None:
-    reply = f"$JS.ACK.AUDIT.{reader._name}.1.{sequence}.{count}.1000000.{pending}"
-    reader._deliver(b"audit.a", reply.encode(), b"", b"%d" % sequence)
+    reply = f"$JS.ACK.AUDIT.{reader.name}.1.{sequence}.{count}.1000000.{pending}"
+    reader.deliver(b"audit.a", reply.encode(), b"", b"%d" % sequence)
 
 
 async def test_a_gap_in_the_consumers_count_ends_the_attempt() -> None:
@@ -36,8 +36,6 @@ async def test_a_gap_in_the_consumers_count_ends_the_attempt() -> None:
 
 async def test_it_is_exhausted_when_nothing_is_left_to_come_or_to_take() -> None:
     reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
-    reader._pending = 2
-    assert not reader.exhausted
     bring(reader, 1, 1, pending=1)
     bring(reader, 2, 2, pending=0)
     assert not reader.exhausted
@@ -49,8 +47,8 @@ async def test_it_is_exhausted_when_nothing_is_left_to_come_or_to_take() -> None
 
 async def test_others_deliveries_are_not_ours() -> None:
     reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
-    reader._deliver(b"audit.a", b"$JS.ACK.AUDIT.other.1.1.1.1.0", b"", b"x")
-    reader._deliver(b"audit.a", b"x", b"", b"x")
+    reader.deliver(b"audit.a", b"$JS.ACK.AUDIT.other.1.1.1.1.0", b"", b"x")
+    reader.deliver(b"audit.a", b"x", b"", b"x")
     assert reader.take_batch(None) == []
     assert reader.broken == ""
 
@@ -66,8 +64,9 @@ async def test_how_a_request_may_end() -> None:
         (503, "", "503 "),
     ):
         reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
-        reader._pending = 5
-        reader._ended(status, text)
+        bring(reader, 1, 1, pending=5)
+        reader.take_batch(None)
+        reader.ended(status, text)
         assert reader.broken == broken
         assert reader.exhausted == (status in (404, 408))
 

@@ -15,10 +15,26 @@ from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Delivery, PubAck
 from sealbus.bus.streams import held as module
-from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, VALUE_BYTES, Held, HeldValue, PastTrust, current_only
+from sealbus.bus.streams.held import (
+    PAYLOAD_BYTES,
+    PAYLOAD_ITEMS,
+    VALUE_BYTES,
+    Held,
+    HeldValue,
+    PastTrust,
+    current_only,
+    verified_then,
+)
 from sealbus.bus.streams.signed_value import signed
 from sealbus.envelopes.encoding.codec import Value, encode
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealError, StateUnavailable
+from sealbus.envelopes.errors import (
+    BusUnavailable,
+    Code,
+    ConfigurationError,
+    EnvelopeError,
+    SealError,
+    StateUnavailable,
+)
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
@@ -529,3 +545,37 @@ class _Silent(MemoryTransport):
     async def read(self, stream: str, subjects: Sequence[str], **more: object):  # type: ignore[no-untyped-def]  # never ends
         await asyncio.Event().wait()
         yield []
+
+
+class Earlier:
+    """The trust of earlier times, or none that is known."""
+
+    def __init__(self, *trusts: Trust) -> None:
+        self._trusts = trusts
+
+    async def at(self, time: int) -> Sequence[Trust]:
+        if not self._trusts:
+            raise StateUnavailable("no key book")
+        return self._trusts
+
+
+async def test_an_earlier_trust_counts_for_an_unknown_key_alone() -> None:
+    current, earlier = Trust(bundles=TrustBundles([])), Trust(bundles=TrustBundles([]))
+    asked: list[Trust] = []
+
+    def verify(trust: Trust) -> str:
+        asked.append(trust)
+        if trust is current:
+            raise EnvelopeError(code, 7)
+        return "verified"
+
+    code = Code.UNKNOWN_KEY
+    assert await verified_then(verify, NOW, trust=current, past=Earlier(current, earlier)) == "verified"
+    assert [trust is earlier for trust in asked] == [False, False, True]
+    for needed, error in ((True, StateUnavailable), (False, EnvelopeError)):
+        with pytest.raises(error):
+            await verified_then(verify, NOW, trust=current, past=Earlier(), needed=needed)
+    code = Code.BAD_SIGNATURE
+    with pytest.raises(EnvelopeError):
+        await verified_then(verify, NOW, trust=current, past=Earlier(earlier))
+    assert asked[-1] is current

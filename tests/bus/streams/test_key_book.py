@@ -53,6 +53,7 @@ class Site:
     """A broker with HELD at a time that the test sets, and readers that know these notaries."""
 
     now: int = NOW
+    seconds: float = 0.0
     notaries: Sequence[SpiffeId] = (NOTARY,)
     issuer: Issuer = ISSUER
     revoked: dict[SpiffeId, int] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Site:
             names=NAMES,
             caches=self.caches,
             clock=BusClock(lambda: self.now),
+            monotonic=lambda: self.seconds,
         )
 
     def held(self, *, current: bool = False) -> Held:
@@ -120,7 +122,7 @@ class Site:
     async def later(self, micros: int) -> None:
         """Let time pass, and with it what is cached."""
         self.now += micros
-        self.book._until = self.book._again = float("-inf")
+        self.seconds += 61.0
 
     def stored(self) -> list[Delivery]:
         return self.broker.streams["HELD"].stored
@@ -181,7 +183,6 @@ async def test_a_book_under_a_key_that_has_left_the_bundle_counts_for_nothing_no
     for _ in range(3):
         await forger.write(record(NOW - 3 * DAY, FORMER), issuer=FORMER)
     assert await site.keys(NOW) == ["key-1"]
-    assert site.book._books["notary"].number == 1
     with pytest.raises(StateUnavailable):
         await site.reader().at(NOW)
 
@@ -311,7 +312,7 @@ class Counting(MemoryTransport):
             yield batch
 
 
-async def test_it_is_read_once_for_all_who_ask_and_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_read_once_for_all_who_ask_and_again_after_a_minute() -> None:
     site = Site()
     await site.write(*ROTATED)
     transport = Counting(site.broker)
@@ -323,11 +324,10 @@ async def test_it_is_read_once_for_all_who_ask_and_again_after_a_minute(monkeypa
     assert transport.reads == 1
     # No books that are too old: there is one for each hour of 32 days.
     assert transport.since == NOW - 3 * HOUR - MINUTE
-    monkeypatch.setattr(module, "_CACHED", 0.0)
-    book._until = float("-inf")
-    await book.at(NOW)
-    await book.at(NOW)
-    assert transport.reads == 3
+    for seconds, reads in ((59.0, 1), (60.0, 2), (119.0, 2), (120.0, 3)):
+        site.seconds = seconds
+        await book.at(NOW)
+        assert transport.reads == reads
 
 
 async def test_made_up_values_do_not_each_cost_a_read() -> None:
@@ -400,15 +400,17 @@ async def test_a_book_from_before_a_stream_was_created_does_not_say_that_it_was_
     assert [one.last for one in await site.reader().restored(created + DAY)] == [7]
 
 
-async def test_a_book_that_has_just_been_written_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_book_that_has_just_been_written_is_looked_for() -> None:
     site = Site()
     await site.write(*ROTATED)
     assert await site.keys(NOW) == ["key-1"]
-    created = site.now + SECOND
-    await site.later(SECOND)
+    site.now += SECOND
+    created = site.now
     await site.write(*ROTATED, more=named(f"TASKS 1 {created} 7"))
     # What was read for keys counts for a minute; a stream that it does not know asks again after some seconds.
-    site.book._until = float("inf")
+    with pytest.raises(StateUnavailable):
+        await site.book.restored(created)
+    site.seconds += 5.0
     assert [one.created for one in await site.book.restored(created)] == [created]
 
 

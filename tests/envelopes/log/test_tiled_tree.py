@@ -72,10 +72,20 @@ def test_any_two_sizes_are_consistent(one: int, other: int) -> None:
 
 
 def test_tiles_that_were_kept_make_room() -> None:
-    tree = TiledTree(SIZE, reading(TILES))
+    asked: list[TileName] = []
+
+    def read(name: TileName) -> bytes:
+        asked.append(name)
+        return TILES[name]
+
+    tree, first = TiledTree(SIZE, read), TileName(0, 0)
     for index in range(0, SIZE, 256):
         tree.inclusion(index)
-    assert len(tree._kept) == 64
+    assert len(asked) > 64 + 1
+    tree.inclusion(SIZE - 1)
+    assert asked.count(first) == 1
+    tree.inclusion(0)
+    assert asked.count(first) == 2
 
 
 def test_a_full_tile_stands_for_a_partial_one() -> None:

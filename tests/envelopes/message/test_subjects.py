@@ -30,7 +30,6 @@ from sealbus.envelopes.message.subjects import (
     call_subject,
     check_addressing,
     control_subject,
-    dead_subject,
     event_subject,
     own_subjects,
     refused_subject,
@@ -52,7 +51,6 @@ def test_subjects_as_they_are_built() -> None:
     assert control_subject("pricing", "cancel") == "control.pricing.cancel"
     assert event_subject("inventory", "changed") == "event.inventory.changed"
     assert status_subject("planner", bytes(range(16))) == "status.planner.000102030405060708090a0b0c0d0e0f"
-    assert dead_subject("inventory", "update") == "dead.inventory.update"
     assert audit_subject("inventory") == "audit.inventory"
     assert refused_subject("inventory") == "refused.inventory"
 
@@ -72,7 +70,6 @@ def test_no_other_token_gets_into_a_subject(token: str) -> None:
         lambda: call_subject(token, "x"),
         lambda: event_subject("x", token),
         lambda: status_subject(token, bytes(16)),
-        lambda: dead_subject("x", token),
         lambda: audit_subject(token),
         lambda: refused_subject(token),
     ]

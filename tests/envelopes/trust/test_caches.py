@@ -6,7 +6,7 @@ import pytest
 from support.envelopes import agent, message_id, signing_key
 
 from sealbus.envelopes.errors import Code, EnvelopeError
-from sealbus.envelopes.trust.caches import Caches, ReplayMemory, VerifiedRoots
+from sealbus.envelopes.trust.caches import BoundedMap, Caches, ReplayMemory, VerifiedRoots
 
 ISS = agent("planner")
 
@@ -110,4 +110,13 @@ def test_expired_entries_leave_in_any_order_of_arrival() -> None:
     for now in (1, 10, 500, 999, 1000):
         assert not memory.seen((ISS, message_id(5000)), now=now)
         assert len(memory) == sum(until > now for until in lives)
-    assert memory._by_expiry == []
+
+
+def test_what_a_map_is_told_to_forget_leaves_room() -> None:
+    kept: BoundedMap[str, int] = BoundedMap(2)
+    kept.put("a", 1)
+    kept.put("b", 2)
+    kept.forget("a")
+    kept.forget("never there")
+    kept.put("c", 3)
+    assert [kept.get(name) for name in "abc"] == [None, 2, 3]

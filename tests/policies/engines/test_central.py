@@ -25,8 +25,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.engines import central
-from sealbus.policies.engines.central import URLS, CentralEngine
-from sealbus.policies.engines.circuit_breaker import AFTER
+from sealbus.policies.engines.central import AFTER, URLS, CentralEngine
 
 CA = ThrowawayCa("example.org")
 UNAVAILABLE = Code.POLICY_UNAVAILABLE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar
 
 import pytest
 from support.policies import DENY, bundle, document
@@ -32,7 +32,7 @@ from sealbus.policies.explain.explanation import (
     Unexplained,
 )
 from sealbus.policies.explain.rewriting import CHARACTERS
-from sealbus.policies.lint.module import MODULE_BYTES
+from sealbus.policies.lint.module import MODULE_BYTES, Module
 from sealbus.policies.lint.regorus import Interpreter
 
 OWNED = 'action.resource == "owned"'
@@ -249,49 +249,62 @@ def test_a_policy_that_cannot_be_compiled_is_not_explained() -> None:
     assert (told.why, told.detail.partition(":")[0]) == (Unexplained.NO_TRACE, "authz.rego")
 
 
-class Lying:
-    """An interpreter that answers otherwise, or fails."""
-
-    broken = False
-
-    def __init__(self, said: object) -> None:
-        self.said = said
-
-    def evaluate(self, rule: str, asked: bytes) -> object:
-        del rule, asked
-        if isinstance(self.said, Exception):
-            raise self.said
-        return self.said
-
-    def prints(self) -> list[str]:
-        return []
-
-
 @pytest.mark.parametrize(
     ("said", "detail"), [({}, ""), (PolicyFailed("p.rego:1:1 cannot\nbe"), "p.rego:1:1 cannot\\nbe")]
 )
 def test_a_trace_that_answers_otherwise_is_not_shown(said: object, detail: str) -> None:
-    explainer, made = Explainer(), one_policy(OWNER)
-    explainer.explain(made, document())
-    [(key, traced)] = explainer._recent.items()
-    explainer._recent[key] = replace(traced, printing=cast("Interpreter", Lying(said)))
-    assert explainer.explain(made, document()) == NotExplained(why=Unexplained.NO_TRACE, detail=detail)
+    class Lying(Interpreter):
+        """Answers a question otherwise where it gathers prints."""
+
+        def __init__(self, modules: Iterable[Module], data: bytes, *, gather: bool = False) -> None:
+            super().__init__(modules, data, gather=gather)
+            self._lies = gather
+
+        def evaluate(self, rule: str, document: bytes) -> object:
+            if not self._lies:
+                return super().evaluate(rule, document)
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+    assert Explainer(interpreter=Lying).explain(one_policy(OWNER), document()) == NotExplained(
+        why=Unexplained.NO_TRACE, detail=detail
+    )
 
 
-def test_an_interpreter_that_broke_is_made_again() -> None:
-    explainer, made = Explainer(), one_policy(OWNER)
-    told = explainer.explain(made, document())
-    [traced] = explainer._recent.values()
-    traced.printing.broken = True
-    assert explainer.explain(made, document()) == told
-    assert traced is not next(iter(explainer._recent.values()))
+class Made(Interpreter):
+    """An interpreter that is noted when it is made."""
+
+    all: ClassVar[list[Interpreter]] = []
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.all.append(self)
 
 
-def test_only_the_last_few_policies_are_kept() -> None:
-    explainer = Explainer(most=2)
-    for revision in ("a", "b", "a", "c"):
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Interpreter]:
+    monkeypatch.setattr(Made, "all", [])
+    return Made.all
+
+
+def test_an_interpreter_that_broke_is_made_again(made: list[Interpreter]) -> None:
+    explainer, policy = Explainer(interpreter=Made), one_policy(OWNER)
+    told = explainer.explain(policy, document())
+    assert explainer.explain(policy, document()) == told
+    assert len(made) == 2
+    made[1].broken = True
+    assert explainer.explain(policy, document()) == told
+    assert len(made) == 4
+
+
+def test_only_the_last_few_policies_are_kept(made: list[Interpreter]) -> None:
+    explainer = Explainer(most=2, interpreter=Made)
+    counts = []
+    for revision in ("a", "b", "a", "c", "a", "b"):
         explainer.explain(one_policy(OWNER, revision=revision), document())
-    assert [revision for revision, _ in explainer._recent] == ["a", "c"]
+        counts.append(len(made))
+    assert counts == [2, 4, 4, 6, 6, 8]
 
 
 def test_a_file_without_prints_is_named() -> None:

@@ -22,8 +22,7 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.envelopes.errors import Code, ConfigurationError, IdentityUnavailable, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.message.standing import STANDING
-from sealbus.envelopes.message.user_context import ContextDraft, mint_context
+from sealbus.envelopes.message.user_context import STANDING, ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 

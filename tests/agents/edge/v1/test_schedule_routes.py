@@ -12,7 +12,7 @@ from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.granting import Desk, asked, grant, granting, headers, login
 
 from sealbus.bus.work.schedules import endpoint
-from sealbus.envelopes.message.standing import standing_session
+from sealbus.envelopes.message.user_context import standing_session
 
 
 async def test_a_grant_is_done_for_its_user_who_is_not_there() -> None:

@@ -7,7 +7,7 @@ from support.engines import ScriptedEngine, allow, deny
 from support.granting import Desk, asked, grant, granting, headers, login
 
 from sealbus.envelopes.errors import PolicyUnavailable
-from sealbus.envelopes.message.standing import standing_session
+from sealbus.envelopes.message.user_context import standing_session
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 
 

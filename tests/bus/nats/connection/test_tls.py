@@ -107,9 +107,7 @@ def test_tls_1_2_is_refused(tmp_path: Path) -> None:
 def test_an_anchor_need_not_be_self_signed(tmp_path: Path) -> None:
     """A SPIFFE bundle may hold an intermediate authority alone."""
     middle = CA.issue("spiffe://example.org/ca", authority=True, organization="middle")
-    below = ThrowawayCa("example.org")
-    below._key = middle.private_key
-    below._name = middle.certificate.subject
+    below = ThrowawayCa("example.org", above=middle)
     given = replace(material(), bundles={TrustDomain("example.org"): (middle.cert_der,)})
     assert shake_hands(client_context(given, expected=EXPECTED), below.issue(SERVER), tmp_path) == CLIENT
 

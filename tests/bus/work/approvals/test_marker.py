@@ -42,6 +42,7 @@ class Shelf:
 
     def __init__(self, lost: int = 0) -> None:
         self.values: dict[str, HeldValue] = {}
+        self.keys: dict[str, Mapping[str, Value]] = {}
         self.lost = lost
         self.writes: list[int] = []
         self.reads = 0
@@ -49,11 +50,12 @@ class Shelf:
 
     def put(self, subject: str, keys: Mapping[str, Value], number: int = 1) -> None:
         bare = value_of(parked_task(), subject=subject)
-        self.values[subject] = replace(bare, keys=RecordMap({"v": 1, **keys}), number=number, last=number)
+        self.values[subject] = replace(bare, number=number, last=number)
+        self.keys[subject] = {**keys}
 
     async def newest(self, pattern: str, payload_type: str) -> dict[str, HeldValue]:
         del pattern, payload_type
-        return {subject: replace(one, keys=fresh(one)) for subject, one in self.values.items()}
+        return {subject: self.read(subject) for subject in self.values}
 
     async def standing(self, subject: str, payload_type: str) -> tuple[HeldValue | None, int]:
         self.reads += 1
@@ -72,14 +74,11 @@ class Shelf:
         return self.values[subject]
 
     def marker(self) -> Marker | None:
-        value = self.values.get(SUBJECT)
-        return parsed_marker(replace(value, keys=fresh(value))) if value is not None else None
+        return parsed_marker(self.read(SUBJECT)) if SUBJECT in self.values else None
 
-
-def fresh(value: HeldValue) -> RecordMap:
-    """Return its keys, which are taken when they are read."""
-    raw: dict[str, Value] = value.keys._left
-    return RecordMap({"v": 1, **raw})
+    def read(self, subject: str) -> HeldValue:
+        """Return a value with all its keys, which are taken when they are read."""
+        return replace(self.values[subject], keys=RecordMap({"v": 1, **self.keys[subject]}))
 
 
 def markers(shelf: Shelf, now: Callable[[], int] = lambda: NOW) -> Markers:

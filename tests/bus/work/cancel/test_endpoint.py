@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from support.acceptance import INVENTORY, PLANNER, TRUST, Delivery, Message
 from support.envelopes import NAMES, NOW
+from support.faulty_transport import OUTRUN, FaultyTransport
 from support.sites import site_of
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
@@ -58,8 +59,9 @@ class Site:
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("STATE", ["state.>"])
+        self.transport = FaultyTransport(self.broker)
         self.endpoint = CancelEndpoint(
-            site_of(self.broker.connect(), lambda: self.now),
+            site_of(self.transport, lambda: self.now),
             stops=cast("Stops", self.stops),
             end_parked=self.parked,
         )
@@ -184,12 +186,8 @@ async def test_one_that_was_stored_is_confirmed_only_if_it_has_room(site: Site) 
     assert site.stops.admitted[0] == site.stops.admitted[1]
 
 
-async def test_who_writes_all_the_time_has_it_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refused(*_: object, **__: object) -> None:
-        return None
-
-    monkeypatch.setattr(KeyValue, "create", refused)
-    monkeypatch.setattr(KeyValue, "replace", refused)
+async def test_who_writes_all_the_time_has_it_tried_again(site: Site) -> None:
+    site.transport.refusal = OUTRUN
     with pytest.raises(StateUnavailable):
         await site.handle()
     site.broker.inject("state.inventory.stop." + REQUEST.digest.hex() + ".planner", b"\x90")

@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 import pytest
 from support.audit import opened
 
+from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
 from sealbus.bus.routing.routes import HandlerOptions, Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
-from sealbus.bus.work.executor.attempt import attempt
+from sealbus.bus.work.executor.attempt import Attempts
 from sealbus.bus.work.executor.ending import passed_on
+from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, HandlingError, ObligationUnknown, ResourceNotFound
 from sealbus.envelopes.message.kinds import Kind
@@ -64,8 +66,15 @@ async def no_chunks(permitted: Permitted, chunk: Content, number: int, fin: bool
     raise AssertionError
 
 
+ATTEMPTS = Attempts(deadlines=Deadlines(), give_up=lambda _: None)
+
+
+def work(one: Permitted) -> Work:
+    return Work(one, Delivery("task.a.run", b"", b""), None, set())
+
+
 async def tried(one: Permitted) -> Content | None:
-    return await attempt(one, no_chunks, Deadlines(), give_up=lambda: None)
+    return await ATTEMPTS.run(work(one), no_chunks)
 
 
 async def failure(error: BaseException | None, timeout: float = 5.0) -> HandlingError:
@@ -93,7 +102,7 @@ async def test_chunks_are_sent_in_order_and_ended() -> None:
     async def send(_: Permitted, chunk: Content, number: int, fin: bool) -> None:
         sent.append((chunk.body, number, fin))
 
-    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send, Deadlines(), give_up=lambda: None) is None
+    assert await ATTEMPTS.run(work(permitted(Scripted(chunks=(ANSWER, ANSWER)))), send) is None
     assert sent == [(b"1", 0, False), (b"1", 1, False), (b"", 2, True)]
 
 

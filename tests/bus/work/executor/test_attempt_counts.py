@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from support.envelopes import NOW
+from support.faulty_transport import OUTRUN, FaultyTransport
 from support.sites import site_of
 
-from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
+from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.ports import StoredValue
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.executor import attempt_counts
@@ -36,10 +38,11 @@ class Site:
         self.now = NOW
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("STATE", ["state.>"])
+        self.transport = FaultyTransport(self.broker)
         self.keyed = KeyValue(self.broker.connect())
 
     def counts(self, name: str = FAILED) -> StoredCounts:
-        return StoredCounts(name, site_of(self.broker.connect(), lambda: self.now))
+        return StoredCounts(name, site_of(self.transport, lambda: self.now))
 
     def process(self) -> FailedAttempts:
         return FailedAttempts(self.counts())
@@ -60,30 +63,27 @@ async def test_what_several_processes_count_is_one_count(site: Site) -> None:
     assert await site.process().count(failed("b", 7)) == 1
 
 
-async def test_a_first_delivery_that_fails_costs_one_round_trip(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unread(*_: object, **__: object) -> None:
+async def test_a_first_delivery_that_fails_costs_one_round_trip(site: Site) -> None:
+    async def unread(_: object) -> None:
         raise AssertionError
 
-    with monkeypatch.context() as patched:
-        patched.setattr(MemoryTransport, "last", unread)
-        assert await site.process().count(failed("a", 1)) == 1
+    site.transport.look = unread
+    assert await site.process().count(failed("a", 1)) == 1
+    site.transport.look = None
     # Its first delivery by an approval, when it had failed before that.
     assert await site.process().count(failed("a", 1)) == 2
 
 
-async def test_attempts_that_fail_at_the_same_moment_are_each_counted(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, met = MemoryTransport.last, asyncio.Barrier(2)
-    waits = iter([True, True])
+async def test_attempts_that_fail_at_the_same_moment_are_each_counted(site: Site) -> None:
+    met, waits = asyncio.Barrier(2), iter([True, True])
 
-    async def together(self: MemoryTransport, *given: object, **named: object) -> StoredValue | None:
-        found = await read(self, *given, **named)  # type: ignore[arg-type]
+    async def together(look: Callable[[], Awaitable[StoredValue | None]]) -> StoredValue | None:
+        found = await look()
         if next(waits, False):
             await met.wait()
         return found
 
-    monkeypatch.setattr(MemoryTransport, "last", together)
+    site.transport.look = together
     async with asyncio.timeout(60):
         numbers = await asyncio.gather(*[site.process().count(failed("a", 5)) for _ in range(2)])
     assert sorted(numbers) == [1, 2]
@@ -111,20 +111,17 @@ async def test_a_first_failure_that_state_did_not_take_counts_with_the_next(site
 async def test_where_state_says_nothing_for_too_long_deliveries_count(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(*_: object, **__: object) -> None:
+    async def never(_: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(attempt_counts, "WITHIN", 0.01)
-    monkeypatch.setattr(MemoryTransport, "last", never)
+    site.transport.look = never
     assert await site.process().count(failed("a", 4)) == 4
 
 
-async def test_where_others_write_all_the_time_deliveries_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing(*_: object, **__: object) -> None:
-        return None
-
+async def test_where_others_write_all_the_time_deliveries_count(site: Site) -> None:
     await site.process().count(failed("a", 2))
-    monkeypatch.setattr(MemoryTransport, "last", nothing)
+    site.transport.refusal = OUTRUN
     assert await site.process().count(failed("a", 4)) == 4
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -193,22 +195,11 @@ async def test_only_a_source_whose_messages_wait_is_held_up(
     await until(lambda: len(works.entered) == 2)
     works.release("call")
     assert await client.call("works.one", Job(name="call"), returns=str) == "call"
-    waiting = bus.workers["works"].parts.work.executor._concurrency._waiting
-    assert waiting[pull] < 30 - 2
+    assert bus.workers["works"].parts.work.executor.waiting() < 30 - 2
     works.release_all()
     await bus.idle()
     assert len(works.left) == 31
     assert works.most["works.two"] == 2
-
-
-async def test_nothing_is_remembered_of_what_is_over(bus: TestBus, client: Client, works: Works) -> None:
-    works.held = False
-    for number in range(10):
-        await submit(client, "works.both", "one", "two", partition=f"p{number}")
-    await bus.idle()
-    limits = bus.workers["works"].parts.work.executor._concurrency
-    assert limits._lines == {}
-    assert not limits._waiting
 
 
 @pytest.mark.slow
@@ -238,25 +229,27 @@ async def test_a_handler_with_a_limit_leaves_room_for_others_where_all_places_ar
         client = await bus.client("shop")
         await submit(client, "works.two", "a", "b", "c", "d", "e")
         await submit(client, "works.free", "free")
-        await until(lambda: bus.workers["works"].parts.work.executor._queue.qsize() == 2)
+        await until(lambda: bus.workers["works"].parts.work.executor.waiting() == 5)
         works.release_all()
         await bus.idle()
     assert works.entered[:3] == ["a", "b", "free"]
 
 
-def work(partition: str, concurrency: int | None = None) -> Work:
+def work(
+    partition: str, concurrency: int | None = None, endpoint: object = "one endpoint", source: object = "a pull"
+) -> Work:
     subject = f"task.works.run.{partition}"
     route = Route(
         kind=Kind.TASK,
         subject="task.works.run.*",
         action="works.run",
-        endpoint=cast("Endpoint", "one endpoint"),
+        endpoint=cast("Endpoint", endpoint),
         options=HandlerOptions(retry=RetryPolicy(), ordered=True, concurrency=concurrency),
     )
     permitted = Permitted(
         message=opened(), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation()
     )
-    return Work(permitted, Delivery(subject, b"", b""), cast("Pull", "a pull"), set())
+    return Work(permitted, Delivery(subject, b"", b""), cast("Pull", source), set())
 
 
 async def test_who_has_passed_the_line_of_its_partition_may_wait_for_its_handler() -> None:
@@ -267,7 +260,21 @@ async def test_who_has_passed_the_line_of_its_partition_may_wait_for_its_handler
     assert limits.leave(other) is second
     assert limits.leave(second) is third
     assert limits.leave(third) is None
-    assert limits._lines == {}
+
+
+async def test_nothing_is_remembered_of_what_is_over() -> None:
+    class Named:
+        """An endpoint or a source, which can be seen to be forgotten."""
+
+    limits, endpoint, source = ConcurrencyLimits(), Named(), Named()
+    works = [work(partition, 1, endpoint=endpoint, source=source) for partition in "aab"]
+    assert [limits.enter(one) for one in works] == [True, False, False]
+    for one in [works[0], works[2], works[1]]:
+        limits.leave(one)
+    seen = [weakref.ref(endpoint), weakref.ref(source)]
+    del works, one, endpoint, source
+    gc.collect()
+    assert [one() for one in seen] == [None, None]
 
 
 async def test_room_is_there_again_once_few_enough_wait(monkeypatch: pytest.MonkeyPatch) -> None:

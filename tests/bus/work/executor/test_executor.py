@@ -194,12 +194,12 @@ async def test_work_counts_as_open_until_it_is_settled(bus: TestBus, works: Work
     for _ in range(50):
         await asyncio.sleep(0)
     assert sorted(works.left) == [0, 1]
-    assert len(worker.parts.work.executor._unsettled) == 2
+    assert len(worker.parts.work.executor.unfinished()) == 2
     assert not settling.done()
     bus.broker.fail("RESULTS", None)
     await settling
     await bus.idle()
-    assert worker.parts.work.executor._unsettled == set()
+    assert not worker.parts.work.executor.unfinished()
 
 
 async def test_what_follows_a_handler_is_bounded(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from support.envelopes import NOW
+from support.faulty_transport import FaultyTransport
 from support.lab import until
 from support.sites import site_of
 
@@ -52,10 +52,11 @@ class Site:
         self.now = NOW
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("STATE", ["state.>"])
+        self.transport = FaultyTransport(self.broker)
         self.keyed = KeyValue(self.broker.connect())
 
     def process(self, **named: Any) -> PoisonGuard:
-        return PoisonGuard(counts=StoredCounts(ATTEMPTS, site_of(self.broker.connect(), lambda: self.now)), **named)
+        return PoisonGuard(counts=StoredCounts(ATTEMPTS, site_of(self.transport, lambda: self.now)), **named)
 
     def subject(self, name: str) -> str:
         return f"state.inventory.attempts.{sha256(name.encode()).hexdigest()}"
@@ -199,18 +200,13 @@ async def test_one_that_cannot_be_alone_in_time_is_put_off_and_blamed_for_nothin
         await guard.suspect([delivered("a", 1).header.digest])
 
 
-async def test_without_state_nothing_of_unknown_end_is_handled(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_state_nothing_of_unknown_end_is_handled(site: Site) -> None:
     guard = site.process()
-
-    async def refused(*_: object, **__: object) -> Sequence[object]:
-        return [StreamRefused("full", 10077)]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(type(site.broker.connect()), "publish", refused)
-        with pytest.raises(StateUnavailable):
-            await guard.begin(delivered("a", 2))
-        await guard.suspect([delivered("b", 1).header.digest])
-        await guard.begin(delivered("a", 1))
+    site.transport.refusal = StreamRefused("full", 10077)
+    with pytest.raises(StateUnavailable):
+        await guard.begin(delivered("a", 2))
+    await guard.suspect([delivered("b", 1).header.digest])
+    await guard.begin(delivered("a", 1))
     assert await site.keyed.get(site.subject("b")) is None
 
 

@@ -9,11 +9,11 @@ from hashlib import sha256
 import pytest
 from support.acceptance import INVENTORY, ISSUER, PLANNER
 from support.envelopes import NOW
+from support.faulty_transport import OUTRUN, FaultyTransport
 from support.sites import inventory_identity, site_of
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import signed
 from sealbus.bus.work.idempotency import replay_guard as module
 from sealbus.bus.work.idempotency.replay_guard import DIGEST_BYTES, MOST, SLOTS, ReplayGuard
@@ -33,11 +33,12 @@ class Site:
         self.now = NOW
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("STATE", ["state.>"])
+        self.transport = FaultyTransport(self.broker)
 
     def process(
         self, name: str = "proof", seal: Callable[[], Sealer] = lambda: ISSUER.sealer(INVENTORY)
     ) -> ReplayGuard:
-        return ReplayGuard(name, site_of(self.broker.connect(), lambda: self.now, identity=inventory_identity(seal)))
+        return ReplayGuard(name, site_of(self.transport, lambda: self.now, identity=inventory_identity(seal)))
 
     def subjects(self) -> set[str]:
         return {one.subject for one in self.broker.streams["STATE"].stored}
@@ -143,9 +144,9 @@ async def test_there_is_room_for_so_many_in_a_slot(site: Site, monkeypatch: pyte
 
 
 async def test_a_full_slot_can_be_read(site: Site) -> None:
-    guard, until = site.process(), NOW + LIFE
-    guard._slots[5] = module._Slot(uses={digest(f"{at}", slot=5): until for at in range(MOST - 1)})
-    assert await site.use(guard, digest("last", slot=5))
+    guard = site.process()
+    for at in range(MOST):
+        assert await site.use(guard, digest(f"{at}", slot=5))
     assert not await site.use(site.process(), digest("7", slot=5))
 
 
@@ -158,17 +159,12 @@ async def test_without_the_stream_nothing_is_a_first_use(site: Site) -> None:
     assert await site.use(guard, digest("a"))
 
 
-async def test_an_unheard_acknowledgement_is_a_use(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard, write = site.process(), KeyValue.replace
-
-    async def unheard(self: KeyValue, subject: str, payload: bytes, *, last: int, within: float = 5.0) -> int | None:
-        await write(self, subject, payload, last=last, within=within)
-        raise BusUnavailable("no answer")
-
-    monkeypatch.setattr(KeyValue, "replace", unheard)
+async def test_an_unheard_acknowledgement_is_a_use(site: Site) -> None:
+    guard = site.process()
+    site.transport.unheard = True
     with pytest.raises(BusUnavailable):
         await site.use(guard, digest("a"))
-    monkeypatch.setattr(KeyValue, "replace", write)
+    site.transport.unheard = False
     assert not await site.use(guard, digest("a"))
 
 
@@ -182,10 +178,7 @@ async def test_without_a_credential_nothing_is_stored(site: Site) -> None:
 
 
 async def test_it_gives_up_where_others_write_all_the_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(self: KeyValue, subject: str, payload: bytes, *, last: int, within: float = 5.0) -> int | None:
-        return None
-
-    monkeypatch.setattr(KeyValue, "replace", never)
+    site.transport.refusal = OUTRUN
     monkeypatch.setattr(module, "_PAUSE_SECONDS", 0)
     with pytest.raises(StateUnavailable):
         await site.use(site.process(), digest("a"))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealbus.bus.work.schedules.cron import Cron, local_time
+from sealbus.bus.work.schedules.cron import Cron
 from sealbus.envelopes.limits import SECOND
 
 MINUTE = timedelta(minutes=1)
@@ -30,6 +30,10 @@ NIGHTS = (
 
 def micros(time: datetime) -> int:
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def local_time(time: int, zone: str) -> datetime:
+    return datetime.fromtimestamp(time // SECOND, UTC).astimezone(zone_of(zone))
 
 
 def zone_of(name: str) -> ZoneInfo:

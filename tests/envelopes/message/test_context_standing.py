@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sealbus.envelopes.message.standing import STANDING, standing_session
+from sealbus.envelopes.message.user_context import STANDING, standing_session
 
 
 def test_a_session_names_its_grant() -> None:

@@ -1,4 +1,4 @@
-"""Which decisions about answers have a record: each by itself, a bounded number, and none that was not stored."""
+"""The keys by which decisions about answers are recorded once: each decision has its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from support.acceptance import statement
 
-from sealbus.bus.audit.recorded_reads import MOST, RecordedReads, read_key
+from sealbus.bus.gate.reply_policy import read_key
 from sealbus.envelopes.message.user_context import parse_payload
 
 USER = parse_payload(statement().payload)
@@ -32,23 +32,3 @@ KEY = read_key(DIGEST, USER, revision="1", serial=1, code="", reasons=())
 def test_each_decision_has_a_name_of_its_own(other: bytes) -> None:
     assert other != KEY
     assert read_key(DIGEST, USER, revision="1", serial=1, code="") == KEY
-
-
-def test_what_is_remembered_is_bounded_and_the_one_not_asked_about_goes_first() -> None:
-    reads = RecordedReads(2)
-    reads.add(b"a")
-    reads.add(b"b")
-    assert b"a" in reads
-    reads.add(b"c")
-    assert (b"a" in reads, b"b" in reads, b"c" in reads) == (True, False, True)
-    assert len(reads) == 2
-    assert MOST == 65_536
-
-
-def test_what_was_not_stored_is_not_remembered() -> None:
-    reads = RecordedReads()
-    reads.add(b"a")
-    reads.forget(b"a")
-    reads.forget(b"never there")
-    assert b"a" not in reads
-    assert len(reads) == 0

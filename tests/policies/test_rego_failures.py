@@ -8,9 +8,8 @@ from shutil import copytree
 import pytest
 
 from sealbus.policies.bundle.files import EXAMPLE
-from sealbus.policies.explain.failed_test import CHARACTERS, FailedTests
 from sealbus.policies.lint.module import Module
-from sealbus.policies.rego_tests import run_tests
+from sealbus.policies.rego_tests import CHARACTERS, FailedTests, run_tests
 
 TESTS = """package sealbus.authz_test
 

@@ -26,7 +26,7 @@ class RawNats:
 
     The server's certificate is checked against `ca` only. Answers come in order: what was sent before a `PING` was
     dealt with when its `PONG` is here, so that a refusal is an event and not a matter of waiting. `says` is what stands in
-    its CONNECT on top.
+    its CONNECT on top. The server's own `PING` is answered at once, whatever the test does meanwhile.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class RawNats:
         self._context.check_hostname = False
         self._context.load_verify_locations(cadata=ca.cert_pem.decode())
         self._context.load_cert_chain(pem)
+        self._frames: asyncio.Queue[tuple[bytes, bytes] | Exception] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
         async with asyncio.timeout(_SECONDS):
@@ -65,9 +66,11 @@ class RawNats:
             }
             options |= self._says
             self._writer.write(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
+            self._reading = asyncio.create_task(self._read())
             try:
                 await self.settle()
             except BaseException:
+                self._reading.cancel()
                 self._writer.close()
                 raise
         return self
@@ -75,9 +78,13 @@ class RawNats:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._reading.cancel()
         self._writer.close()
         with contextlib.suppress(OSError, ssl.SSLError):
             await self._writer.wait_closed()
+        await asyncio.wait([self._reading])
+        if not self._reading.cancelled():
+            self._reading.result()
 
     async def closed(self) -> None:
         """Wait until the server ends the connection."""
@@ -136,17 +143,35 @@ class RawNats:
 
     async def _frame(self) -> bytes:
         """Take one line of the protocol in, with its payload if it has one; empty when the connection has ended."""
-        line = (await self._reader.readline()).rstrip(b"\r\n")
+        frame = await self._frames.get()
+        if isinstance(frame, Exception):
+            raise frame
+        line, payload = frame
         verb, _, rest = line.partition(b" ")
-        if verb == b"PING":
-            self._writer.write(b"PONG\r\n")
-        elif verb == b"-ERR":
+        if verb == b"-ERR":
             self.errors.append(rest.decode())
         elif verb in (b"MSG", b"HMSG"):
-            words = rest.split()
-            payload = (await self._reader.readexactly(int(words[-1]) + 2))[:-2]
-            self.messages.append((words[0].decode(), payload))
+            self.messages.append((rest.split()[0].decode(), payload))
+        elif not line:
+            self._frames.put_nowait(frame)
         return line
+
+    async def _read(self) -> None:
+        """Queue what the server sends, the end of the connection last, and answer its pings."""
+        try:
+            line = b"begin"
+            while line:
+                line = (await self._reader.readline()).rstrip(b"\r\n")
+                verb, _, rest = line.partition(b" ")
+                payload = b""
+                if verb in (b"MSG", b"HMSG"):
+                    payload = (await self._reader.readexactly(int(rest.split()[-1]) + 2))[:-2]
+                if verb == b"PING":
+                    self._writer.write(b"PONG\r\n")
+                else:
+                    self._frames.put_nowait((line, payload))
+        except (OSError, EOFError) as error:
+            self._frames.put_nowait(error)
 
 
 def _violations(errors: list[str]) -> list[str]:

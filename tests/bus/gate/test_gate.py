@@ -462,6 +462,7 @@ async def test_a_sender_of_many_verbs_without_handlers_has_a_share_of_places(
         node = bus.workers["inventory"].node
         await until(lambda: node.counters.value("sealbus_no_place_total", cause="unknown_verb") >= 1)
         await until(lambda: node.counters.value("sealbus_statuses_total", state="failed", outcome="stored") >= 1)
+        await until(lambda: node.counters.value("sealbus_statuses_total", state="working", outcome="stored") >= 4)
         states = [[status.state for status in await bus.statuses(handle)][-1] for handle in handles]
         assert states == ["working", "working", "working", "failed", "working"]
         assert bus.stored("DEAD") == []

@@ -83,13 +83,12 @@ class BoundedTasks:
         self._room.release()
 
 
-async def next_batch(queue: asyncio.Queue[_Entry | None], most: int) -> tuple[list[_Entry], bool]:
-    """Wait for an entry of `queue`; return it with those behind it, at most `most`, and whether the queue ends there.
+def batch_from(following: _Entry | None, queue: asyncio.Queue[_Entry | None], most: int) -> tuple[list[_Entry], bool]:
+    """Return the entry just taken from `queue` with those behind it, at most `most`, and whether the queue ends there.
 
-    `None` in the queue is its end.
+    `None` in the queue is its end. The caller waits for the first entry, so that this costs no coroutine.
     """
     batch: list[_Entry] = []
-    following = await queue.get()
     while following is not None:
         batch.append(following)
         if len(batch) == most or queue.empty():

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Self
 from sealbus.bus.audit.denial_budget import Denials
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool
-from sealbus.bus.background import Background, next_batch
+from sealbus.bus.background import Background, batch_from
 from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.ports import DuplicateFirstAttempt
 from sealbus.bus.routing.stages import Decided
@@ -319,7 +319,7 @@ class AuditWriter:
     async def _run(self) -> None:
         last = False
         while not last:
-            waiting, last = await next_batch(self._noted, self._limits.batch)
+            waiting, last = batch_from(await self._noted.get(), self._noted, self._limits.batch)
             if waiting:
                 await self._store_noted(waiting)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from sealbus.bus.background import Background, next_batch
+from sealbus.bus.background import Background, batch_from
 from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.ports import (
     DuplicateFirstAttempt,
@@ -251,7 +251,7 @@ class Outbox:
     async def _run(self) -> None:
         last = False
         while not last:
-            batch, last = await next_batch(self._queue, self._limits.batch)
+            batch, last = batch_from(await self._queue.get(), self._queue, self._limits.batch)
             await self._dispatch([w for w in batch if not w.future.done()])
 
     async def _dispatch(self, batch: Sequence[_Waiting]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.bus.background import Background, BoundedTasks, next_batch
+from sealbus.bus.background import Background, BoundedTasks, batch_from
 from sealbus.envelopes.errors import Denied
 
 
@@ -142,8 +142,8 @@ async def test_a_batch_is_what_waits_up_to_its_bound_and_the_end() -> None:
     queue: asyncio.Queue[int | None] = asyncio.Queue()
     for entry in (1, 2, 3, None, 4):
         queue.put_nowait(entry)
-    assert await next_batch(queue, 2) == ([1, 2], False)
-    assert await next_batch(queue, 2) == ([3], True)
-    assert await next_batch(queue, 2) == ([4], False)
+    assert batch_from(await queue.get(), queue, 2) == ([1, 2], False)
+    assert batch_from(await queue.get(), queue, 2) == ([3], True)
+    assert batch_from(await queue.get(), queue, 2) == ([4], False)
     queue.put_nowait(None)
-    assert await next_batch(queue, 2) == ([], True)
+    assert batch_from(await queue.get(), queue, 2) == ([], True)

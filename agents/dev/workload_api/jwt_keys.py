@@ -31,11 +31,14 @@ class JwtKey:
 
     kid: str
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    jwk: ECKey = field(init=False, repr=False, compare=False)
+    """The key as `joserfc` takes it."""
+    public: Mapping[str, object] = field(init=False, repr=False, compare=False)
+    """The public half, as it stands in the bundle."""
 
-    @property
-    def jwk(self) -> ECKey:
-        """The key as `joserfc` takes it."""
-        return ECKey(self.key, None, {"kid": self.kid})
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jwk", ECKey(self.key, None, {"kid": self.kid}))
+        object.__setattr__(self, "public", self.jwk.as_dict(private=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ def issue_token(signer: JwtKey, spiffe_id: SpiffeId, audience: Sequence[str], *,
 
 def jwks(keys: Iterable[JwtKey]) -> bytes:
     """Return a JWK set without `use`, as SPIRE's Workload API does (facts of SPIRE 1.13 to 1.15)."""
-    return json.dumps({"keys": [key.jwk.as_dict(private=False) for key in keys]}, separators=(",", ":")).encode()
+    return json.dumps({"keys": [key.public for key in keys]}, separators=(",", ":")).encode()
 
 
 def check_token(

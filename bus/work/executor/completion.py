@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.background import next_batch
+from sealbus.bus.background import batch_from
 from sealbus.bus.clocks import HostClock
 from sealbus.bus.routing.routes import TaskReporter
 from sealbus.bus.sending.message import Content
@@ -93,7 +93,7 @@ class Completion:
         """Tell requesters and settle deliveries in batches, until closed."""
         last = False
         while not last:
-            batch, last = await next_batch(self._queue, TOGETHER)
+            batch, last = batch_from(await self._queue.get(), self._queue, TOGETHER)
             try:
                 if batch:
                     await self._complete(batch)

@@ -90,6 +90,14 @@ def status_subject(requester: str, task: bytes) -> str:
     return _built("status", requester, task.hex())
 
 
+def dead_subject(agent: str, subject: str) -> str:
+    """Return `dead.<agent>.<verb>` for a message on `subject`; `agent` is the token of the agent that could not handle it.
+
+    The verb is what `subject` has from its third token on, with a partition if there is one; or its last token.
+    """
+    return f"dead.{agent}.{subject.split('.', 2)[-1]}"
+
+
 def audit_subject(agent: str) -> str:
     """Return `audit.<agent>`; `agent` is the token of the recording agent."""
     return _built("audit", agent)

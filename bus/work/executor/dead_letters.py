@@ -7,6 +7,7 @@ from sealbus.bus.sending.message import event_of
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.errors import BusUnavailable, HandlingError
+from sealbus.envelopes.message.subjects import dead_subject
 
 DEAD_EVENT = "dead"
 """Name of the event, sent on `event.<agent>.dead`."""
@@ -31,9 +32,10 @@ class DeadLetters:
         Raises `BusUnavailable` if either is not acknowledged. The same bytes may be buried again: they are stored once.
         """
         header = work.header
-        verb = work.delivery.subject.split(".", 2)[-1]
         letter = Outgoing(
-            subject=f"dead.{self._token}.{verb}", payload=work.delivery.payload, message_id=header.id.hex()
+            subject=dead_subject(self._token, work.delivery.subject),
+            payload=work.delivery.payload,
+            message_id=header.id.hex(),
         )
         [answer] = await self._transport.publish([letter], deadline=STORE_WITHIN)
         if not isinstance(answer, PubAck):

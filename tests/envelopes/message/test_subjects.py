@@ -30,6 +30,7 @@ from sealbus.envelopes.message.subjects import (
     call_subject,
     check_addressing,
     control_subject,
+    dead_subject,
     event_subject,
     own_subjects,
     refused_subject,
@@ -51,6 +52,9 @@ def test_subjects_as_they_are_built() -> None:
     assert control_subject("pricing", "cancel") == "control.pricing.cancel"
     assert event_subject("inventory", "changed") == "event.inventory.changed"
     assert status_subject("planner", bytes(range(16))) == "status.planner.000102030405060708090a0b0c0d0e0f"
+    assert dead_subject("inventory", "task.inventory.update") == "dead.inventory.update"
+    assert dead_subject("inventory", "task.inventory.update.7") == "dead.inventory.update.7"
+    assert dead_subject("mail", "mail.send") == "dead.mail.send"
     assert audit_subject("inventory") == "audit.inventory"
     assert refused_subject("inventory") == "refused.inventory"
 

@@ -91,6 +91,8 @@ class _Listener:
         link.unsubscribe(stage.sid)
         # Messages that the server sent before it saw the end of the subscription arrive before the answer to the PING.
         await link.flush(FLUSH_SECONDS)
+        if self._stage(link) is not stage:
+            return  # it was lost or closed meanwhile
         self._end(stage)
         if self._stages and self._stages[0].late:
             # The copies of the newer link may come later, perhaps over another server.

@@ -186,6 +186,23 @@ async def test_subjects_that_are_no_text_are_shown_escaped() -> None:
     assert [(delivery.subject, delivery.header_block) for delivery in heard.take_batch()] == [("a.\\xff\x0c", b"h")]
 
 
+async def test_a_link_that_is_lost_while_it_is_left_is_ended_once() -> None:
+    heard = Heard()
+    old, new = links(heard, 2)
+    old.during_flush = lambda: heard.lost(old.as_link())
+    await heard.leave(old.as_link())
+    new.bring(1)
+    assert heard.numbers() == [1]
+
+
+async def test_closing_while_a_link_is_left_is_no_error() -> None:
+    heard = Heard()
+    old, new = links(heard, 2)
+    old.during_flush = heard.close
+    await heard.leave(old.as_link())
+    assert [link.sinks for link in (old, new)] == [{}, {}]
+
+
 async def test_closing_ends_every_subscription() -> None:
     heard = Heard()
     made = links(heard, 2)

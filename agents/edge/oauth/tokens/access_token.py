@@ -16,6 +16,7 @@ from sealbus.agents.edge.oauth.keys.jwks import KeySource
 from sealbus.agents.edge.oauth.keys.key_set import VerificationKey
 from sealbus.agents.edge.oauth.tokens.introspection import Introspection
 from sealbus.agents.edge.oauth.tokens.jwt import Claims, checked_header, is_signed, parsed
+from sealbus.agents.edge.oauth.tokens.scopes import ScopesSeen, scopes_of
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConfigurationError
 from sealbus.envelopes.limits import SECOND
@@ -295,48 +296,3 @@ def _binding(claims: Claims) -> Binding:
             if type(value) is str and _THUMBPRINT.fullmatch(value):
                 return Binding(kind, value)
     raise TokenRefused("cnf")
-
-
-SCOPE_CLAIMS: Final = ("scope", "scp")
-"""Claims in which issuers are known to write scopes; a row may name another.
-
-RFC 9068 has a text in `scope`; Okta and Entra ID write `scp`, as an array or a text.
-"""
-
-
-def scopes_of(claims: Claims, issuer: Issuer) -> tuple[str, ...]:
-    """Return the scopes of a token that its issuer's row lets through; raise `TokenRefused` if they have another form."""
-    values = claims.scope(issuer.scope_claim)
-    return tuple([value for value in values if issuer.scopes is None or value in issuer.scopes])
-
-
-class ScopesSeen:
-    """Whether the tokens of each issuer have carried scopes since the edge started, as notes for operators.
-
-    A token without the row's claim is accepted with no scopes, as it may have none. But the row may name the wrong claim, and
-    then every policy that asks for a scope denies.
-    """
-
-    def __init__(self, issuers: Sequence[Issuer]) -> None:
-        # A row that lets no scope through misses none.
-        self._missed: dict[str, str | None] = {row.issuer: None for row in issuers if row.scopes != frozenset()}
-        """The note for each issuer: None before its first token, empty once a token carried scopes."""
-
-    def note(self, claims: Claims, issuer: Issuer) -> None:
-        """Note a token that was accepted."""
-        if self._missed.get(issuer.issuer, "") == "":
-            return
-        if claims.scope(issuer.scope_claim):
-            self._missed[issuer.issuer] = ""
-            return
-        text = f"the tokens of {issuer.issuer} carry no scopes in the claim {issuer.scope_claim}"
-        other = next((name for name in SCOPE_CLAIMS if name != issuer.scope_claim and name in claims), None)
-        hint = (
-            f', but have {other}: set scope_claim = "{other}" in its row of edge.issuers' if other is not None else ""
-        )
-        self._missed[issuer.issuer] = text + hint
-
-    def notes(self) -> dict[str, str]:
-        """Return notes for operators, by part; empty if there are none."""
-        texts = [text for text in self._missed.values() if text]
-        return {"scopes": "; ".join(texts)} if texts else {}

@@ -15,6 +15,7 @@ from a2a.types import GetTaskRequest, SendMessageRequest, TaskState
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from support.a2a import Lines, Site, asking, site
 from support.engines import ScriptedEngine, allow, deny
+from support.lab import until
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.edge.a2a.grpc_server import Certificate
@@ -142,8 +143,13 @@ async def test_users_and_addresses_ask_no_more_often_than_over_http(tmp_path: Pa
             assert (await refused(client.GetTask(UNKNOWN)))[0] == "RESOURCE_EXHAUSTED"
         counters, route = running.door.edge.node.counters, "/lf.a2a.v1.A2AService/GetTask"
         statuses = ("UNAUTHENTICATED", "RESOURCE_EXHAUSTED")
-        counted = [counters.value("sealbus_edge_requests_total", route=route, status=one) for one in statuses]
-        assert counted == [2, 1]
+
+        def counted() -> list[float]:
+            return [counters.value("sealbus_edge_requests_total", route=route, status=status) for status in statuses]
+
+        # A request is counted once its answer was sent.
+        await until(lambda: sum(counted()) == 3)
+        assert counted() == [2, 1]
 
 
 @pytest.mark.slow

@@ -57,3 +57,12 @@ async def test_no_scopes_are_missed_where_the_row_lets_none_through(issuer: Loop
     verifier = AccessTokenVerifier([issuer.row(scopes=frozenset())], keys)
     await verifier.verify(issuer.token(now=NOW, scp="read"), now=NOW)
     assert verifier.notes() == {}
+
+
+@pytest.mark.parametrize("claim", ["sc", "scopes"])
+async def test_another_claim_is_suggested_however_alike_it_is(
+    issuer: LoopbackIssuer, keys: KeySource, claim: str
+) -> None:
+    verifier = AccessTokenVerifier([issuer.row(scope_claim=claim)], keys)
+    await verifier.verify(issuer.token(now=NOW, scope="read"), now=NOW)
+    assert 'set scope_claim = "scope"' in verifier.notes()["scopes"]

@@ -160,10 +160,9 @@ async def test_tasks_that_are_consumed(
 async def test_objects_of_tasks_that_are_being_handled() -> None:
     async with TestBus() as bus:
         client, pricing = await bus.client("shop-web"), Pricing(TOGETHER)
+        held: Counter[str] = Counter()
         async with working(bus, pricing):
-            for _ in range(
-                3
-            ):  # what stays behind for the next round, once all were handled at a time, was there before
+            for _ in range(3):  # what one round leaves behind for the next was there before the last
                 pricing.again()
                 pricing.free.clear()
                 before = objects()

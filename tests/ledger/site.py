@@ -519,11 +519,12 @@ async def open_site(
 
 
 async def make_streams(settings: Settings) -> None:
-    """Make the streams, once the servers have a leader among them."""
-    async with asyncio.timeout(READY_SECONDS), open_connection("operator", settings) as (_, connection):
+    """Make the streams, once a responder lets the operator in, and the servers have a leader among them."""
+    async with asyncio.timeout(READY_SECONDS):
         while True:
             try:
-                await apply(streams_of(settings), connection.jetstream)
+                async with open_connection("operator", settings) as (_, connection):
+                    await apply(streams_of(settings), connection.jetstream)
             except (BusUnavailable, ConfigurationError):
                 await asyncio.sleep(AGAIN)
             else:

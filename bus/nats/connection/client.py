@@ -89,21 +89,12 @@ class SafeClient(Client):
             # nats-py awaits with `asyncio.wait_for`. Before Python 3.12 that loses a cancellation in the same turn as the
             # server's line, and a task that awaits the cancelled task would then wait forever.
             raise_if_cancelled_since(before)
-            self._check_admitted()
         except BaseException:
             self._reported = True
             await self._cut_and_close()
             raise
         if self._reading_task is not None:
             self._reading_task.add_done_callback(self._reading_ended)
-
-    def _check_admitted(self) -> None:
-        """Raise nats-py's `Error` unless the server has answered PONG.
-
-        nats-py returns without an error if the server ends the connection, or sends another line, in place of it.
-        """
-        if not self.is_connected:
-            raise errors.Error("the server ended the authorization without an answer")
 
     def subscribe_raw(self, subject: str, queue: str, sink: Sink) -> int:
         """Subscribe and return the subscription's number. The frame is written, but the server may not have seen it yet."""

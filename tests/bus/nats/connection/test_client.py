@@ -6,9 +6,6 @@ import asyncio
 import ssl
 from typing import cast
 
-import pytest
-from nats.errors import Error as NatsError
-
 from sealbus.bus.nats.connection.client import SafeClient, TlsStream
 from sealbus.bus.nats.connection.options import ConnectionOptions
 
@@ -20,9 +17,9 @@ class ScriptedStream:
 
     _context = ssl.create_default_context()
 
-    def __init__(self, *, cancels: bool = False, answer: bytes = b"PONG\r\n") -> None:
+    def __init__(self, *, cancels: bool) -> None:
         self._cancels = cancels
-        self._lines = [INFO, answer]
+        self._lines = [INFO, b"PONG\r\n"]
         self._silence = asyncio.Event()
         self.opener: asyncio.Task[None] | None = None
         self.aborted = False
@@ -83,18 +80,6 @@ async def test_it_opens_and_closes() -> None:
     client = await open_on(stream)
     assert client.is_connected
     await client.close()
-    assert client.is_closed
-
-
-@pytest.mark.parametrize("answer", [b"", b"+OK\r\n"], ids=["the end", "another line"])
-async def test_a_server_that_does_not_let_it_in_by_its_answer_is_not_connected_to(answer: bytes) -> None:
-    """A server may end a connection whose login took too long without a line: seen once with a silent auth callout."""
-    stream = ScriptedStream(answer=answer)
-    client = await open_on(stream)
-    assert stream.opener is not None
-    with pytest.raises(NatsError, match="authorization"):
-        stream.opener.result()
-    assert stream.aborted
     assert client.is_closed
 
 

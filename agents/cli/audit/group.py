@@ -10,7 +10,8 @@ from sealbus.agents.cli.audit.export import export, root_file
 from sealbus.agents.cli.audit.receipt import receipt
 from sealbus.agents.cli.audit.reveal import command as reveal
 from sealbus.agents.cli.audit.show import show
-from sealbus.agents.cli.audit.verify import stats, verify
+from sealbus.agents.cli.audit.stats import stats
+from sealbus.agents.cli.audit.verify import verify
 from sealbus.agents.cli.options import HexDigits, Invocation, invocation_options, period_options
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`sealbus audit verify DIR --root FILE` and `stats`: verify every byte of an export, or of the running deployment's log."""
+"""`sealbus audit verify DIR --root FILE`: verify every byte of an export, or of the running deployment's log."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.audit.source import EvidenceSource, root_option, source_options
-from sealbus.agents.cli.options import PATH, Invocation, invocation_options, log_folder_option, period_options
-from sealbus.agents.cli.output import note, print_json, print_table, progress_bar
+from sealbus.agents.cli.audit.source import EvidenceSource, root_option
+from sealbus.agents.cli.options import PATH, Invocation, invocation_options, log_folder_option
+from sealbus.agents.cli.output import note, print_json, progress_bar
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification
     from sealbus.envelopes.export.entries import ShownRestoration
     from sealbus.policies.backtest.report import BacktestReport
+
 
 _UNVERIFIED = 4
 
@@ -146,30 +147,3 @@ def findings_text(findings: int) -> str:
 def _shown(name: str) -> str:
     """Return a file's name without characters that a terminal would obey: anyone may have chosen it."""
     return ascii(name)[1:-1]
-
-
-@click.command("stats")
-@period_options
-@source_options
-def stats(since: int | None, until: int | None, source: EvidenceSource) -> int:
-    """Count decisions and outcomes by agent, action, verdict and code, over all time or a span of it.
-
-    The whole log is verified first; exit code 4 with any finding. Records that do not verify are not counted.
-    """
-    from sealbus.agents.evidence.verify import verify_export
-    from sealbus.envelopes.export.tally import Span
-
-    span = Span(since or 0, until)
-    trusted = source.trusted_root()
-    with source.opened(trusted) as files, progress_bar("counting") as progress:
-        report = verify_export(files, trusted, span=span, progress=progress)
-    rows = sorted(report.tally.rows.items())
-    if source.invocation.as_json:
-        for row, count in rows:
-            print_json({**row._asdict(), "count": count})
-    else:
-        columns = ["agent", "action", "verdict", "code", "count"]
-        print_table("", columns, [[*map(str, row), str(count)] for row, count in rows])
-    if report.count:
-        note(f"NOT VERIFIED: {findings_text(report.count)}, named by `sealbus audit verify`")
-    return _UNVERIFIED if report.count else 0

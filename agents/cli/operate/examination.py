@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import httpx2
-
+from sealbus.agents.runtime.nats_monitor import read_page, read_varz
 from sealbus.agents.runtime.open import open_connection, open_engine, open_identity, streams_of
 from sealbus.agents.runtime.policy.source import open_source
 from sealbus.agents.runtime.settings.settings import Settings
@@ -234,36 +233,3 @@ async def _opa(url: str) -> str:
             f"OPA at {url}: revisions {dict(status.revisions)} stay in force: {dict(status.problems)}"
         )
     return f"healthy {status.healthy}, revisions {dict(status.revisions)}"
-
-
-ANSWER_SECONDS: Final = 5.0
-ANSWER_BYTES: Final = 1_048_576
-"""Most bytes of a page; /varz of a nats-server 2.15.1 has some 5 KB."""
-_OK: Final = 200
-
-
-async def read_varz(url: str) -> bytes:
-    """Return the document `/varz` at the monitoring address `url`, such as `http://127.0.0.1:8222`.
-
-    Raises `BusUnavailable`, one line, if there is no such answer within five seconds.
-    """
-    return await read_page(f"{url.rstrip('/')}/varz")
-
-
-async def read_page(page: str, *, statuses: Collection[int] = (_OK,)) -> bytes:
-    """Return the document at the URL `page`, answered with one of `statuses`; raises as `read_varz`."""
-    try:
-        async with (
-            httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client,
-            client.stream("GET", page) as answer,
-        ):
-            if answer.status_code not in statuses:
-                raise BusUnavailable(f"{page}: the answer is {answer.status_code}")
-            data = b""
-            async for chunk in answer.aiter_bytes():
-                data += chunk
-                if len(data) > ANSWER_BYTES:
-                    raise BusUnavailable(f"{page}: the answer is over {ANSWER_BYTES} bytes")
-            return data
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise BusUnavailable(f"{page}: {type(error).__name__}: is this the server's monitoring port?") from error

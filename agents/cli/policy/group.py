@@ -1,4 +1,4 @@
-"""`sealbus policy`: the group of its subcommands, and the short ones `test`, `query`, `opa-config` and `fetch`."""
+"""`sealbus policy`: the group of its subcommands, and the short ones `test`, `query` and `opa-config`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import (
-    EXISTING_FILE,
-    EXISTING_FOLDER,
-    PATH,
-    PATH_OR_INPUT,
-    as_command,
-    config_option,
-    json_option,
-    opa_option,
-)
+from sealbus.agents.cli.options import EXISTING_FILE, EXISTING_FOLDER, PATH, PATH_OR_INPUT, json_option, opa_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.policy import backtest, new_action
 from sealbus.agents.cli.policy import build as policy_build
 from sealbus.agents.cli.policy import explain as policy_explain
+from sealbus.agents.cli.policy import fetch as policy_fetch
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
 
@@ -92,7 +84,7 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     print_json(asyncio.run(OpaAdmin(url).query(query, document)))
 
 
-@command.command("opa-config")
+@click.command("opa-config")
 @click.option("--url", required=True, metavar="URL", help="The policy server: https, with a host that its SVID names.")
 @click.option(
     "--signer", "signers", type=EXISTING_FILE, required=True, multiple=True,
@@ -114,40 +106,11 @@ def opa_config(
     click.echo(config.opa_config(url, keys, files, persist=persist), nl=False)
 
 
-@command.command("fetch")
-@click.argument("name")
-@config_option
-@json_option
-@as_command
-async def fetch(name: str, config: str | None, as_json: bool) -> None:
-    """Copy the policy in force to the place where the workload NAME keeps it (`policy.cache`), and exit.
-
-    For an OPA that runs with the workload and does not start without a bundle. The policy is verified as by the workload.
-    """
-    from sealbus.agents.runtime.open import open_connection
-    from sealbus.agents.runtime.policy.source import open_sync
-    from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.envelopes.errors import ConfigurationError
-
-    settings = load_settings(config).for_command()
-    async with (
-        open_connection(name, settings) as (_, connection),
-        open_sync(name, settings.policy, connection) as sync,
-    ):
-        revision = sync.in_force.bundle.revision if sync.in_force.bundle is not None else ""
-        bundle, unkept = sync.bundle, sync.unkept
-    # Raised outside, because the task groups inside would wrap the error in an exception group.
-    if unkept:
-        raise ConfigurationError(unkept)
-    if as_json:
-        print_json({"revision": revision, "bundle": str(bundle)})
-    else:
-        note(f"policy {revision} is in {bundle}")
-
-
 for _added in (
     policy_build.build,
     policy_build.sign,
+    policy_fetch.fetch,
+    opa_config,
     policy_push.push,
     policy_push.rollback,
     policy_status.status,

@@ -1,4 +1,4 @@
-"""`sealbus control run|keygen` and `sealbus console`: run central roles until SIGTERM; make the keys of the auth callout."""
+"""`sealbus control run|keygen`: run the roles of the control process until SIGTERM; make the keys of the auth callout."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sealbus.agents.control.control import Opener
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.agents.runtime.settings.source import Flag
+
 
 ROLES = MappingProxyType(
     {
@@ -125,26 +126,3 @@ async def run_roles(
 def _opener(role: str) -> Opener:
     module, _, name = ROLES[role].partition(":")
     return cast("Opener", getattr(importlib.import_module(module), name))
-
-
-@click.command("console")
-@click.option("--address", default=None, metavar="HOST:PORT", help="Listen here instead of console.address.")
-@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
-@config_option
-@json_option
-@log_option
-def console(address: str | None, health: str | None, config: str | None, as_json: bool, log_json: bool) -> None:
-    """Show the deployment in a browser: decisions as they come and why, tasks, approvals, policy, and the log.
-
-    Runs as the workload `console`, as `sealbus control run --roles console` does. `sealbus dev` has its own console. People
-    log in at the identity provider of the settings. The policy decides what they may see and do (console.view,
-    console.cancel), and each decision is recorded.
-    """
-    from sealbus.agents.runtime.settings.source import Flag
-
-    def ready_text(settings: Settings) -> str:
-        return f"console at {settings.console.url or f'http://{settings.console.address}'}"
-
-    log_to_stderr(as_json=log_json)
-    flags = [Flag(option="--address", key="console.address", value=address)]
-    asyncio.run(run_roles(("console",), health, config, as_json=as_json, flags=flags, ready_text=ready_text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -89,6 +90,7 @@ class DevelopmentIdp:
         self._secret = secrets.token_urlsafe(32)
         self._oauth: OAuthServer | None = None
         self._app: ASGIApp | None = None
+        self._made = asyncio.Event()
         self._stack = AsyncExitStack()
 
     @property
@@ -158,6 +160,7 @@ class DevelopmentIdp:
             )
             register_grants(self._oauth)
             self._app = application(self._oauth, frozenset({self.origin, f"http://localhost:{self._port}"}))
+            self._made.set()
             if self._access is not None:
                 write_access(self._access, self.access)
                 stack.callback(self._access.unlink, missing_ok=True)
@@ -169,9 +172,10 @@ class DevelopmentIdp:
         await self._stack.aclose()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The application is made once the port is known, before any connection is taken.
-        assert self._app is not None  # noqa: S101  see __aenter__
-        await self._app(scope, receive, send)
+        # The application is made once the port is known. A request may come before that.
+        while (app := self._app) is None:
+            await self._made.wait()
+        await app(scope, receive, send)
 
 
 def metadata(issuer: str) -> dict[str, object]:

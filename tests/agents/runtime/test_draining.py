@@ -13,9 +13,10 @@ from support.lab import until
 from support.shop import Price, Update
 
 from sealbus import Agent, Context
-from sealbus.agents.runtime import worker as worker_module
+from sealbus.agents.runtime import draining
 from sealbus.agents.runtime.assembly import WorkerLimits
-from sealbus.agents.runtime.worker import Worker, describe_unfinished, say_while_draining
+from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
+from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.work.executor.work import Work
 from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
@@ -86,7 +87,7 @@ class Slow:
 async def test_a_worker_says_at_once_and_again_what_it_waits_for(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "SAY_EVERY", 0.01)
+    monkeypatch.setattr(draining, "SAY_EVERY", 0.01)
     caplog.set_level(logging.INFO, "sealbus")
     slow = Slow()
     async with TestBus(engine=ScriptedEngine()) as bus:

@@ -8,18 +8,18 @@ import pytest
 from click.testing import CliRunner
 from support.settings import SMALLEST
 
-from sealbus.agents.cli.operate.backup import backup, restore
+from sealbus.agents.cli.operate import backup, restore
 
 
 @pytest.mark.parametrize(
     ("command", "arguments", "said"),
     [
-        (backup, [], "Missing argument"),
-        (backup, ["DIR"], "give --log DIR, or --without-log"),
-        (restore, [], "give either a FOLDER or --check"),
-        (restore, ["DIR", "--check"], "give either a FOLDER or --check"),
-        (restore, ["DIR"], "give --log DIR, or --without-log"),
-        (restore, ["DIR", "--lose", "-1"], "--lose"),
+        (backup.command, [], "Missing argument"),
+        (backup.command, ["DIR"], "give --log DIR, or --without-log"),
+        (restore.command, [], "give either a FOLDER or --check"),
+        (restore.command, ["DIR", "--check"], "give either a FOLDER or --check"),
+        (restore.command, ["DIR"], "give --log DIR, or --without-log"),
+        (restore.command, ["DIR", "--lose", "-1"], "--lose"),
     ],
 )
 def test_what_is_missing(tmp_path: Path, command: object, arguments: list[str], said: str) -> None:

@@ -14,7 +14,7 @@ from support.policy_desk import Desk
 from support.settings import SMALLEST
 
 from sealbus.agents.cli.policy import push as policy_push
-from sealbus.agents.cli.policy.group import fetch
+from sealbus.agents.cli.policy.fetch import fetch
 from sealbus.agents.runtime import open as runtime
 from sealbus.agents.runtime.policy import sync as policy_sync
 from sealbus.agents.runtime.settings.settings import Settings

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx2
 from support.ports import held_port
 
-from sealbus.agents.cli.run.control import console
+from sealbus.agents.cli.run.console import command
 from sealbus.agents.dev.environment import DevOptions, open_environment
 
 
 async def test_a_console_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     address = f"127.0.0.1:{held_port()}"
-    assert console.name == "console"
+    assert command.name == "console"
     async with open_environment(DevOptions(folder=tmp_path, agents=(), port=0, console_port=0)) as shop:
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).parent / "sealbus"), "console", "--config", str(shop.settings_file),

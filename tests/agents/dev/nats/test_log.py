@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sealbus.agents.dev.nats.server import ServerLog
+from sealbus.agents.dev.nats.log import ServerLog
 
 STAMP = "[11300] 2026/11/24 16:42:56.967096"
 

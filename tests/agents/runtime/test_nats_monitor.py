@@ -12,7 +12,7 @@ from support.nats_server import NatsServer
 from support.ports import held_port
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.cli.operate.examination import ANSWER_BYTES, read_varz
+from sealbus.agents.runtime.nats_monitor import ANSWER_BYTES, read_varz
 from sealbus.bus.streams.durability import describe_sync
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 

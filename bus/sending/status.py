@@ -53,7 +53,7 @@ class State(StrEnum):
 
 
 class StatusDetails(TypedDict, total=False):
-    """What a status says beside its state: nothing by default."""
+    """The fields of a status beside its state, each of which may be left out."""
 
     code: str
     explanation: Explanation

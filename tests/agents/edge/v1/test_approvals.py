@@ -52,9 +52,9 @@ class Site:
     node: Node
     edge: ParkedTaskReader
 
-    def bounded(self, **limits: float) -> ParkedTaskReader:
+    def bounded(self, **limits: Any) -> ParkedTaskReader:
         """Return the edge's reader with other bounds of a page."""
-        return ParkedTaskReader(self.node, limits=PageLimits(**limits))  # type: ignore[arg-type]  # whole where they must be
+        return ParkedTaskReader(self.node, limits=PageLimits(**limits))
 
     def person(self, name: str) -> UserContext:
         return parse_payload(self.bus.user(name, "edge").payload)

@@ -25,7 +25,8 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.engines import central
-from sealbus.policies.engines.central import AFTER, URLS, CentralEngine
+from sealbus.policies.engines.central import URLS, CentralEngine
+from sealbus.policies.engines.circuit_breaker import AFTER
 
 CA = ThrowawayCa("example.org")
 UNAVAILABLE = Code.POLICY_UNAVAILABLE

@@ -15,7 +15,8 @@ from support.ports import held_port
 from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
-from sealbus.policies.engines.central import AFTER, CentralServer, Passage
+from sealbus.policies.engines.central import CentralServer
+from sealbus.policies.engines.circuit_breaker import AFTER, Passage
 from sealbus.policies.engines.svid_sessions import ClientTls
 from sealbus.policies.opa.wire import NoPolicy, Reply
 

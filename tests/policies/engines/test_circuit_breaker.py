@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.policies.engines.central import AFTER, PAUSES, Breaker, Passage
+from sealbus.policies.engines.circuit_breaker import AFTER, PAUSES, Breaker, Passage
 
 PAUSE = PAUSES.initial_interval
 PAUSE_MOST = PAUSES.maximum_interval

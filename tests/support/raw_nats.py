@@ -145,6 +145,7 @@ class RawNats:
         """Take one line of the protocol in, with its payload if it has one; empty when the connection has ended."""
         frame = await self._frames.get()
         if isinstance(frame, Exception):
+            self._frames.put_nowait(frame)
             raise frame
         line, payload = frame
         verb, _, rest = line.partition(b" ")

@@ -130,6 +130,7 @@ async def resume_log(
     profile, own = ArchiveProfile(names=site.names), site.identity.spiffe_id
     verifier = MessageVerifier(profile=profile, own=own, history=history, sent=sent)
     records = await _own_records(plan, site, verifier, history, note=note, start=1 if behind else ledger.next)
+    verifier.earlier = records.last
     claims = [claim for claim in (announced, records.largest) if claim is not None]
     floor = max(claims, key=lambda claim: claim.size, default=None)
     if floor is not None and last is not None and floor.size <= last.size:
@@ -210,12 +211,16 @@ def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None
 
 @dataclass(slots=True)
 class _OwnRecords:
-    """The notary's own records in the stream; of its checkpoints the largest, and whether one has the last note."""
+    """The notary's own records in the stream; of its checkpoints the largest, and whether one has the last note.
+
+    `last` is the sequence of the last message on the notary's subject.
+    """
 
     bundles: list[BundleRecord] = field(default_factory=list)
     policies: list[PolicyRecord] = field(default_factory=list)
     largest: Checkpoint | None = None
     has_note: bool = False
+    last: int = 0
 
 
 async def _own_records(
@@ -234,6 +239,7 @@ async def _own_records(
     records = _OwnRecords()
     async with aclosing(site.transport.read(plan.stream, [site.subject], start=start)) as batches:
         async for batch in batches:
+            records.last = placed(batch[-1]).sequence
             for record in await asyncio.to_thread(_opened_records, site, verifier, batch, site.identity.bundles()):
                 if isinstance(record, BundleRecord):
                     history.add(record)

@@ -67,6 +67,9 @@ class MessageVerifier:
         self._history = history
         self._sent = {} if sent is None else sent
         self._caches = Caches()
+        self.earlier = 0
+        """The last sequence of our own that was stored before this verifier began: what the clock of an earlier process
+        said then is no reason to stop now, after it was set."""
 
     def verify(self, deliveries: Sequence[Delivery], following: int, now: int) -> Iterator[LoggedMessage]:
         """Yield the messages verified, from the sequence `following` on, up to a message that has to wait.
@@ -122,10 +125,14 @@ class MessageVerifier:
         raise refused
 
     def _records(self, audit: VerifiedAudit, position: StreamArrival) -> tuple[Record, ...]:
-        """Return the records of a message that this notary sent, whose two times must agree; no records of other messages."""
+        """Return the records of a message that this notary sent; no records of other messages.
+
+        Its two times must agree if it was sent since this verifier began.
+        """
         if audit.header.iss != self._own:
             return ()
-        _same_time(position, audit.header.iat)
+        if position.sequence > self.earlier:
+            _same_time(position, audit.header.iat)
         return tuple(audit.body.records.values())
 
 

@@ -14,10 +14,12 @@ from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.keys import make_key_file
 from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.publisher import new_bundles
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.bus.clocks import BusClock
+from sealbus.bus.ports import Clock
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import Code, LogError
@@ -25,10 +27,11 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.note import NoteSigner, parse_note
+from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.records.batch import AuditBatch
-from sealbus.envelopes.records.notary import CheckpointRecord
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -143,12 +146,40 @@ async def test_a_clock_that_disagrees_ends_it(bench: Bench) -> None:
     assert bench.checkpoint() is None
 
 
+async def test_it_goes_on_once_its_clock_was_set(bench: Bench) -> None:
+    def late() -> int:
+        return bench.now() - 400 * SECOND
+
+    [bundle] = new_bundles(MemoryIdentity(bench.authority, NOTARY), TrustHistory(), late(), 0)
+    # While its clock was wrong it has sealed something, as at every start. That stays in the stream.
+    await sent_by_us(bench, bundle, late)
+    async with bench.notary(clock=late) as notary:
+        assert (await run_until_it_ends(notary)).code is Code.CLOCK_DISAGREEMENT
+    async with bench.running():
+        await bench.sealed(bench.stored())
+    await read_log(bench.broker.connect(), bench.folder, NOTARY, whole=False)
+
+
+async def test_a_clock_that_is_set_wrong_while_it_runs_ends_it(bench: Bench) -> None:
+    bench.record()
+    async with bench.notary() as notary, asyncio.TaskGroup() as group, asyncio.timeout(60):
+        task = group.create_task(run_until_it_ends(notary))
+        await bench.sealed(1)
+        [bundle] = new_bundles(MemoryIdentity(bench.authority, NOTARY), TrustHistory(), bench.now(), 0)
+        await sent_by_us(bench, bundle, lambda: bench.now() - 400 * SECOND)
+    assert task.result().code is Code.CLOCK_DISAGREEMENT
+
+
 async def published_by_us(bench: Bench, checkpoint: Checkpoint) -> None:
+    await sent_by_us(bench, CheckpointRecord(note=sign_checkpoint(checkpoint, [SIGNER])), bench.now)
+
+
+async def sent_by_us(bench: Bench, record: BundleRecord | CheckpointRecord, clock: Clock) -> None:
     batch = AuditBatch()
-    batch.add(CheckpointRecord(note=sign_checkpoint(checkpoint, [SIGNER])).encode())
+    batch.add(record.encode())
     closed = batch.close()
     identity = MemoryIdentity(bench.authority, NOTARY)
-    async with Outbox(identity=identity, transport=bench.broker.connect(), clock=BusClock(bench.now)) as outbox:
+    async with Outbox(identity=identity, transport=bench.broker.connect(), clock=BusClock(clock)) as outbox:
         message = OutgoingMessage(
             Draft(
                 kind=Kind.RECORD,
@@ -157,7 +188,7 @@ async def published_by_us(bench: Bench, checkpoint: Checkpoint) -> None:
                 dig=closed.dig,
                 typ="x/y",
             ),
-            life=SECOND * 60,
+            life=SECOND * 3_600,
         )
         await outbox.publish(message)
 

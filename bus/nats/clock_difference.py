@@ -2,8 +2,9 @@
 
 The difference is measured periodically by a request to the broker, less half of the round trip. If our clock is set in
 between, that is noticed without a request. While the difference exceeds the format's limit, nothing may be decided, because
-a policy would get a wrong time. Messages that are sealed meanwhile, such as the result of a running handler, have our
-clock's time as if it had not been set; recipients would refuse them otherwise.
+a policy would get a wrong time. Messages are dated by the broker's time, as it was measured when the clocks last agreed, and
+carried on by the monotonic clock. With our own clock's time, recipients would refuse what a host seals that is off by about
+the limit, or whose clock was set since, such as the result of a running handler.
 """
 
 from __future__ import annotations
@@ -50,13 +51,12 @@ class ClockDifference:
         self._measured: tuple[int, int, int] | None = None
         """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic clock at that time."""
         self._agreed: int | None = None
-        """Our clock's offset from the monotonic clock when it last agreed with the broker's."""
+        """The offset of the broker's clock from our monotonic clock, when ours last agreed with it."""
         self._reported = ""
 
     def now(self) -> int:
-        """Return our clock's time (microseconds). After it was set, it counts only once the broker's clock agrees."""
-        beside = self._offset()
-        if self._agreed is None or abs(beside - self._agreed) <= STEP:
+        """Return the broker's time (microseconds); our clock's until the two have agreed."""
+        if self._agreed is None:
             return self._clock()
         return int(self._elapsed() * SECOND) + self._agreed
 
@@ -119,7 +119,7 @@ class ClockDifference:
             ours = int(begun * SECOND) + trip // 2 + beside
             self._measured = ours - broker_time, trip // 2, beside
             if self.problem is None:
-                self._agreed = beside
+                self._agreed = beside - (ours - broker_time)
             self._report()
 
     def _report(self) -> None:

@@ -39,7 +39,6 @@ from sealbus.bus.work.executor.ending import (
     Repeat,
     TurnDown,
     decide_end,
-    delay_of,
     is_retried,
 )
 from sealbus.bus.work.executor.poison import PoisonGuard
@@ -54,6 +53,7 @@ from sealbus.bus.work.verb_room import VerbRoom
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.trust.caches import BoundedMap
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -61,7 +61,13 @@ BURY_AGAIN: Final = 5.0
 """Seconds until redelivery if the dead letter could not be stored."""
 
 TELL_AGAIN: Final = RetryPolicy(initial_interval=5.0, maximum_attempts=9)
-"""For a result that its requester could not be told: the effect is not repeated, a few redeliveries tell the result."""
+"""For a result that its requester could not be told: the effect is not repeated, a few redeliveries tell the result.
+
+Tries of this process count, not deliveries: the message may have been delivered many times before its handler ran, for
+instance to a replica without the verb.
+"""
+UNTOLD: Final = 4_096
+"""Messages whose tries are remembered."""
 
 END_AGAIN: Final = (1.0, 5.0, 15.0, 0.0)
 """Seconds between tries to tell that a message that was put off is canceled."""
@@ -101,6 +107,8 @@ class WorkSettlement:
         self._background = background
         self._detail = detail
         self._operator_log = OperatorLog(_logger)
+        self._untold: BoundedMap[bytes, int] = BoundedMap(UNTOLD)
+        """How often the end of a message was put off, by its hash."""
 
     async def settle(self, work: Work, outcome: Outcome | Late) -> None:
         """Do what follows `outcome`; return once it has been started or queued."""
@@ -249,9 +257,11 @@ class WorkSettlement:
 
     async def _tell_later(self, work: Work, code: Code | None) -> bool:
         """Put off a delivery whose end was not stored for its requester; return whether it will be redelivered."""
-        delay = delay_of(work, TELL_AGAIN, now=self._site.host_clock(), random=self._site.random())
+        tries = (self._untold.get(work.header.digest) or 0) + 1
+        delay = TELL_AGAIN.delay(tries, random=self._site.random(), now=self._site.host_clock(), until=work.exp)
         if delay is None:
             return False
+        self._untold.put(work.header.digest, tries)
         await self._outcomes.note(work, code)
         work.put_off(delay, self._stores.places)
         return True

@@ -17,6 +17,7 @@ from support.lab import until
 from sealbus import Agent, Context, Denied
 from sealbus.agents.dev.memory.broker import MemoryPull
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate import gate
 from sealbus.bus.ports import Delivery, StreamRefused
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.answer import RemoteError
@@ -451,6 +452,25 @@ async def test_a_result_that_could_not_be_told_in_an_outage_is_told_after_it(
     await bus.idle()
     assert works.done == ["one"]
     assert (await outcomes(bus))[0] is None
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_a_result_is_told_later_however_often_its_message_was_delivered_before(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with one that replicas without the verb have put off, or that waited for its record."""
+    monkeypatch.setattr(gate, "UNTIL_EXPIRY", pausing(0.001, 0.001, None))
+    counters = bus.workers["works"].node.counters
+    bus.broker.fail("AUDIT", StreamRefused("full", 10_077))
+    handle = await submit(bus, "works.once")
+    await until(lambda: counters.value("sealbus_put_off_total", cause="passing") > 21)
+    bus.broker.fail("RESULTS", BusUnavailable("away"))
+    bus.broker.fail("AUDIT", None)
+    await unstored(bus)
+    bus.broker.fail("RESULTS", None)
+    assert (await handle.result(Report, timeout=60)).text == "one"
+    await bus.idle()
+    assert works.done == ["one"]
 
 
 @pytest.mark.usefixtures("tell_soon", "impatient")

@@ -16,7 +16,7 @@ from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.envelopes.errors import Code, Denied
 
 STOLEN: Final = "stolen-laptop"
-TRIES: Final = 4
+TRIES: Final = 12
 
 
 async def _hours_moved(stage: Stage) -> Outcome:

@@ -109,6 +109,8 @@ class Completion:
             ]
         )
         for finished, is_stored in zip(batch, stored, strict=True):
-            if not is_stored:
+            if is_stored:
+                self._effects.told(finished.claim)
+            else:
                 self._effects.untold(finished.claim)
             await self._outcomes.settle(finished.work, None)

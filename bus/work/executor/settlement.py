@@ -114,8 +114,11 @@ class WorkSettlement:
         """Do what follows `outcome`; return once it has been started or queued."""
         claim = work.claim
         if isinstance(outcome, Late):
-            if claim is not None:
-                await (self._stores.effects.done(claim, outcome.result) if outcome.done else self._release(work))
+            if claim is not None and outcome.done:
+                await self._stores.effects.done(claim, outcome.result)
+                self._stores.effects.told(claim)
+            elif claim is not None:
+                await self._release(work)
             return
         if not isinstance(outcome, Completed) or claim is None:
             await self._background.start(self._end, work, outcome)
@@ -227,7 +230,7 @@ class WorkSettlement:
     async def _finish(self, work: Work, claim: Claim, result: Content) -> None:
         """Note the effect of a handler that returned, tell its result, and acknowledge."""
         code: Code | None = None
-        progress, effects = work.progress, self._stores.effects
+        progress, effects, is_told = work.progress, self._stores.effects, True
         if progress is None:
             await effects.done(claim, None)
         elif len(result.body) > DEFAULT_LIMITS.body_bytes:
@@ -240,11 +243,14 @@ class WorkSettlement:
             await effects.done(claim, None)
         else:
             await effects.done(claim, result)
-            if not await progress.completed(result):
-                effects.untold(claim)
-                # Only if STATE keeps the result does a redelivery tell it again instead of running the handler elsewhere.
-                if claim.last and await self._tell_later(work, code):
-                    return
+            is_told = await progress.completed(result)
+        if is_told:
+            effects.told(claim)
+        else:
+            effects.untold(claim)
+            # Only if STATE keeps the result does a redelivery tell it again instead of running the handler elsewhere.
+            if claim.last and await self._tell_later(work, code):
+                return
         await self._outcomes.settle(work, code)
 
     async def _repeat(self, work: Work, result: Content) -> None:

@@ -77,20 +77,26 @@ class Effects:
     async def done(self, claim: Claim, result: Content | None) -> None:
         """Note that the effect has happened, and mark its claim, with a bounded number of tries.
 
-        `result` is kept if it is small. A mark that cannot be stored is counted and logged. This process then still knows the
-        effect, and others conclude `outcome_unknown`, so that no message is handled twice.
+        Copies wait until `told` or `untold` is called: if one was acknowledged before its requester was told, and this
+        process died, nobody would tell the requester. `result` is kept if it is small. A mark that cannot be stored is
+        counted and logged. This process then still knows the effect, and others conclude `outcome_unknown`, so that no
+        message is handled twice.
         """
         self._handled.put(claim.key, _Remembered(claim.dig, claim.first))
         if result is not None and len(result.body) <= REMEMBERED_BYTES:
             self._results.put(claim.key, result)
-        self._running.pop(claim.key, None)
         if claim.last:
             small = result if result is not None and len(result.body) <= RESULT_BYTES else None
             await self._claims.mark(claim, Stage.DONE, small)
 
+    def told(self, claim: Claim) -> None:
+        """Note that the requester was told the end of an effect that has happened, or that there is none to tell."""
+        self._running.pop(claim.key, None)
+
     def untold(self, claim: Claim) -> None:
         """Note that the requester was not told the result of an effect that has happened."""
         self._handled.put(claim.key, _Remembered(claim.dig, b""))
+        self._running.pop(claim.key, None)
 
     async def failed(self, claim: Claim) -> None:
         """Release the claim, so that the next delivery may be handled."""

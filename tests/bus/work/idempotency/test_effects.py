@@ -94,8 +94,23 @@ def test_another_user_or_sender_has_keys_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("once", [False, True])
+async def test_a_copy_waits_until_the_end_of_the_first_was_told(effects: Effects, once: bool) -> None:
+    """Acknowledged before, it would leave nobody to tell the end if this process died."""
+    claim = await begin(effects, task(), once=once)
+    await effects.done(claim, RESULT)
+    for message in (task(), task(number=3)):
+        with pytest.raises(BusyEffect):
+            await effects.begin(permitted(message, once=once))
+    effects.untold(claim)
+    untold = AlreadyDone(result=RESULT, same=False, told=False)
+    assert await effects.begin(permitted(task(), once=once)) == untold
+
+
+@pytest.mark.parametrize("once", [False, True])
 async def test_what_was_handled_is_not_handled_again(effects: Effects, once: bool) -> None:
-    await effects.done(await begin(effects, task(), once=once), RESULT)
+    claim = await begin(effects, task(), once=once)
+    await effects.done(claim, RESULT)
+    effects.told(claim)
     assert await effects.begin(permitted(task(), once=once)) == AlreadyDone(result=RESULT, same=True, told=True)
     assert await effects.begin(permitted(task(number=3), once=once)) == AlreadyDone(
         result=RESULT, same=False, told=False
@@ -123,7 +138,9 @@ async def test_a_copy_waits_while_the_first_is_handled(effects: Effects, once: b
 
 async def test_a_large_result_is_not_remembered(effects: Effects) -> None:
     large = Content(body=bytes(REMEMBERED_BYTES + 1), typ="application/json")
-    await effects.done(await begin(effects, task()), large)
+    claim = await begin(effects, task())
+    await effects.done(claim, large)
+    effects.told(claim)
     assert await effects.begin(permitted(task(number=3))) == AlreadyDone(result=None, same=False, told=False)
 
 

@@ -1,10 +1,15 @@
-"""The model of JetStream keeps each rule of a server by itself."""
+"""The model of JetStream keeps each rule of a server by itself, and answers generated operations as a server does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, takewhile
+from pathlib import Path
 
 import pytest
+from support import jetstream_operations
+from support.jetstream_operations import compare, plan
+from support.plain_servers import plain_client
 
 from sealbus.agents.dev.memory.jetstream import (
     EXPECTED_OF_SUBJECT,
@@ -25,6 +30,15 @@ from sealbus.envelopes.limits import SECOND
 
 START = 1_000 * SECOND
 WAIT = 30 * SECOND
+
+SEED = 20261130
+OPERATIONS = 300
+"""Operations that are compared here at least; `make model-operations` compares many."""
+
+
+def short_sequences() -> Iterator[int]:
+    """Yield the seeds of sequences that take the least time. There are always more, for what a busy machine makes late."""
+    return (seed for seed in count(SEED) if plan(seed).rounds == 3)
 
 
 def stream(**settings: object) -> Stream:
@@ -399,3 +413,45 @@ def test_deadlines_that_do_not_hold_are_forgotten() -> None:
         taker.working(1, now=START + later)
     assert taker.due() == START + 499 + WAIT
     assert short(taker.take(9, now=START + 499 + WAIT)) == [(1, 2)]
+
+
+def test_the_same_seed_makes_the_same_plan() -> None:
+    assert plan(SEED) == plan(SEED)
+    assert len({plan(SEED + number).stream.max_bytes for number in range(100)}) == 4
+    assert {plan(number, replicas=3).direct for number in range(100)} == {False}
+
+
+@pytest.mark.nats
+async def test_a_server_answers_generated_operations_alike(tmp_path: Path) -> None:
+    async with plain_client(tmp_path) as client:
+        comparison = await compare(client, short_sequences(), operations=OPERATIONS, at_once=12)
+    assert comparison.differences == []
+    assert comparison.operations.total() >= OPERATIONS
+    assert set(comparison.operations) == {
+        "publish", "take", "ack", "nak", "delay", "working", "term", "read", "count", "inspect"
+    }  # fmt: skip
+
+
+class _Hasty(Consumer):
+    """A consumer that delivers again at once."""
+
+    def nak(self, sequence: int, *, delay: int = 0, now: int) -> None:
+        super().nak(sequence, now=now)
+
+
+class _Forgetful(Stream):
+    """A stream that forgets the last message id."""
+
+    def publish(self, subject: str, block: bytes, payload: bytes, headers: Mapping[str, str], *, now: int) -> Ack:
+        kept = {name: value for name, value in headers.items() if value != "m7"}
+        return super().publish(subject, block, payload, kept, now=now)
+
+
+@pytest.mark.nats
+async def test_a_planted_difference_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jetstream_operations, "Consumer", _Hasty)
+    monkeypatch.setattr(jetstream_operations, "Stream", _Forgetful)
+    found: set[str] = set()
+    seeds = takewhile(lambda seed: not {"publish", "take"} <= found, short_sequences())
+    async with plain_client(tmp_path) as client:
+        await compare(client, seeds, at_once=12, on_difference=lambda seed, text: found.add(text.split(" ")[0]))

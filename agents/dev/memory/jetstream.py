@@ -21,8 +21,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Self
 
+from sealbus.bus.streams.declared import Stream as DeclaredStream
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import matches
 
@@ -87,6 +88,20 @@ class StreamConfig:
     window: int = 120 * SECOND
     """Microseconds for which message ids are remembered."""
     replicas: int = 1
+
+    @classmethod
+    def of_declared(cls, stream: DeclaredStream) -> Self:
+        """Return the settings of a stream as a deployment has it."""
+        return cls(
+            name=stream.name,
+            subjects=stream.subjects,
+            max_bytes=stream.max_bytes,
+            max_age=stream.max_age * SECOND,
+            per_subject=stream.per_subject,
+            discard=stream.discard,
+            window=stream.duplicate_window * SECOND,
+            replicas=stream.replicas,
+        )
 
 
 def stored_size(subject: str, block: bytes, payload: bytes) -> int:
@@ -217,9 +232,14 @@ class Stream:
 
         A message that is stored or removed meanwhile may be left out or yielded.
         """
+        wanted: dict[str, bool] = {}
         for number in range(max(sequence, self.first()), self.last + 1):
-            message = self._stored.get(number)
-            if message is not None and any(matches(pattern, message.subject) for pattern in filters):
+            if (message := self._stored.get(number)) is None:
+                continue
+            subject = message.subject
+            if subject not in wanted:
+                wanted[subject] = any(matches(pattern, subject) for pattern in filters)
+            if wanted[subject]:
                 yield message
 
     def truncate(self, last: int) -> list[Stored]:
@@ -361,6 +381,13 @@ class Consumer:
             self._queue.pop(sequence, None)
             self._wait(pending, now + delay)
         else:
+            self._queue.setdefault(sequence)
+
+    def lose_ack(self, sequence: int) -> None:
+        """Queue a delivered message, as a server that had not synced its acknowledgement; one that left stays away."""
+        message = self._stream.get(sequence)
+        if message is not None and sequence <= self.reached:
+            self._pending.setdefault(sequence, _Pending(message))
             self._queue.setdefault(sequence)
 
     def working(self, sequence: int, *, now: int) -> None:

@@ -26,6 +26,7 @@ from sealbus.agents.dev.memory.jetstream import (
     StreamConfig,
     stored_size,
 )
+from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.limits import SECOND
 
 START = 1_000 * SECOND
@@ -72,6 +73,14 @@ def consumer(target: Stream, *filters: str, name: str = "c", most: int = 1_000, 
 
 def short(deliveries: Sequence[Delivered]) -> list[tuple[int, int]]:
     return [(delivered.message.sequence, delivered.count) for delivered in deliveries]
+
+
+def test_a_stream_is_as_it_is_declared() -> None:
+    declared = {one.name: one for one in declared_streams({"TASKS": 5, "AUDIT": 6}, replicas=3)}
+    state, dead = (StreamConfig.of_declared(declared[name]) for name in ("STATE", "DEAD"))
+    assert (state.name, state.subjects, state.per_subject, state.replicas) == ("STATE", ("state.>",), 1, 3)
+    assert (state.max_age, state.window, state.discard) == (86_700 * SECOND, 120 * SECOND, "new")
+    assert (dead.discard, dead.per_subject, StreamConfig.of_declared(declared["TASKS"]).max_bytes) == ("old", -1, 5)
 
 
 def test_messages_are_numbered_and_kept_as_they_came() -> None:
@@ -315,6 +324,20 @@ def test_nothing_happens_to_what_is_not_pending() -> None:
     taker.ack(1)
     taker.nak(1, now=START)
     assert taker.take(9, now=START + WAIT) == []
+
+
+def test_a_lost_acknowledgement_queues_what_was_delivered() -> None:
+    tried = stream()
+    taker = consumer(tried)
+    for _ in range(3):
+        publish(tried)
+    taker.take(2, now=START)
+    taker.ack(1)
+    tried.remove(2)
+    for sequence in (1, 2, 3, 1):
+        taker.lose_ack(sequence)
+    assert (taker.pending, taker.queued) == (1, (1,))
+    assert short(taker.take(9, now=START)) == [(1, 2), (3, 1)]
 
 
 def test_what_leaves_the_stream_leaves_the_consumer() -> None:

@@ -35,18 +35,10 @@ _NEVER: Final = 1 << 62
 
 def header_block(outgoing: Outgoing) -> bytes:
     """Return the header block that nats-server would deliver for `outgoing`; empty if it has no header."""
-    return _block(_headers(outgoing))
-
-
-def _headers(outgoing: Outgoing) -> Mapping[str, str]:
-    return {MESSAGE_ID: outgoing.message_id, **outgoing.headers} if outgoing.message_id else outgoing.headers
-
-
-def _block(headers: Mapping[str, str]) -> bytes:
-    if not headers:
-        return b""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"NATS/1.0\r\n{lines}\r\n".encode()
+    lines = f"{MESSAGE_ID}: {outgoing.message_id}\r\n" if outgoing.message_id else ""
+    for name, value in outgoing.headers.items():
+        lines += f"{name}: {value}\r\n"
+    return f"NATS/1.0\r\n{lines}\r\n".encode() if lines else b""
 
 
 class MemoryStream(Stream):
@@ -180,9 +172,9 @@ class MemoryTransport:
             elif stream.failing is not None:
                 answers.append(stream.failing)
             else:
-                headers = _headers(message)
+                headers = {MESSAGE_ID: message.message_id, **message.headers}
                 try:
-                    answers.append(stream.store(message.subject, message.payload, _block(headers), headers))
+                    answers.append(stream.store(message.subject, message.payload, header_block(message), headers))
                 except StreamRefused as error:
                     answers.append(error)
         return answers

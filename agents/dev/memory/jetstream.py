@@ -33,6 +33,8 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 WRONG_SEQUENCE: Final = 10_071
 MAXIMUM_BYTES: Final = 10_077
 
+_new: Final = tuple.__new__
+"""Makes a named tuple without a call of a Python function: one or two are made for each message."""
 _OF_SERVER: Final = "Nats-"
 """The beginning of headers to which a server gives a meaning."""
 _FRAME: Final = 30
@@ -146,38 +148,35 @@ class Stream:
             if name.startswith(_OF_SERVER) and name not in (MESSAGE_ID, EXPECTED_OF_SUBJECT):
                 raise NotModelled(name)
         self.expire(now)
-        if self.config.replicas == 1:
+        if expected is not None and self.config.replicas == 1:
             self._check_expected(subject, expected)
         if identifier in self._ids:
             return Ack(self._ids[identifier][1], duplicate=True)
-        if self.config.replicas > 1:
+        if expected is not None and self.config.replicas > 1:
             self._check_expected(subject, expected)
         size = stored_size(subject, block, payload)
-        self._check_room(subject, size)
+        if self.config.discard == "new" and 0 < self.config.max_bytes < self.bytes + size:
+            self._check_replaced(subject, size)
         self.last += 1
-        self._stored[self.last] = Stored(self.last, subject, block, payload, now)
+        self._stored[self.last] = _new(Stored, (self.last, subject, block, payload, now))
         self._of_subject.setdefault(subject, []).append(self.last)
         self.bytes += size
         if identifier:
             self._ids[identifier] = (now, self.last)
-        sequence = self.last
-        self._drop_old(subject)
-        return Ack(sequence, duplicate=False)
+        if self.config.per_subject > 0 or 0 < self.config.max_bytes < self.bytes:
+            self._drop_old(subject)
+        return _new(Ack, (self.last, False))
 
-    def _check_expected(self, subject: str, expected: str | None) -> None:
-        if expected is None:
-            return
+    def _check_expected(self, subject: str, expected: str) -> None:
         if not expected.isdecimal():
             raise NotModelled(f"{EXPECTED_OF_SUBJECT}: {expected}")
         if int(expected) != (last := self.last_of(subject)):
             raise PublishRefused(WRONG_SEQUENCE, f"wrong last sequence: {last}")
 
-    def _check_room(self, subject: str, size: int) -> None:
-        config, kept = self.config, self._of_subject.get(subject, [])
-        if config.discard == "old" or config.max_bytes <= 0 or self.bytes + size <= config.max_bytes:
-            return
-        # The oldest message of the subject leaves once this one is stored.
-        if config.replicas == 1 and 0 < config.per_subject <= len(kept):
+    def _check_replaced(self, subject: str, size: int) -> None:
+        """Raise `PublishRefused` unless the oldest message of the subject leaves for one of `size` bytes, and has as many."""
+        kept = self._of_subject.get(subject, [])
+        if self.config.replicas == 1 and 0 < self.config.per_subject <= len(kept):
             oldest = self._stored[kept[0]]
             if stored_size(oldest.subject, oldest.block, oldest.payload) >= size:
                 return
@@ -284,17 +283,6 @@ class ConsumerConfig:
     """The sequence of the first message to deliver."""
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A message that was delivered and not acknowledged."""
-
-    message: Stored
-    due: int = 0
-    """When it is to be delivered again, unless it is queued already."""
-    repeated: int = 0
-    """How often it was delivered again."""
-
-
 class Consumer:
     """One durable pull consumer, as its leader has it."""
 
@@ -304,7 +292,10 @@ class Consumer:
         self._next = max(config.start, 1)
         """The lowest sequence that was not looked at."""
         self._delivered = 0
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, int] = {}
+        """What was delivered and not acknowledged: when it is to be delivered again, unless it is queued already."""
+        self._repeated: dict[int, int] = {}
+        """How often a pending message was delivered again, if it was."""
         self._queue: OrderedDict[int, None] = OrderedDict()
         """What is to be delivered again, in that order; all of it is pending."""
         self._deadlines: list[tuple[int, int]] = []
@@ -337,63 +328,62 @@ class Consumer:
         taken: list[Delivered] = []
         while self._queue and len(taken) < most:
             sequence, _ = self._queue.popitem(last=False)
-            self._pending[sequence].repeated += 1
-            taken.append(self._deliver(self._pending[sequence], now))
+            if (message := self._stream.get(sequence)) is not None:
+                self._repeated[sequence] = self._repeated.get(sequence, 0) + 1
+                taken.append(self._deliver(message, now))
         room = min(most - len(taken), self.config.max_ack_pending - len(self._pending))
         if room <= 0:
             return taken
         for message in self._stream.after(self._next, self.config.filters):
             self._next = message.sequence + 1
-            pending = self._pending[message.sequence] = _Pending(message)
-            taken.append(self._deliver(pending, now))
+            taken.append(self._deliver(message, now))
             room -= 1
             if not room:
                 return taken
         self._next = max(self._next, self._stream.last + 1)
         return taken
 
-    def _deliver(self, pending: _Pending, now: int) -> Delivered:
+    def _deliver(self, message: Stored, now: int) -> Delivered:
         self._delivered += 1
-        self._wait(pending, now + self.config.ack_wait)
-        return Delivered(pending.message, pending.repeated + 1, self._delivered)
+        self._wait(message.sequence, now + self.config.ack_wait)
+        return _new(Delivered, (message, self._repeated.get(message.sequence, 0) + 1, self._delivered))
 
-    def _wait(self, pending: _Pending, due: int) -> None:
-        pending.due = due
-        heappush(self._deadlines, (due, pending.message.sequence))
+    def _wait(self, sequence: int, due: int) -> None:
+        self._pending[sequence] = due
+        heappush(self._deadlines, (due, sequence))
         if len(self._deadlines) > 2 * len(self._pending) + _SPARE:
             self._deadlines = [deadline for deadline in self._deadlines if self._holds(*deadline)]
             heapify(self._deadlines)
 
     def _holds(self, due: int, sequence: int) -> bool:
-        pending = self._pending.get(sequence)
-        return pending is not None and pending.due == due and sequence not in self._queue
+        return self._pending.get(sequence) == due and sequence not in self._queue
 
     def ack(self, sequence: int) -> None:
         """Settle a message for good, by any of its deliveries. A message that was not delivered yet is not settled."""
         self._pending.pop(sequence, None)
+        self._repeated.pop(sequence, None)
         self._queue.pop(sequence, None)
 
     def nak(self, sequence: int, *, delay: int = 0, now: int) -> None:
         """Deliver a pending message again, after `delay` microseconds; a queued one without delay keeps its place."""
-        if (pending := self._pending.get(sequence)) is None:
+        if sequence not in self._pending:
             return
         if delay:
             self._queue.pop(sequence, None)
-            self._wait(pending, now + delay)
+            self._wait(sequence, now + delay)
         else:
             self._queue.setdefault(sequence)
 
     def lose_ack(self, sequence: int) -> None:
         """Queue a delivered message, as a server that had not synced its acknowledgement; one that left stays away."""
-        message = self._stream.get(sequence)
-        if message is not None and sequence <= self.reached:
-            self._pending.setdefault(sequence, _Pending(message))
+        if self._stream.get(sequence) is not None and sequence <= self.reached:
+            self._pending.setdefault(sequence, 0)
             self._queue.setdefault(sequence)
 
     def working(self, sequence: int, *, now: int) -> None:
         """Wait for another `ack_wait`; a message that is queued is delivered again all the same."""
-        if (pending := self._pending.get(sequence)) is not None:
-            self._wait(pending, now + self.config.ack_wait)
+        if sequence in self._pending:
+            self._wait(sequence, now + self.config.ack_wait)
 
     def expire(self, now: int) -> None:
         """Queue the messages whose acknowledgement is overdue, by when it was due, then by sequence."""

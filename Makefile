@@ -21,6 +21,8 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 3)
 HOUR = $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS))
 SEED ?= 0
+OPERATIONS ?= 20000
+REPLICAS ?= 1
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
@@ -28,7 +30,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench lock removal weaken wheel engine engine-tool check-engine release clean
+.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour model-operations check format bench lock removal weaken wheel engine engine-tool check-engine release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -243,6 +245,9 @@ kubernetes-test: $(READY) $(TOOLS)/helm ## install, upgrade and drain the chart 
 
 policies-hour: $(READY) $(TOOLS)/opa ## generate policies, and calls at the edges, for SECONDS (3600) from SEED (0) on; compare both embedded engines with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)
+
+model-operations: $(READY) ## generate OPERATIONS (20000) on streams of REPLICAS (1, or 3 in a cluster) from SEED (0) on; compare a nats-server with its model
+	@PYTHONPATH=tests $(BIN)/python -m support.jetstream_operations --operations $(OPERATIONS) --replicas $(REPLICAS) --seed $(SEED)
 
 removal: $(READY) ## remove each acceptance check in turn; weaken the comparisons changed since BASE (HEAD~1) and a tenth of the others
 	@$(BIN)/python scripts/check_removal.py

@@ -94,7 +94,8 @@ async def recording() -> AsyncIterator[Figure]:
                 answers = await writer.decisions(decided)
                 costs.append((time.process_time() - started) / BATCH * 1e6)
                 assert all(isinstance(one, bytes) for one in answers)
-        size = broker.streams["AUDIT"].size / ROUNDS / BATCH
+        records = broker.streams["AUDIT"].stored
+        size = sum(len(one.subject) + len(one.payload) + len(one.header_block) for one in records) / ROUNDS / BATCH
         # A message stores a user's context and its credential once: the limits are for one user.
         first = users == USERS[0]
         label = f"batches of {BATCH}, {users} user{'s' if users > 1 else ''}"

@@ -361,9 +361,7 @@ async def test_a_verdict_that_was_taken_back_does_not_come_back_with_a_redeliver
 
 async def delivered_again(bus: TestBus, approval: Delivery) -> None:
     """Deliver an approval as if its process had died before it acknowledged, or the server had lost that."""
-    pull = bus.broker.consumers["TASKS", "id-apr-payments"]
-    pull._again.append(approval)
-    pull._arrived.set()
+    bus.broker.consumers["TASKS", "id-apr-payments"].repeat(approval.sequence)
     await bus.idle()
 
 

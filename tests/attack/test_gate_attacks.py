@@ -265,7 +265,10 @@ async def test_a_task_delivered_after_its_end_is_refused(bus: TestBus, shop: Sho
     clock.ahead += 20 * SECOND
     message_id = sealed.header.id.hex()
     block = header_block(Outgoing(subject="", payload=b"", message_id=message_id))
-    bus.broker.streams["TASKS"].store(sealed.header.to, sealed.wire, block, message_id, draft.iat)
+    bus.broker.inject(sealed.header.to, sealed.wire, block, message_id)
+    [stored] = bus.stored("TASKS")
+    assert stored.arrival is not None
+    bus.broker.streams["TASKS"].tamper(stored._replace(arrival=stored.arrival._replace(stored=draft.iat)))
     assert await codes(bus) == ["expired"]
     assert shop.handled == []
 

@@ -67,11 +67,12 @@ async def test_who_handles_what_the_policy_denies_is_found_by_its_own_records(bu
 async def test_records_that_were_changed_are_findings_and_not_asked_about(
     bus: TestBus, bundles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored = bus.broker.streams["AUDIT"].stored
-    at = next(place for place, one in enumerate(stored) if b"mallory" in one.payload)
+    stream = bus.broker.streams["AUDIT"]
+    genuine = next(one for one in stream.stored if b"mallory" in one.payload)
     # Whoever can write to the stream's storage makes mallory's request look like alice's, who may.
-    stored[at] = stored[at]._replace(payload=stored[at].payload.replace(b'"id":"mallory"', b'"id":"alice42"'))
-    garbage = (b"", b"\x80", b"\x97\x01" + b"\xff" * 200, stored[at].payload[:-9], b"x" * 900_000)
+    changed = genuine.payload.replace(b'"id":"mallory"', b'"id":"alice42"')
+    stream.tamper(genuine._replace(payload=changed))
+    garbage = (b"", b"\x80", b"\x97\x01" + b"\xff" * 200, changed[:-9], b"x" * 900_000)
     for payload in garbage:
         bus.broker.inject("audit.inventory", payload)
     before = await asked(bus, policy=STARTER)

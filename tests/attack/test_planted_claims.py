@@ -98,7 +98,9 @@ async def test_where_a_claim_is_kept_can_be_foretold(bus: TestBus) -> None:
     """What the attacks below rest on: were the key wrong, they would all hold for nothing."""
     await pay(bus, "k")
     claim = planted(bus, Stage.STARTED)
-    kept = bus.broker.streams["STATE"].last[f"state.bank.effect.{claim.key.hex()}"]
+    state = bus.broker.streams["STATE"]
+    kept = state.get(state.last_of(f"state.bank.effect.{claim.key.hex()}"))
+    assert kept is not None
     found, _ = parse(
         kept.payload,
         own=bus.names.id_of("bank"),
@@ -140,7 +142,7 @@ async def test_an_effect_that_has_not_happened_does_not_count_as_done(bus: TestB
 
 async def test_a_claim_of_one_effect_moved_to_another_is_worth_nothing(bus: TestBus, bank: Bank) -> None:
     await pay(bus, "first")
-    (genuine,) = [one.payload for subject, one in bus.broker.streams["STATE"].last.items() if "effect" in subject]
+    (genuine,) = [one.payload for one in bus.stored("STATE") if "effect" in one.subject]
     plant(bus, planted(bus, Stage.DONE), genuine)
     await forget(bus)
     with pytest.raises(RemoteError) as refused:

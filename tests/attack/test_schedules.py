@@ -172,7 +172,7 @@ async def test_an_id_that_somebody_used_withholds_that_tick_and_says_so(site: Ti
     process = site.start()
     await site.pass_time(10)
     assert process.ticks("withheld") == 1
-    del site.broker.streams["TASKS"].stored[0]
+    site.broker.streams["TASKS"].remove(1)
     await site.pass_time(20)
     assert site.ticks() == [20, 30]
 

@@ -74,7 +74,7 @@ class FaultyTransport(MemoryTransport):
             assert stream is not None
             if self.killed.is_set():
                 await asyncio.Event().wait()
-            fault = self._faults.next(stream.name)
+            fault = self._faults.next(stream.config.name)
             if fault is Fault.KILLED_BEFORE:
                 self.killed.set()
                 await asyncio.Event().wait()

@@ -1,19 +1,27 @@
-"""A broker in memory with the properties that the gate relies on: the `Transport` port for tests without a server.
+"""A broker in memory, with the rules of the model of JetStream: the `Transport` port for tests without a server.
 
-Streams deduplicate by `Nats-Msg-Id` in a window, keep acknowledged messages, discard new ones when full, number what they
-store, and compare a subject's last sequence if a message requires it. Durable consumers redeliver unacknowledged messages.
 Core subjects fan out, once per queue group. Delivered bytes and header blocks are those of a real server. Nothing here
-verifies a payload.
+verifies a payload. Unlike a server it redelivers nothing because of `ack_wait`: handlers of tests may take any time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
+from sealbus.agents.dev.memory.jetstream import (
+    MESSAGE_ID,
+    Consumer,
+    ConsumerConfig,
+    PublishRefused,
+    Stored,
+    Stream,
+    StreamConfig,
+)
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -21,55 +29,54 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.subjects import matches
 
+_NEVER: Final = 1 << 62
+"""The microseconds of `ack_wait`."""
+
 
 def header_block(outgoing: Outgoing) -> bytes:
     """Return the header block that nats-server would deliver for `outgoing`; empty if it has no header."""
-    lines = [f"Nats-Msg-Id: {outgoing.message_id}"] if outgoing.message_id else []
-    lines += [f"{name}: {value}" for name, value in outgoing.headers.items()]
-    return ("NATS/1.0\r\n" + "".join(f"{line}\r\n" for line in lines) + "\r\n").encode() if lines else b""
+    lines = f"{MESSAGE_ID}: {outgoing.message_id}\r\n" if outgoing.message_id else ""
+    for name, value in outgoing.headers.items():
+        lines += f"{name}: {value}\r\n"
+    return f"NATS/1.0\r\n{lines}\r\n".encode() if lines else b""
 
 
-@dataclass(slots=True)
-class _MemoryStream:
-    name: str
-    subjects: tuple[str, ...]
-    created: int
-    max_bytes: int
-    window: int = 120 * SECOND
-    stored: list[Delivery] = field(default_factory=list)
-    size: int = 0
-    seen: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
-    last: dict[str, Delivery] = field(default_factory=dict)
-    failing: Exception | None = None
-    arrived: list[asyncio.Event] = field(default_factory=list)
+class MemoryStream(Stream):
+    """A stream of the model, with its readers, and what tests do to it."""
 
-    def store(
-        self, subject: str, payload: bytes, block: bytes, message_id: str, now: int, expected: str = ""
-    ) -> PubAck:
-        while self.seen and next(iter(self.seen.values()))[0] < now - self.window:
-            self.seen.popitem(last=False)
-        if message_id in self.seen:
-            return PubAck(stream=self.name, sequence=self.seen[message_id][1], duplicate=True)
-        if expected and int(expected) != (last := self.last_sequence(subject)):
-            raise StreamRefused(f"{self.name}: wrong last sequence: {last}", 10_071)
-        size = len(subject) + len(payload) + len(block)
-        if self.size + size > self.max_bytes:
-            raise StreamRefused(f"{self.name}: maximum bytes exceeded", 10_077)
-        sequence = len(self.stored) + 1
-        arrival = StreamArrival(subject, block, self.name, sequence, stored=now, created=self.created, delivery=1)
-        delivery = Delivery(subject=subject, payload=payload, header_block=block, arrival=arrival)
-        self.stored.append(delivery)
-        self.last[subject] = delivery
-        self.size += size
-        if message_id:
-            self.seen[message_id] = (now, sequence)
+    def __init__(self, config: StreamConfig, clock: Clock) -> None:
+        super().__init__(config, created=clock())
+        self.failing: Exception | None = None
+        self.arrived: list[asyncio.Event] = []
+        """Set when a message was stored; one for each reader and consumer."""
+        self._clock = clock
+
+    @property
+    def stored(self) -> tuple[Delivery, ...]:
+        """What the stream holds, as it is delivered."""
+        return tuple(self.delivery(message) for message in self.after(1, (">",)))
+
+    def delivery(self, message: Stored, count: int = 1, token: str = "") -> Delivery:
+        """Return a message as it is delivered for the `count`th time."""
+        sequence, subject, block, payload, time = message
+        arrival = StreamArrival(subject, block, self.config.name, sequence, time, self.created, count)
+        return Delivery(subject, payload, block, arrival, token)
+
+    def store(self, subject: str, payload: bytes, block: bytes, headers: Mapping[str, str]) -> PubAck:
+        """Store a message, and tell those who wait. Raises `StreamRefused`."""
+        try:
+            ack = self.publish(subject, block, payload, headers, now=self._clock())
+        except PublishRefused as refused:
+            raise StreamRefused(f"{self.config.name}: {refused}", refused.code) from None
         for event in self.arrived:
             event.set()
-        return PubAck(stream=self.name, sequence=sequence, duplicate=False)
+        return PubAck(self.config.name, ack.sequence, ack.duplicate)
 
-    def last_sequence(self, subject: str) -> int:
-        """Return the sequence of the last message of `subject`, 0 if there is none."""
-        return _sequence(self.last[subject]) if subject in self.last else 0
+    def tamper(self, changed: Delivery) -> None:
+        """Put `changed` in the place of the message with its sequence, as somebody can who writes to the server's disk."""
+        subject, payload, block, arrival, _ = changed
+        time = arrival.stored if arrival is not None else self._clock()
+        self._stored[changed.sequence] = Stored(changed.sequence, subject, block, payload, time)
 
 
 @dataclass(slots=True)
@@ -94,16 +101,18 @@ class MemoryBroker:
 
     def __init__(self, clock: Clock = wall_clock) -> None:
         self.clock = clock
-        self.streams: dict[str, _MemoryStream] = {}
+        self.streams: dict[str, MemoryStream] = {}
         self.subscriptions: list[_Subscription] = []
         self.consumers: dict[tuple[str, str], MemoryPull] = {}
         self._turn = 0
 
     def add_stream(self, name: str, subjects: Sequence[str], *, max_bytes: int = 64 * 1024 * 1024) -> None:
-        """Declare a stream; its subjects must not overlap another's."""
-        self.streams[name] = _MemoryStream(
-            name=name, subjects=tuple(subjects), created=self.clock(), max_bytes=max_bytes
-        )
+        """Add a stream that refuses when full; its subjects must not overlap another's."""
+        self.add(StreamConfig(name=name, subjects=tuple(subjects), max_bytes=max_bytes))
+
+    def add(self, config: StreamConfig) -> None:
+        """Add a stream with these settings; one of the same name is lost."""
+        self.streams[config.name] = MemoryStream(config, self.clock)
 
     def fail(self, stream: str, error: Exception | None) -> None:
         """Answer every publish to `stream` with `error` from now on; with `None`, work again."""
@@ -113,14 +122,14 @@ class MemoryBroker:
         """Publish raw bytes and a raw header block as an attacker with publish rights would."""
         stream = self.stream_of(subject)
         if stream is not None:
-            return stream.store(subject, payload, block, message_id, self.clock())
+            return stream.store(subject, payload, block, {MESSAGE_ID: message_id})
         self.deliver(Delivery(subject=subject, payload=payload, header_block=block))
         return None
 
-    def stream_of(self, subject: str) -> _MemoryStream | None:
+    def stream_of(self, subject: str) -> MemoryStream | None:
         """Return the stream that stores `subject`, if there is one."""
         for stream in self.streams.values():
-            if any(matches(pattern, subject) for pattern in stream.subjects):
+            if any(matches(pattern, subject) for pattern in stream.config.subjects):
                 return stream
         return None
 
@@ -163,13 +172,9 @@ class MemoryTransport:
             elif stream.failing is not None:
                 answers.append(stream.failing)
             else:
+                headers = {MESSAGE_ID: message.message_id, **message.headers}
                 try:
-                    block = header_block(message)
-                    now = self._broker.clock()
-                    expected = message.headers.get("Nats-Expected-Last-Subject-Sequence", "")
-                    answers.append(
-                        stream.store(message.subject, message.payload, block, message.message_id, now, expected)
-                    )
+                    answers.append(stream.store(message.subject, message.payload, header_block(message), headers))
                 except StreamRefused as error:
                     answers.append(error)
         return answers
@@ -214,10 +219,10 @@ class MemoryTransport:
         """Bind a durable consumer, the same for every transport that names it."""
         key = (stream, consumer)
         if key not in self._broker.consumers:
-            self._broker.consumers[key] = MemoryPull(self._broker.streams[stream], tuple(subjects))
+            config = ConsumerConfig(name=consumer, filters=tuple(subjects), ack_wait=_NEVER, max_ack_pending=1)
+            self._broker.consumers[key] = MemoryPull(self._broker.streams[stream], config)
         bound = self._broker.consumers[key]
-        bound.batch = batch
-        bound.most = max(bound.most, max_ack_pending)
+        bound.allow(batch, max_ack_pending)
         return bound
 
     async def read(
@@ -238,16 +243,11 @@ class MemoryTransport:
         arrived = asyncio.Event()
         source.arrived.append(arrived)
         try:
-            place = max(start, 1) - 1
             while True:
-                batch = [
-                    delivery._replace(payload=b"") if headers_only else delivery
-                    for delivery in source.stored[place:]
-                    if any(matches(pattern, delivery.subject) for pattern in subjects)
-                    and delivery.arrival is not None
-                    and delivery.arrival.stored >= since
-                ]
-                place = len(source.stored)
+                batch = [source.delivery(message) for message in source.after(start, subjects) if message.time >= since]
+                start = source.last + 1
+                if headers_only:
+                    batch = [delivery._replace(payload=b"") for delivery in batch]
                 if batch:
                     yield batch
                 if not follow:
@@ -279,17 +279,15 @@ class MemoryTransport:
         source = self._broker.streams[stream]
         if source.failing is not None:
             raise BusUnavailable(f"{subject}: not read") from source.failing
-        newest = source.last.get(subject)
-        if newest is None or newest.arrival is None:
-            return None
-        return StoredValue(newest.arrival.sequence, newest.payload, newest.arrival.stored)
+        newest = source.get(source.last_of(subject))
+        return None if newest is None else StoredValue(newest.sequence, newest.payload, newest.time)
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the stream that takes records now, and its creation time."""
         stream = self._broker.stream_of("audit.any")
         if stream is None:
             raise ConfigurationError("no stream stores audit.>")
-        return stream.name, stream.created
+        return stream.config.name, stream.created
 
     async def created(self, stream: str) -> int:
         """Return the time at which the stream was added."""
@@ -305,93 +303,101 @@ class MemoryTransport:
 class MemoryPull:
     """A durable consumer: unacknowledged messages come again, with their delivery count."""
 
-    def __init__(self, stream: _MemoryStream, subjects: tuple[str, ...]) -> None:
-        self.batch = 256
-        self.most = 1
-        self._stream = stream
-        self._subjects = subjects
-        self._next = 0
-        self._again: deque[Delivery] = deque()
-        self._open: dict[int, Delivery] = {}
-        self._timers: dict[int, asyncio.TimerHandle] = {}
-        """Delayed redeliveries, by sequence."""
-        self._arrived = asyncio.Event()
-        stream.arrived.append(self._arrived)
+    def __init__(self, stream: MemoryStream, config: ConsumerConfig) -> None:
         self.settled = asyncio.Event()
         """Set after each settled delivery."""
+        self._batch = 256
+        self._stream = stream
+        self._consumer = Consumer(stream, config)
+        self._open: set[int] = set()
+        """The sequences of deliveries in hand."""
+        self._arrived = asyncio.Event()
+        stream.arrived.append(self._arrived)
 
     @property
     def idle(self) -> bool:
-        """Return whether all stored messages were settled for good."""
-        return not self._open and not self._again and not self._timers and self._next >= len(self._stream.stored)
+        """Whether all stored messages were settled for good."""
+        return not self._consumer.pending and not self._consumer.undelivered
+
+    def allow(self, batch: int, max_ack_pending: int) -> None:
+        """Have at most `batch` in one batch, and at least `max_ack_pending` deliveries unsettled."""
+        self._batch = batch
+        config = self._consumer.config
+        most = max(config.max_ack_pending, max_ack_pending)
+        self._consumer.config = replace(config, max_ack_pending=most)
 
     async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
         """Yield redeliveries first, then new messages."""
         while True:
-            batch: list[Delivery] = []
-            while self._again and len(batch) < self.batch:
-                batch.append(self._again.popleft())
-            while self._next < len(self._stream.stored) and len(batch) < self.batch:
-                delivery = self._stream.stored[self._next]
-                self._next += 1
-                if any(matches(pattern, delivery.subject) for pattern in self._subjects):
-                    batch.append(delivery._replace(token=str(self._next)))
-            if batch:
-                for delivery in batch:
-                    self._open[_sequence(delivery)] = delivery
-                yield batch
+            taken = self._consumer.take(self._batch, now=_now())
+            if taken:
+                self._open.update(message.sequence for message, _, _ in taken)
+                yield [self._stream.delivery(message, count, str(message.sequence)) for message, count, _ in taken]
                 continue
             self._arrived.clear()
             self.settled.set()
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until something may be taken."""
+        due = self._consumer.due()
+        if due is None or due >= _NEVER:
             await self._arrived.wait()
+            return
+        timer = asyncio.get_running_loop().call_at(due / SECOND, self._arrived.set)
+        try:
+            await self._arrived.wait()
+        finally:
+            timer.cancel()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Settle deliveries for good."""
+        full = self._consumer.pending >= self._consumer.config.max_ack_pending
         for delivery in deliveries:
-            self._open.pop(_sequence(delivery), None)
+            self._open.discard(delivery.sequence)
+            self._consumer.ack(delivery.sequence)
         self.settled.set()
+        if full:
+            self._arrived.set()
 
     def retry(self, delivery: Delivery, delay: float) -> None:
         """Redeliver after `delay` seconds, with a higher delivery count."""
-        opened = self._open.pop(_sequence(delivery), None)
-        if opened is None or opened.arrival is None:
-            return
-        position = opened.arrival._replace(delivery=opened.arrival.delivery + 1)
-        again = opened._replace(arrival=position)
-        sequence = _sequence(delivery)
-
-        def redeliver() -> None:
-            del self._timers[sequence]
-            self._again.append(again)
+        if delivery.sequence in self._open:
+            self._open.remove(delivery.sequence)
+            self._consumer.nak(delivery.sequence, delay=int(delay * SECOND), now=_now())
             self._arrived.set()
-
-        self._timers[sequence] = asyncio.get_running_loop().call_later(delay, redeliver)
 
     def rewind(self) -> None:
         """Forget all acknowledgements and deliver everything again, like a server that lost its consumers' state."""
-        self._next = 0
+        self._consumer = Consumer(self._stream, self._consumer.config)
+        self._open.clear()
         self._arrived.set()
 
     def lapse(self) -> None:
         """Redeliver unsettled messages now, like a server whose `ack_wait` is over."""
-        for delivery in list(self._open.values()):
-            self.retry(delivery, 0.0)
+        for sequence in sorted(self._open):
+            self._consumer.nak(sequence, now=_now())
+        self._open.clear()
+        self._arrived.set()
+
+    def repeat(self, sequence: int) -> None:
+        """Redeliver a message, like a server that lost its acknowledgement."""
+        self._consumer.lose_ack(sequence)
+        self._arrived.set()
 
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good, even if its redelivery is delayed."""
-        if (timer := self._timers.pop(_sequence(delivery), None)) is not None:
-            timer.cancel()
         self.ack([delivery])
 
     def working(self, delivery: Delivery) -> None:
         """Do nothing: in memory no time limit causes a redelivery."""
 
     async def load(self) -> ConsumerLoad:
-        """Return the number of redeliveries that wait; the bound `most` is reported, and not enforced."""
-        return ConsumerLoad(unsettled=len(self._again) + len(self._timers), most=self.most)
+        """Return the number of redeliveries that wait, and how many deliveries may be unsettled."""
+        unsettled = max(0, self._consumer.pending - len(self._open))
+        return ConsumerLoad(unsettled=unsettled, most=self._consumer.config.max_ack_pending)
 
 
-def _sequence(delivery: Delivery) -> int:
-    if delivery.arrival is None:
-        raise ValueError("a core message has no sequence")
-    return delivery.arrival.sequence
+def _now() -> int:
+    """Return the time of redeliveries in microseconds: the event loop's, because a test's clock may be moved."""
+    return int(asyncio.get_running_loop().time() * SECOND)

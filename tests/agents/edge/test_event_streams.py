@@ -226,9 +226,9 @@ async def test_a_missing_part_ends_the_stream_with_a_problem(edge: Door, writer:
     writer.leave.set()
     url = (await edge.post("/v1/tasks/inventory/write", {})).json()["status_url"]
     await follow_task(edge, url)
-    stored = edge.bus.broker.streams["RESULTS"].stored
+    stream = edge.bus.broker.streams["RESULTS"]
     with suppress(StopIteration):
-        stored.remove(next(one for one in stored if b'{"n":1}' in one.payload))
+        stream.remove(next(one.sequence for one in stream.stored if b'{"n":1}' in one.payload))
     found = await follow_task(edge, url)
     assert [name for name, _, _ in found] == ["part", "problem"]
     assert found[-1][2]["code"] == "bad_result"

@@ -222,7 +222,7 @@ async def test_what_is_tried_again_is_bounded() -> None:
     await until(lambda: desk.counted("unknown_key") == 7)
     desk.done(2048)
     # It may be the second final status of the task, for as long as a bundle may lag.
-    await until(lambda: desk.broker.streams["RESULTS"].last_sequence(SUBJECT) == 11)
+    await until(lambda: desk.broker.streams["RESULTS"].last_of(SUBJECT) == 11)
     desk.now += 11 * SECOND
     assert [one.sequence for one in await reading] == [2048]
     assert await desk.refused() == ["unknown_key"] * 7

@@ -13,6 +13,7 @@ from support.shop import Update
 from sealbus import Agent, Context
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList, common_grants, dead_subjects, drop, sent_again
+from sealbus.bus.ports import StreamRefused
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError
@@ -279,7 +280,7 @@ async def test_without_the_event_nothing_is_deleted(bus: TestBus) -> None:
         raise AssertionError("deleted without a word")
 
     operator = (await bus.client("operator")).node
-    bus.broker.streams["EVENTS"].max_bytes = 1
+    bus.broker.fail("EVENTS", StreamRefused("EVENTS: maximum bytes exceeded", 10_077))
     with pytest.raises(BusUnavailable):
         await drop(letter, operator.outbox, server, operator.token)
 

@@ -115,7 +115,7 @@ class Site:
         assert isinstance(ack, PubAck)
         return ack.sequence
 
-    def stored(self) -> list[Delivery]:
+    def stored(self) -> Sequence[Delivery]:
         return self.broker.streams["HELD"].stored
 
 
@@ -239,7 +239,7 @@ async def test_a_genuine_value_elsewhere_is_nobodys_there() -> None:
     await site.write("genuine")
     [genuine] = site.stored()
     for subject in ("held.inventory.task.q.01", "held.planner.task.q.00", "held.inventory", "held"):
-        site.broker.streams["HELD"].store(subject, genuine.payload, b"", "", NOW)
+        site.broker.streams["HELD"].store(subject, genuine.payload, b"", {})
     assert list(await site.held().newest("held.>", TYPE)) == [SUBJECT]
 
 

@@ -38,28 +38,19 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def last(bench: Bench) -> int:
-    stored = bench.broker.streams["AUDIT"].stored
-    return stored[-1].arrival.sequence if stored and stored[-1].arrival is not None else 0
+    return bench.broker.streams["AUDIT"].last
 
 
 def state(bench: Bench) -> StreamState:
     stream = bench.broker.streams["AUDIT"]
-    return StreamState(
-        name="AUDIT", config={}, created=stream.created, messages=len(stream.stored), bytes=1, last=last(bench)
-    )
+    return StreamState(name="AUDIT", config={}, created=stream.created, messages=len(stream), bytes=1, last=last(bench))
 
 
 def restore(bench: Bench, upto: int) -> None:
     """Put AUDIT back as it was when it had `upto` messages, as a restored stream: created anew."""
     stream = bench.broker.streams["AUDIT"]
-    kept = [one for one in stream.stored if one.arrival is not None and one.arrival.sequence <= upto]
-    created = stream.created
-    bench.broker.add_stream("AUDIT", ["audit.>"])
-    again = bench.broker.streams["AUDIT"]
-    again.created = max(again.created, created + 1)
-    for one in kept:
-        again.last[one.subject] = one
-        again.stored.append(one)
+    stream.truncate(upto)
+    stream.created = max(bench.now(), stream.created + 1)
 
 
 def say(bench: Bench, upto: int, *streams: RestoredStream) -> Restoration:
@@ -200,9 +191,9 @@ async def test_nothing_is_named_of_a_stream_that_the_log_does_not_go_on_over(ben
     """Whoever restored another AUDIT than there was has restored who knows what."""
     upto = await logged(bench)
     restore(bench, upto)
-    stored = bench.broker.streams["AUDIT"].stored
-    place = next(at for at, one in enumerate(stored) if one.subject == "audit.shop")
-    stored[place] = stored[place]._replace(payload=b"another")
+    stream = bench.broker.streams["AUDIT"]
+    changed = next(one for one in stream.stored if one.subject == "audit.shop")
+    stream.tamper(changed._replace(payload=b"another"))
     say(bench, upto, stream_restored(bench, "TASKS"))
     with pytest.raises(LogError, match="differs"):
         async with bench.notary() as notary:
@@ -267,9 +258,9 @@ async def test_a_log_that_is_older_than_the_backup_comes_to_its_end_first(bench:
 async def test_a_stream_that_differs_is_not_made_right_by_a_word(bench: Bench) -> None:
     upto = await logged(bench)
     restore(bench, upto)
-    stored = bench.broker.streams["AUDIT"].stored
-    place = next(at for at, one in enumerate(stored) if one.subject == "audit.shop")
-    stored[place] = stored[place]._replace(payload=b"another")
+    stream = bench.broker.streams["AUDIT"]
+    changed = next(one for one in stream.stored if one.subject == "audit.shop")
+    stream.tamper(changed._replace(payload=b"another"))
     say(bench, upto)
     with pytest.raises(LogError, match="differs"):
         async with bench.notary() as notary:

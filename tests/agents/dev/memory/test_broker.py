@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 
 import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
-from sealbus.bus.ports import Outgoing, PubAck, StoredValue, StreamRefused
+from sealbus.bus.ports import ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 
@@ -91,6 +92,71 @@ async def test_a_consumer_redelivers_with_its_count_and_remembers_acks(transport
         assert (again.arrival.sequence, again.arrival.delivery) == (3, 2)
         pull.term(again)
         assert pull.idle
+
+
+def taken(deliveries: Sequence[Delivery]) -> list[tuple[int, int]]:
+    return [(delivery.sequence, delivery.number) for delivery in deliveries]
+
+
+async def test_no_more_than_allowed_is_in_hand(transport: MemoryTransport) -> None:
+    pull, _ = (
+        transport.pull("TASKS", "a", ["task.a.>"], batch=10, ack_wait=1, max_ack_pending=most) for most in (2, 1)
+    )
+    await transport.publish([message(number) for number in range(3)], deadline=1)
+    async with aclosing(pull.batches()) as batches:
+        first = await anext(batches)
+        assert taken(first) == [(1, 1), (2, 1)]
+        waiting = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0)
+        pull.ack(first[:1])
+        assert taken(await waiting) == [(3, 1)]
+        pull.retry(first[1], 60.0)
+        assert await pull.load() == ConsumerLoad(unsettled=1, most=2)
+        pull.ack([first[1]])
+        assert await pull.load() == ConsumerLoad(unsettled=0, most=2)
+
+
+async def test_a_delayed_message_comes_while_others_do(transport: MemoryTransport) -> None:
+    pull = transport.pull("TASKS", "a", ["task.a.>"], batch=10, ack_wait=1, max_ack_pending=10)
+    await transport.publish([message(1), message(2)], deadline=1)
+    async with aclosing(pull.batches()) as batches:
+        first, second = await anext(batches)
+        waiting = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0)
+        pull.retry(second, 0.01)
+        pull.retry(second, 0.0)
+        assert taken(await waiting) == [(2, 2)]
+        pull.retry(first, 60.0)
+        await transport.publish([message(3)], deadline=1)
+        assert taken(await anext(batches)) == [(3, 1)]
+        pull.term(first)
+        pull.lapse()
+        assert taken(await anext(batches)) == [(2, 3), (3, 2)]
+        assert not pull.idle
+
+
+async def test_a_server_forgets_one_acknowledgement_or_all(transport: MemoryTransport) -> None:
+    pull = transport.pull("TASKS", "a", ["task.a.>"], batch=10, ack_wait=1, max_ack_pending=10)
+    await transport.publish([message(1), message(2)], deadline=1)
+    async with aclosing(pull.batches()) as batches:
+        pull.ack(await anext(batches))
+        assert pull.idle
+        pull.repeat(2)
+        assert taken(await anext(batches)) == [(2, 2)]
+        pull.rewind()
+        assert taken(await anext(batches)) == [(1, 1), (2, 1)]
+
+
+async def test_a_stored_message_is_changed_on_the_disk(broker: MemoryBroker, transport: MemoryTransport) -> None:
+    await transport.publish([message(1), message(2)], deadline=1)
+    stream = broker.streams["TASKS"]
+    first, second = stream.stored
+    assert second.arrival is not None
+    stream.tamper(first._replace(subject="task.b.run", payload=b"other"))
+    stream.tamper(second._replace(arrival=second.arrival._replace(stored=5)))
+    read = [one async for batch in transport.read("TASKS", [">"]) for one in batch]
+    changed = [(one.subject, one.payload, one.arrival.stored) for one in read if one.arrival is not None]
+    assert changed == [("task.b.run", b"other", Clock.now), ("task.a.run", b"x", 5)]
 
 
 async def test_core_messages_go_to_all_but_once_to_a_queue(transport: MemoryTransport) -> None:

@@ -14,7 +14,7 @@ from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.v1 import task_owners as owners
 from sealbus.agents.edge.v1.task_routes import answer_of
 from sealbus.agents.runtime.worker import Worker
-from sealbus.bus.ports import StoredValue
+from sealbus.bus.ports import StoredValue, StreamRefused
 from sealbus.bus.sending.message import Content
 from sealbus.bus.stream_names import TASKS
 from sealbus.bus.streams.key_value import KeyValue
@@ -225,7 +225,7 @@ async def test_a_task_that_is_not_stored_in_time_is_told_as_unavailable(shop: Sh
 
 async def test_a_full_stream_is_told_as_overloaded(shop: Shop, engine: ScriptedEngine) -> None:
     async with door(shop.inventory, engine=engine) as edge:
-        edge.bus.broker.streams["TASKS"].max_bytes = 10
+        edge.bus.broker.fail("TASKS", StreamRefused("TASKS: maximum bytes exceeded", 10_077))
         answer = await edge.post("/v1/tasks/inventory/update", {"item_id": "42"})
         assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
 

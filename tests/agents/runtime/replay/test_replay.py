@@ -198,7 +198,7 @@ async def test_of_several_deliveries_the_last_decision_counts() -> None:
 
 async def test_what_the_stream_does_not_hold_any_more_is_gone(bus: TestBus) -> None:
     await submit(bus, "1", "2")
-    del bus.broker.streams["TASKS"].stored[0]
+    bus.broker.streams["TASKS"].remove(1)
     found = await replay(bus, Debugged().agent)
     assert [one.result for one in found] == [Result.DONE, Result.GONE]
 
@@ -211,7 +211,7 @@ async def test_the_same_bytes_under_another_subject_are_another_message() -> Non
         await client.submit("inventory.order", Update(item_id="2"), user=bus.user("alice", "shop-web"))
         await bus.idle()
         first, second = bus.stored("TASKS")
-        bus.broker.streams["TASKS"].stored[0] = first._replace(subject=second.subject)
+        bus.broker.streams["TASKS"].tamper(first._replace(subject=second.subject))
         found = await replay(bus, Debugged().agent)
     assert [one.result for one in found] == [Result.OTHER, Result.UNKNOWN]
 
@@ -220,7 +220,7 @@ async def test_a_recorded_body_is_as_good_as_the_stream() -> None:
     engine = ScriptedEngine(lambda _: allow())
     async with TestBus(Shop().inventory, engine=engine, bodies=["task.>"]) as bus:
         await submit(bus, "1")
-        bus.broker.streams["TASKS"].stored.clear()
+        bus.broker.streams["TASKS"].remove(1)
         debugged = Debugged()
         found = await replay(bus, debugged.agent)
         log: list[AuditEntry | Finding] = [replace(one, message=None) for one in await bus.audit()]
@@ -235,7 +235,7 @@ async def test_another_message_in_its_place_is_not_given_to_the_handler(bus: Tes
     first, second, third = bus.stored("TASKS")
 
     def put(other: Delivery) -> None:
-        bus.broker.streams["TASKS"].stored[0] = other
+        bus.broker.streams["TASKS"].tamper(other)
 
     others = [
         first._replace(payload=second.payload),  # genuine, and not the one that was decided on

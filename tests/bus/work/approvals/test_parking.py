@@ -151,9 +151,7 @@ async def deliver_again(bus: TestBus) -> None:
     """Deliver the one task once more, as a server does that lost its acknowledgement."""
     task = bus.broker.consumers[(TASKS, "payments")]
     [stored] = [one for one in bus.stored(TASKS) if one.subject == "task.payments.pay"]
-    assert stored.arrival is not None
-    task._again.append(stored._replace(arrival=stored.arrival._replace(delivery=2)))
-    task._arrived.set()
+    task.repeat(stored.sequence)
     await bus.idle()
 
 

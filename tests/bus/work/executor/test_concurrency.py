@@ -190,7 +190,7 @@ async def test_only_a_source_whose_messages_wait_is_held_up(
 ) -> None:
     monkeypatch.setattr(module, "LINED_UP", 1)
     pull = bus.broker.consumers["TASKS", "works"]
-    pull.batch = 2
+    pull.allow(2, 1)
     await submit(client, "works.two", *(f"two{number}" for number in range(30)))
     await until(lambda: len(works.entered) == 2)
     works.release("call")

@@ -125,7 +125,7 @@ async def test_what_is_over_is_forgotten(site: Site) -> None:
 async def test_a_value_that_the_stream_let_go_is_written_anew(site: Site) -> None:
     guard = site.process()
     assert await site.use(guard, digest("a", slot=5))
-    site.broker.streams["STATE"].stored.clear()
+    site.broker.streams["STATE"].remove(1)
     assert await site.use(guard, digest("b", slot=5))
     assert not await site.use(site.process(), digest("b", slot=5))
 

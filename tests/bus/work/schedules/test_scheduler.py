@@ -232,14 +232,14 @@ async def test_a_schedule_is_written_anew_before_its_key_is_gone(
     await site.add(when=Every(seconds=3_600, start=NOW))
     await site.add("gone", when=At(time=NOW + SECOND))
     site.start()
-    held = site.broker.streams["HELD"].stored
+    held = site.broker.streams["HELD"]
     await site.pass_time(10)
     assert len(held) == 2
     for _ in range(3):
         site.now += 7 * 3_600 * SECOND
         before = len(held)
         await site.settle()
-        assert [one.subject for one in held[before:]] == ["held.clerk.schedule.nightly"]
+        assert [one.subject for one in held.stored[before:]] == ["held.clerk.schedule.nightly"]
     known = await site.operator.book.one("nightly")
     assert known is not None
     assert known.held is not None

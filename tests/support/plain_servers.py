@@ -1,0 +1,76 @@
+"""Plain nats-servers for tests of JetStream alone: no TLS, no users, one account; alone, or three as a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error
+from support.nats_server import find_nats_server
+from support.ports import held_port
+
+__all__ = ["plain_client"]
+
+READY_SECONDS: Final = 90.0
+
+
+@asynccontextmanager
+async def plain_client(folder: Path, *, servers: int = 1) -> AsyncIterator[Client]:
+    """Run so many servers with their stores below `folder`, and yield a client of the first once JetStream answers."""
+    ports = [(held_port(), held_port()) for _ in range(servers)]
+    async with AsyncExitStack() as stack:
+        for number, (port, route) in enumerate(ports, 1):
+            document = {
+                "listen": f"127.0.0.1:{port}",
+                "server_name": f"n{number}",
+                "jetstream": {"store_dir": str(folder / f"n{number}"), "max_file_store": 8 << 30},
+            }
+            if servers > 1:
+                routes = [f"nats-route://127.0.0.1:{other}" for _, other in ports]
+                document["cluster"] = {"name": "plain", "listen": f"127.0.0.1:{route}", "routes": routes}
+            config = folder / f"n{number}.conf"
+            config.write_text(json.dumps(document))
+            process = await asyncio.create_subprocess_exec(
+                find_nats_server(),
+                "-c",
+                str(config),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            stack.push_async_callback(_end, process)
+        async with asyncio.timeout(READY_SECONDS):
+            client = await _connected(ports[0][0])
+            stack.push_async_callback(client.close)
+            while not await _answers(client):  # noqa: ASYNC110  the server has no event for it
+                await asyncio.sleep(0.1)
+        yield client
+
+
+async def _connected(port: int) -> Client:
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            await writer.wait_closed()
+            return await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        await asyncio.sleep(0.05)
+
+
+async def _answers(client: Client) -> bool:
+    """Return whether JetStream answers; in a cluster it does once there is a leader."""
+    try:
+        answer = await client.request("$JS.API.INFO", b"", timeout=5.0)
+    except Error:
+        return False
+    return "error" not in json.loads(answer.data)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    process.kill()
+    await process.wait()

@@ -1,0 +1,362 @@
+"""What hosts see of the broker: the `Transport` port through a network that delays, loses and is cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
+
+from sealbus.agents.dev.memory.jetstream import Consumer, ConsumerConfig, Delivered, Stored, Stream
+from sealbus.bus.ports import ConsumerLoad, Delivery, NotAcknowledged, Outgoing, PubAck, StoredValue
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
+from simulation.broker import Listener, PullRequest, SimulatedBroker
+from simulation.loop import WORLD, Host
+
+__all__ = ["Link", "SimulatedTransport"]
+
+_T = TypeVar("_T")
+
+REQUEST_SECONDS: Final = 5.0
+"""Seconds after which a request without an answer fails."""
+LOOK_SECONDS: Final = 30.0
+"""Seconds after which a reader looks again, in case it missed that something was stored."""
+CURRENT_SECONDS: Final = 3.0
+"""The same for a reader that says whether it knows everything (`Transport.read`): the heartbeats of a consumer."""
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """The connection between a host and the broker. Packets of one direction arrive in their order, or not at all."""
+
+    host: Host
+    broker: SimulatedBroker
+    latency: float = 0.02
+    """Most seconds that a packet takes."""
+    lost: float = 0.0
+    """The share of packets that are lost."""
+    cut: bool = False
+    _outward: deque[Callable[[], None]] = field(default_factory=deque)
+    _inward: deque[Callable[[], None]] = field(default_factory=deque)
+    on_packet: Callable[[Link, str, bool], None] = lambda *_: None
+
+    def send(self, name: str, then: Callable[[], None]) -> None:
+        """Run `then` at the broker."""
+        self._travel(name, self._outward, WORLD, then)
+
+    def answer(self, name: str, then: Callable[[], None]) -> None:
+        """Run `then` on the host."""
+        self._travel(name, self._inward, self.host, then)
+
+    def _travel(self, name: str, way: deque[Callable[[], None]], to: Host, then: Callable[[], None]) -> None:
+        loop = self.broker.loop
+        if self.cut or loop.random.random() < self.lost:
+            return
+        way.append(then)
+        with to.entered():
+            loop.call_later(loop.random.random() * self.latency, self._arrive, way)
+
+    def _arrive(self, way: deque[Callable[[], None]]) -> None:
+        then = way.popleft()
+        if not self.cut:
+            then()
+
+
+class SimulatedTransport:
+    """The `Transport` port of one host."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._broker = link.broker
+
+    async def _ask(self, name: str, apply: Callable[[], _T], *, within: float = REQUEST_SECONDS) -> _T:
+        """Have the broker apply something and return its answer; raise `TimeoutError` if none comes."""
+        link, answer = self._link, self._broker.loop.create_future()
+
+        def applied() -> None:
+            result: _T | Exception
+            try:
+                result = apply()
+            except Exception as error:  # noqa: BLE001  it is the answer
+                result = error
+            if self._broker.loop.now >= self._broker.silent_until:
+                link.answer(name, lambda: answered(result))
+
+        def answered(result: _T | Exception) -> None:
+            if answer.done():
+                return
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+
+        link.send(name, applied)
+        async with asyncio.timeout(within):
+            found: _T = await answer
+        return found
+
+    async def _ask_api(self, name: str, apply: Callable[[], _T]) -> _T:
+        try:
+            return await self._ask(name, apply)
+        except TimeoutError:
+            raise BusUnavailable(f"{name}: no answer") from None
+
+    async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
+        """Publish, and await each acknowledgement."""
+
+        async def published(message: Outgoing) -> PubAck | Exception:
+            answers: list[PubAck | Exception] = []
+            try:
+                await self._ask(message.subject, lambda: answers.append(self._broker.publish(message)), within=deadline)
+            except TimeoutError:
+                return NotAcknowledged(f"{message.subject}: no acknowledgement")
+            return answers[0]
+
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(published(message), name="publish") for message in messages]
+        return [one.result() for one in asked]
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Send core messages."""
+        for message in messages:
+            self._link.send(message.subject, partial(self._broker.deliver, message))
+
+    async def listen(
+        self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Subscribe on core subjects."""
+        waiting, arrived = deque[Delivery](), asyncio.Event()
+
+        def arrive(message: Outgoing, block: bytes) -> None:
+            delivery = Delivery(subject=message.subject, payload=message.payload, header_block=block)
+
+            def received() -> None:
+                waiting.append(delivery)
+                arrived.set()
+
+            self._link.answer(message.subject, received)
+
+        listener = Listener(self._link.host, subject, queue, arrive)
+        self._broker.listeners.append(listener)
+        if live is not None:
+            live.set()
+        try:
+            while True:
+                await arrived.wait()
+                arrived.clear()
+                batch = list(waiting)
+                waiting.clear()
+                yield batch
+        finally:
+            if listener in self._broker.listeners:
+                self._broker.listeners.remove(listener)
+
+    def pull(
+        self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
+    ) -> SimulatedPull:
+        """Bind a durable consumer."""
+        config = ConsumerConfig(
+            name=consumer, filters=tuple(subjects), ack_wait=int(ack_wait * SECOND), max_ack_pending=max_ack_pending
+        )
+        return SimulatedPull(self._link, stream, config, batch)
+
+    async def read(
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
+        headers_only: bool = False,
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Read a stream in order."""
+        source = self._broker.streams.get(stream)
+        if source is None:
+            raise ConfigurationError(f"stream {stream} does not exist")
+        arrived, place = asyncio.Event(), max(start, 1)
+        follower = (self._link.host, stream, lambda: self._link.answer(f"new in {stream}", arrived.set))
+        self._broker.followers.append(follower)
+        try:
+            while True:
+                arrived.clear()
+                try:
+                    found, last = await self._ask(f"read {stream}", partial(_stored_from, source, place, subjects))
+                except TimeoutError:
+                    if current is not None:
+                        current.clear()
+                    if not follow:
+                        raise BusUnavailable(f"{stream}: not read") from None
+                    continue
+                place = last + 1
+                batch = [
+                    _delivery(source, message, payload=b"" if headers_only else message.payload)
+                    for message in found
+                    if message.time >= since
+                ]
+                if batch:
+                    yield batch
+                if not follow:
+                    return
+                if current is not None:
+                    current.set()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS if current is None else CURRENT_SECONDS):
+                        await arrived.wait()
+        finally:
+            if follower in self._broker.followers:
+                self._broker.followers.remove(follower)
+
+    async def values(
+        self, stream: str, pattern: str, *, since: int = 0
+    ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
+        """Read the values in a stream once."""
+        async with aclosing(self.read(stream, [pattern], since=since)) as batches:
+            async for batch in batches:
+                yield [
+                    (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
+                    for one in batch
+                    if one.arrival is not None
+                ]
+
+    async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
+        """Return the last message of `subject`."""
+        source = self._broker.streams[stream]
+        try:
+            found = await self._ask(
+                f"last {subject}", lambda: source.get(source.last_of(subject)), within=min(within, REQUEST_SECONDS)
+            )
+        except TimeoutError:
+            raise BusUnavailable(f"{subject}: not read") from None
+        return StoredValue(found.sequence, found.payload, found.time) if found is not None else None
+
+    async def audit_stream(self) -> tuple[str, int]:
+        """Return the stream that takes records, and its creation time."""
+        return await self._ask_api("audit stream", lambda: ("AUDIT", self._broker.streams["AUDIT"].created))
+
+    async def created(self, stream: str) -> int:
+        """Return when the stream was created."""
+        return await self._ask_api(f"created {stream}", lambda: self._broker.streams[stream].created)
+
+    async def broker_time(self, stream: str) -> int:
+        """Return the broker's time."""
+        return await self._ask_api("time", self._broker.clock)
+
+
+class SimulatedPull:
+    """The `Pull` port of one host on one durable consumer."""
+
+    def __init__(self, link: Link, stream: str, config: ConsumerConfig, batch: int) -> None:
+        self._link = link
+        self._broker = link.broker
+        self._stream = stream
+        self._config = config
+        self._batch = batch
+        self._buffer: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._open: set[str] = set()
+
+    async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Ask for messages, again when nothing came for a while."""
+        stream, name = self._stream, self._config.name
+        while True:
+            request = PullRequest(self._link.host, self._batch, self._send)
+
+            def asked(request: PullRequest = request) -> None:
+                self._broker.bind(stream, self._config)
+                self._broker.request(stream, name, request)
+
+            self._link.send(f"pull {name}", asked)
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._arrived.wait()
+            finally:
+                self._link.send(f"end pull {name}", partial(self._broker.withdraw, stream, name, request))
+            self._arrived.clear()
+            batch = list(self._buffer)
+            self._buffer.clear()
+            if batch:
+                yield batch
+
+    def _send(self, taken: Sequence[Delivered]) -> None:
+        """Send deliveries to the host."""
+        source = self._broker.streams[self._stream]
+        batch = [
+            _delivery(source, one.message, count=one.count, token=f"{one.message.sequence}.{one.number}")
+            for one in taken
+        ]
+
+        def arrived() -> None:
+            self._buffer.extend(batch)
+            self._open.update(one.token for one in batch)
+            self._arrived.set()
+
+        self._link.answer(f"deliver {self._config.name}", arrived)
+
+    def _settle(self, delivery: Delivery, change: Callable[[Consumer, int], None]) -> None:
+        if delivery.arrival is None:
+            raise ValueError("a core message has no sequence")
+        stream, name, sequence = self._stream, self._config.name, delivery.arrival.sequence
+        self._link.send(
+            f"settle {name}",
+            lambda: self._broker.settle(stream, name, lambda consumer: change(consumer, sequence)),
+        )
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge for good."""
+        for delivery in deliveries:
+            if delivery.token in self._open:
+                self._open.discard(delivery.token)
+                self._settle(delivery, lambda consumer, sequence: consumer.ack(sequence))
+
+    def retry(self, delivery: Delivery, delay: float) -> None:
+        """Ask for redelivery after `delay` seconds."""
+        if delivery.token in self._open:
+            self._open.discard(delivery.token)
+            wait, clock = int(delay * SECOND), self._broker.clock
+            self._settle(delivery, lambda consumer, sequence: consumer.nak(sequence, delay=wait, now=clock()))
+
+    def term(self, delivery: Delivery) -> None:
+        """End the delivery for good."""
+        self._open.discard(delivery.token)
+        self._settle(delivery, lambda consumer, sequence: consumer.ack(sequence))
+
+    def working(self, delivery: Delivery) -> None:
+        """Say that it is being handled."""
+        if delivery.token in self._open:
+            self._settle(delivery, lambda consumer, sequence: consumer.working(sequence, now=self._broker.clock()))
+
+    async def load(self) -> ConsumerLoad:
+        """Ask what the consumer holds, apart from what this host has in hand."""
+        transport = SimulatedTransport(self._link)
+        pending = await transport._ask_api(
+            "load", lambda: self._broker.consumer(self._stream, self._config.name).pending
+        )
+        return ConsumerLoad(max(0, pending - len(self._open)), self._config.max_ack_pending)
+
+
+def _stored_from(source: Stream, place: int, subjects: Sequence[str]) -> tuple[list[Stored], int]:
+    return [*source.after(place, subjects)], source.last
+
+
+def _delivery(
+    stream: Stream, message: Stored, *, count: int = 1, token: str = "", payload: bytes | None = None
+) -> Delivery:
+    arrival = StreamArrival(
+        message.subject,
+        message.block,
+        stream.config.name,
+        message.sequence,
+        stored=message.time,
+        created=stream.created,
+        delivery=count,
+    )
+    body = message.payload if payload is None else payload
+    return Delivery(message.subject, body, message.block, arrival, token)

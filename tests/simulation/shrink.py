@@ -1,0 +1,67 @@
+"""Finds a smaller plan that breaks the same promise: fewer faults, fewer tasks, shorter and simpler ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from simulation.plan import Fault, Plan, PlannedTask
+from simulation.run import Outcome
+
+__all__ = ["shrink"]
+
+
+def shrink(outcome: Outcome, run: Callable[[Plan], Outcome], *, tries: int = 400) -> Outcome:
+    """Return the outcome of the smallest plan found within `tries` runs that breaks the first promise of `outcome`."""
+    promise, best = outcome.broken[0].promise, outcome
+    progress = True
+    while progress and tries > 0:
+        progress = False
+        for plan in _smaller(best.plan):
+            if tries <= 0:
+                break
+            tries -= 1
+            found = run(plan)
+            if any(one.promise == promise for one in found.broken):
+                best, progress = found, True
+                break
+    return best
+
+
+def _smaller(plan: Plan) -> Iterator[Plan]:
+    """Yield plans that are a step smaller, the largest steps first."""
+    middle = len(plan.faults) // 2
+    for faults in (plan.faults[:middle], plan.faults[middle:]):
+        if faults != plan.faults:
+            yield replace(plan, faults=faults)
+    middle = len(plan.tasks) // 2
+    for tasks in (plan.tasks[:middle], plan.tasks[middle:]):
+        if tasks and tasks != plan.tasks:
+            yield replace(plan, tasks=tasks)
+    for index in range(len(plan.faults)):
+        yield replace(plan, faults=plan.faults[:index] + plan.faults[index + 1 :])
+    if len(plan.tasks) > 1:
+        for index in range(len(plan.tasks)):
+            yield replace(plan, tasks=plan.tasks[:index] + plan.tasks[index + 1 :])
+    for index, task in enumerate(plan.tasks):
+        for simpler in _simpler_tasks(task):
+            yield replace(plan, tasks=(*plan.tasks[:index], simpler, *plan.tasks[index + 1 :]))
+    for index, fault in enumerate(plan.faults):
+        for shorter in _simpler_faults(fault):
+            yield replace(plan, faults=(*plan.faults[:index], shorter, *plan.faults[index + 1 :]))
+
+
+def _simpler_tasks(task: PlannedTask) -> Iterator[PlannedTask]:
+    for simpler in (
+        replace(task, takes=0.0),
+        replace(task, cancel_after=None),
+        replace(task, due=0.0),
+        replace(task, again_after=None),
+    ):
+        if simpler != task:
+            yield simpler
+
+
+def _simpler_faults(fault: Fault) -> Iterator[Fault]:
+    if (half := round(fault.seconds / 2, 1)) > 0:
+        yield replace(fault, seconds=half)

@@ -13,7 +13,6 @@ from typing import Any, Final
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.gate.status_reader import StatusReading
 from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.streams.key_value import KeyValue
@@ -27,6 +26,7 @@ from sealbus.bus.work.idempotency.claim import Stage
 from sealbus.bus.work.idempotency.claim_store import ClaimStore
 from sealbus.bus.work.status_writer import StatusReporter
 from sealbus.policies.engines.revoking import RevokingEngine
+from simulation import network
 
 __all__ = ["PLANTED", "RARE"]
 
@@ -165,17 +165,13 @@ def _failure_not_buried() -> None:
 
 def _last_end_counts() -> None:
     """A reader takes the last terminal status for the end of a task, not the first."""
-    read = StatusReading.statuses
+    stored_from = network._stored_from
 
-    async def last(self: StatusReading) -> Any:
-        newest = None
-        self._follow = False
-        async for status in read(self):
-            newest = status
-        if newest is not None:
-            yield newest
+    def newest_first(source: Any, place: int, subjects: Sequence[str]) -> Any:
+        found, last = stored_from(source, place, subjects)
+        return (found[::-1] if source.config.name == "RESULTS" else found), last
 
-    StatusReading.statuses = last  # type: ignore[method-assign]
+    network._stored_from = newest_first
 
 
 def _end_not_told_again() -> None:
@@ -272,7 +268,6 @@ RARE: Final = frozenset(
         "copy-acknowledged-early",
         "dated-by-own-clock",
         "deliveries-counted-as-tries",
-        "last-end-counts",
     }
 )
 """Those that take hundreds of seeds."""

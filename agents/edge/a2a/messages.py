@@ -57,6 +57,8 @@ class Skills:
             return described, described.body(arguments)
         except KeyError as error:
             raise InvalidParamsError("the arguments must have a value") from error
+        except UnicodeEncodeError as error:
+            raise InvalidParamsError("a text of the arguments is not Unicode") from error
 
     def _named(self, message: Message) -> DescribedAction:
         named = MessageToDict(message.metadata).get(SKILL)

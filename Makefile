@@ -16,6 +16,8 @@ KILLS ?= 50
 RATE ?= 300
 SITE ?= single
 FAULTS ?=
+TARGET ?=
+KEEP ?=
 DISK ?= 2
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 3)
@@ -28,7 +30,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench lock removal weaken wheel engine engine-tool check-engine release clean
+.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos fuzz test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour check format bench lock removal weaken wheel engine engine-tool check-engine release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -240,6 +242,9 @@ image-test: $(READY) $(TOOLS)/opa ## do each step of the image's Dockerfile as a
 
 kubernetes-test: $(READY) $(TOOLS)/helm ## install, upgrade and drain the chart on the control plane of `make tools-kubernetes`; skips without it
 	@$(BIN)/python -m pytest -m kubernetes $(PYTEST_ARGS) tests/deploy
+
+fuzz: $(READY) ## fuzz the parsers of bytes from outside for SECONDS (600) together: all, or those of TARGET="messages tokens.proof"; KEEP=1 keeps inputs
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(SECONDS) $(if $(KEEP),--keep) $(TARGET)
 
 policies-hour: $(READY) $(TOOLS)/opa ## generate policies, and calls at the edges, for SECONDS (3600) from SEED (0) on; compare both embedded engines with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)

@@ -139,7 +139,11 @@ def _check_chain(
     moment = datetime.fromtimestamp(now // SECOND, UTC)
     verifier = PolicyBuilder().store(Store(list(own))).time(moment).build_client_verifier()
     try:
-        verifier.verify(chain[0], list(chain[1:]))
+        with reading_certificate():
+            verifier.verify(chain[0], list(chain[1:]))
+    except ValueError as error:
+        # To say what is wrong, the verifier reads names that nothing before has read.
+        raise SvidError(f"the X.509-SVID of {spiffe_id} cannot be parsed") from error
     except VerificationError as error:
         reason = str(error).splitlines()[0]
         raise SvidError(f"the X.509-SVID of {spiffe_id} does not verify with its own bundle: {reason}") from error

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from sealbus.bus.certificates import reading_certificate
 from sealbus.envelopes.errors import Code, ConnectRefused, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -64,7 +65,11 @@ def verify_peer(
     between = list({certificate: None for chain in parsed for certificate in chain[1:-1]})
     moment = datetime.fromtimestamp(now // SECOND, UTC)
     try:
-        PolicyBuilder().store(_store(anchors)).time(moment).build_client_verifier().verify(leaf, between)
+        with reading_certificate():
+            PolicyBuilder().store(_store(anchors)).time(moment).build_client_verifier().verify(leaf, between)
+    except ValueError as error:
+        # To say what is wrong, the verifier reads names that nothing before has read.
+        raise ConnectRefused(Code.BAD_SVID, f"{spiffe_id}: a certificate of its chain cannot be parsed") from error
     except VerificationError as error:
         reason = str(error).splitlines()[0][:200]
         raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: {reason}") from error

@@ -23,7 +23,9 @@ def main() -> None:
     def mutator(data: bytes, most: int, seed: int) -> bytes:
         return mutated(bytes(data), most, seed, lambda data, most: bytes(atheris.Mutate(data, max(most, 1))))
 
-    atheris.Setup([sys.argv[0], *arguments], lambda data: check(bytes(data)), custom_mutator=mutator)
+    # A merge starts this process again, by its first argument and a shell.
+    again = f"{sys.executable} -W ignore -m fuzz.process {name}"
+    atheris.Setup([again, *arguments], lambda data: check(bytes(data)), custom_mutator=mutator)
     atheris.Fuzz()
 
 

@@ -21,6 +21,7 @@ from sealbus.bus.certificates import reading_certificate
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _SCHEME = "spiffe://"
@@ -145,7 +146,7 @@ def _check_chain(
         # To say what is wrong, the verifier reads names that nothing before has read.
         raise SvidError(f"the X.509-SVID of {spiffe_id} cannot be parsed") from error
     except VerificationError as error:
-        reason = str(error).splitlines()[0]
+        reason = printable(str(error).splitlines()[0])
         raise SvidError(f"the X.509-SVID of {spiffe_id} does not verify with its own bundle: {reason}") from error
 
 

@@ -96,3 +96,13 @@ def test_a_name_that_only_the_verifier_reads_is_read_as_carefully() -> None:
     )
     with pytest.raises(SvidError, match="cannot be parsed"):
         read_x509(proto.X509SVIDResponse(svids=[svid]), now=NOW)
+
+
+def test_a_subject_that_a_terminal_would_obey_is_shown_escaped() -> None:
+    content, own = leaf().tbs_certificate_bytes, authority().public_bytes(Encoding.DER)
+    # The last is the subject; what it is refused for names it.
+    broken = signed(content[::-1].replace(b"zzuf", b"m[2\x1b", 1)[::-1].replace(b"350101000000Z", b"250601000000Z"))
+    with pytest.raises(ConnectRefused) as refused:
+        verify_peer([[pem_of(broken), pem_of(own)]], {TrustDomain("example.org"): (own,)}, now=1_700_000_000_000_000)
+    assert refused.value.code is Code.WRONG_AUTHORITY
+    assert refused.value.detail.isprintable()

@@ -20,6 +20,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from sealbus.bus.certificates import reading_certificate
 from sealbus.envelopes.errors import Code, ConnectRefused, EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _LEAST_LIFE: Final = SECOND
@@ -71,7 +72,7 @@ def verify_peer(
         # To say what is wrong, the verifier reads names that nothing before has read.
         raise ConnectRefused(Code.BAD_SVID, f"{spiffe_id}: a certificate of its chain cannot be parsed") from error
     except VerificationError as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = printable(str(error).splitlines()[0][:200])
         raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: {reason}") from error
     return VerifiedPeer(spiffe_id=spiffe_id, not_after=not_after)
 

@@ -16,6 +16,8 @@ KILLS ?= 50
 RATE ?= 300
 SITE ?= single
 FAULTS ?=
+TARGET ?=
+KEEP ?=
 DISK ?= 2
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 3)
@@ -30,7 +32,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour simulate model-operations check format bench lock removal weaken wheel engine engine-tool check-engine release clean
+.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos fuzz test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour simulate model-operations check format bench lock removal weaken wheel engine engine-tool check-engine release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -245,6 +247,9 @@ kubernetes-test: $(READY) $(TOOLS)/helm ## install, upgrade and drain the chart 
 
 simulate: $(READY) ## run simulated sites for SECONDS (60), SEEDS of them, or one SEED; draw the first that broke a promise. LOSING=1: brokers that lose what they acknowledged; PLANTED: without this safeguard
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(filter file,$(origin SEED)),$(if $(SEEDS),--seeds $(SEEDS),--seconds $(if $(filter file,$(origin SECONDS)),60,$(SECONDS))),--seed $(SEED)) $(if $(LOSING),--losing) $(PLANTED:%=--planted %)
+
+fuzz: $(READY) ## fuzz the parsers of bytes from outside for SECONDS (600) together: all, or those of TARGET="messages tokens.proof"; KEEP=1 keeps inputs
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(SECONDS) $(if $(KEEP),--keep) $(TARGET)
 
 policies-hour: $(READY) $(TOOLS)/opa ## generate policies, and calls at the edges, for SECONDS (3600) from SEED (0) on; compare both embedded engines with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)

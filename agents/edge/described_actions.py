@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import Any, Final
 
 from sealbus.agents.edge.front import Exposed
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.schema import REFERENCE, ActionSchema, AgentSchema, reachable
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, ConfigurationError, Denied, HandlingError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 
 _DEFS: Final = "#/$defs/"
 _VALUE: Final = "value"
@@ -75,9 +77,15 @@ class DescribedAction:
         return self.action.parts or not self._is_object(self.action.gives.get(JSON, {}))
 
     def body(self, arguments: Mapping[str, Any]) -> Content:
-        """Return the body of a request with `arguments`, which fit `takes`."""
+        """Return the body of a request with `arguments`, which fit `takes`.
+
+        Raises `EdgeError` (413) if it is over the limit: its spaces may make it longer than the client's text.
+        """
         value = arguments[_VALUE] if self._wraps_value else arguments
-        return Content(body=json.dumps(value, ensure_ascii=False).encode(), typ=JSON)
+        body = json.dumps(value, ensure_ascii=False).encode()
+        if len(body) > DEFAULT_LIMITS.body_bytes:
+            raise EdgeError(Code.TOO_LARGE, 413, f"the arguments are over {DEFAULT_LIMITS.body_bytes} bytes")
+        return Content(body=body, typ=JSON)
 
     def decoded_result(self, *bodies: Content) -> dict[str, Any]:
         """Return the result in an answer, or in its parts; raise `HandlingError` (`bad_result`) if it is not JSON."""

@@ -12,13 +12,16 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from spiffe._proto import workload_pb2 as proto
 
+from sealbus.bus.certificates import reading_certificate
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _SCHEME = "spiffe://"
@@ -62,11 +65,13 @@ def read_x509(
         chain = parse_certificates(svid.x509_svid)
         own = parse_certificates(svid.bundle)
         key = serialization.load_der_private_key(svid.x509_svid_key, password=None)
-    except (EnvelopeError, ValueError, TypeError) as error:
+        with reading_certificate():
+            fits = chain[0].public_key() == key.public_key()
+    except (EnvelopeError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SvidError(f"X.509-SVID {svid.spiffe_id[:256]!r} cannot be parsed") from error
     leaf = chain[0]
     _check_leaf(leaf, spiffe_id)
-    if leaf.public_key() != key.public_key():
+    if not fits:
         raise SvidError(f"the key given with the X.509-SVID of {spiffe_id} does not belong to it")
     _check_chain(chain, own, spiffe_id, now)
     bundles, refused = _bundles(response.federated_bundles, spiffe_id.trust_domain, before or {})
@@ -84,7 +89,8 @@ def read_x509(
 
 def authority_end(der: bytes) -> int:
     """Return the end of an authority of a trust bundle, in microseconds. Raises `ValueError` if it is no certificate."""
-    return _microseconds(x509.load_der_x509_certificate(der).not_valid_after_utc)
+    with reading_certificate():
+        return _microseconds(x509.load_der_x509_certificate(der).not_valid_after_utc)
 
 
 def parse_domain(name: str) -> TrustDomain:
@@ -108,11 +114,12 @@ def _choose(svids: Sequence[proto.X509SVID], wanted: SpiffeId | None) -> proto.X
 
 def _check_leaf(leaf: x509.Certificate, spiffe_id: SpiffeId) -> None:
     try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-        authority = _is_authority(leaf)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        with reading_certificate():
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+            uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+            authority = _is_authority(leaf)
+    except (x509.ExtensionNotFound, ValueError) as error:
         raise SvidError(f"the X.509-SVID of {spiffe_id} lacks a URI name or a key usage") from error
     if uris != [str(spiffe_id)]:
         raise SvidError(f"the X.509-SVID of {spiffe_id} does not have exactly this one URI name")
@@ -133,9 +140,13 @@ def _check_chain(
     moment = datetime.fromtimestamp(now // SECOND, UTC)
     verifier = PolicyBuilder().store(Store(list(own))).time(moment).build_client_verifier()
     try:
-        verifier.verify(chain[0], list(chain[1:]))
+        with reading_certificate():
+            verifier.verify(chain[0], list(chain[1:]))
+    except ValueError as error:
+        # To say what is wrong, the verifier reads names that nothing before has read.
+        raise SvidError(f"the X.509-SVID of {spiffe_id} cannot be parsed") from error
     except VerificationError as error:
-        reason = str(error).splitlines()[0]
+        reason = printable(str(error).splitlines()[0])
         raise SvidError(f"the X.509-SVID of {spiffe_id} does not verify with its own bundle: {reason}") from error
 
 
@@ -182,7 +193,8 @@ def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
         if len(certificates) == MAX_CERTIFICATES:
             raise ValueError(f"over {MAX_CERTIFICATES} certificates")
         end = _end_of_sequence(data, position)
-        certificates.append(x509.load_der_x509_certificate(data[position:end]))
+        with reading_certificate():
+            certificates.append(x509.load_der_x509_certificate(data[position:end]))
         position = end
     if not certificates:
         raise ValueError("no certificate")

@@ -27,6 +27,7 @@ from sealbus.agents.sdk.bodies import JSON, OCTETS
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.trust.names import is_token
 
 REFERENCE: Final = "#/components/schemas/"
@@ -136,7 +137,7 @@ class AgentSchema(_Part):
             return cls.model_validate(document)
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"]))[:100]
+            place = printable(".".join(map(str, first["loc"]))[:100])
             text = first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(f"{place}: {text}" if place else text) from error
         except ValueError as error:

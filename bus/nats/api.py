@@ -353,7 +353,7 @@ async def _ask(request: Request, subject: str, content: Mapping[str, object]) ->
     payload = await request(subject, json.dumps(content).encode() if content else b"")
     try:
         answer = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BusUnavailable(f"{subject}: the answer is not JSON") from error
     if not isinstance(answer, dict):
         raise BusUnavailable(f"{subject}: the answer is not a JSON object")

@@ -181,7 +181,7 @@ def _noted(config: Mapping[str, object]) -> dict[str, int]:
     text = metadata.get(LISTENED) if isinstance(metadata, dict) else None
     try:
         times = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {key: at for key, at in times.items() if type(at) is int} if isinstance(times, dict) else {}
 

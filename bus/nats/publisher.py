@@ -181,5 +181,5 @@ def _parsed(subject: str, block: bytes, payload: bytes) -> _Answer:
         return PubAck(
             stream=str(answer["stream"]), sequence=int(answer["seq"]), duplicate=answer.get("duplicate") is True
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return BusUnavailable(f"{subject}: the acknowledgement is malformed")

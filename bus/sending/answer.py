@@ -101,6 +101,8 @@ def answer_of(result: VerifiedResult) -> Content:
         body = json.loads(result.body)
         code = code_of(body["code"])
         reasons = tuple(str(reason)[:256] for reason in body.get("reasons", ()))[:32]
+        # A lone surrogate could be in no answer to a person.
+        "".join(reasons).encode()
         note = str(body.get("note", ""))
         explanation = Explanation(reasons, remedies_of(body.get("remedy")), via_of(body.get("via")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sealbus.bus.nats.api import StreamState
+from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 
 VARZ_NESTING = 16
 """Deepest nesting allowed in the monitoring port's document; nats-server 2.15.1 has 6."""
@@ -36,17 +38,25 @@ def describe_sync(varz: bytes) -> str:
     """
     try:
         document = parse_object(varz, depth=VARZ_NESTING)
-        name, config = document["server_name"], _object(_object(document["jetstream"])["config"])
+        name, config = _text(document["server_name"]), _object(_object(document["jetstream"])["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise BusUnavailable("the monitoring port's answer is not /varz of a nats-server with JetStream") from error
     if config.get("sync_always") is not True:
         interval = config.get("sync_interval")
-        every = f"every {interval / 1e9:g} s" if type(interval) is int else "at unknown intervals"
+        every = "at unknown intervals"
+        if type(interval) is int and 0 <= interval <= DEFAULT_LIMITS.max_integer:
+            every = f"every {interval / 1e9:g} s"
         raise ConfigurationError(
             f"{name} acknowledges writes before they are on disk, which it syncs {every}: a power failure loses messages "
             "reported as stored; set `jetstream { sync_interval: always }` in its configuration and restart it"
         )
     return f"{name} syncs its disk before it acknowledges"
+
+
+def _text(value: Json) -> str:
+    if type(value) is not str or not is_text(value):
+        raise TypeError("not a text")
+    return value
 
 
 def _object(value: Json) -> dict[str, Json]:

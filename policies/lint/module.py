@@ -22,7 +22,9 @@ NESTING: Final = 10
 OPERATORS: Final = 2_000
 """Infix operators of a file outside strings and comments; a single chain of 10,000 overflows regorus' stack."""
 
-_TOKEN: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(\]})]|[-+*/%|&]')
+_TOKEN: Final = re.compile(r'"(?:[^"\\\n]++|\\.)*+"?|`[^`]*+`?|#[^\n]*+|[\[{(\]})]|[-+*/%|&]')
+"""A text that is not closed is one up to the end of its line, or of the file: so no part is scanned twice, and a parser
+goes no further."""
 _UNREAD: Final = re.compile("[\0\ufeff]")
 _PATH: Final = re.compile(r"[A-Za-z0-9_.\-]+(?:/[A-Za-z0-9_.\-]+)*")
 

@@ -182,7 +182,11 @@ class CurveKey:
 
     def seal(self, data: bytes, reader: str) -> bytes:
         """Return `data` sealed for the public curve key `reader`; raise `NkeyError` if `reader` is not one."""
-        return _XKEY_VERSION + self._box(reader).encrypt(data)
+        try:
+            return _XKEY_VERSION + self._box(reader).encrypt(data)
+        except CryptoError as error:
+            # A point of low order, with which all would share one secret.
+            raise NkeyError("nothing can be sealed for this key") from error
 
     def open(self, sealed: bytes, sender: str) -> bytes:
         """Return the message that `sender`, a public curve key, sealed for us; raise `NkeyError` for anything else."""

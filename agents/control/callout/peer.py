@@ -17,8 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from sealbus.bus.certificates import reading_certificate
 from sealbus.envelopes.errors import Code, ConnectRefused, EnvelopeError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.printable import printable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _LEAST_LIFE: Final = SECOND
@@ -64,9 +66,13 @@ def verify_peer(
     between = list({certificate: None for chain in parsed for certificate in chain[1:-1]})
     moment = datetime.fromtimestamp(now // SECOND, UTC)
     try:
-        PolicyBuilder().store(_store(anchors)).time(moment).build_client_verifier().verify(leaf, between)
+        with reading_certificate():
+            PolicyBuilder().store(_store(anchors)).time(moment).build_client_verifier().verify(leaf, between)
+    except ValueError as error:
+        # To say what is wrong, the verifier reads names that nothing before has read.
+        raise ConnectRefused(Code.BAD_SVID, f"{spiffe_id}: a certificate of its chain cannot be parsed") from error
     except VerificationError as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = printable(str(error).splitlines()[0][:200])
         raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: {reason}") from error
     return VerifiedPeer(spiffe_id=spiffe_id, not_after=not_after)
 

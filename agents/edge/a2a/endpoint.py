@@ -87,8 +87,9 @@ class A2aEndpoint:
         """`POST /a2a/<agent>/rpc`: one request of JSON-RPC."""
         agent, token = self._agent(request), await self._admitted(request)
         body = (await self._front.body(request, token, (JSON,))).body
-        message = json.loads(body)
-        streaming = isinstance(message, Mapping) and message.get("method") in _STREAMING
+        message = _message(body)
+        method = message.get("method") if isinstance(message, Mapping) else None
+        streaming = isinstance(method, str) and method in _STREAMING
         return await self._answered(request, token, body, agent.rpc.handle_requests, streaming=streaming)
 
     def rest(self, name: str, *, reads: bool = False, streaming: bool = False) -> Dispatch:
@@ -99,6 +100,7 @@ class A2aEndpoint:
             body = b""
             if reads:
                 body = (await self._front.body(request, token, (JSON, A2A_JSON_MEDIA_TYPE))).body
+                _message(body)
             return await self._answered(request, token, body, getattr(agent.rest, name), streaming=streaming)
 
         return answer
@@ -132,6 +134,21 @@ class A2aEndpoint:
             raise
         pause = self._front.limits.event_pause_seconds
         return self._streams.entered(token, _events(aiter(answer.body_iterator), pause))
+
+
+def _message(body: bytes) -> object:
+    """Return the JSON in `body`, which has been checked; raise `EdgeError` (400) for a text that is not Unicode.
+
+    The package quotes such a text in its answer, which then cannot be encoded.
+    """
+    message = json.loads(body)
+    if b"\\u" in body:
+        # UTF-8 has no lone surrogate, so that only an escape can be one.
+        try:
+            json.dumps(message, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise EdgeError(Code.MALFORMED, 400, "a text of the body is not Unicode") from error
+    return message
 
 
 def _checked(principal: Principal, answer: Response) -> Response:

@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
 
 from sealbus.agents.edge.described_actions import DescribedAction
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.sdk.bodies import JSON
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.encoding.strict_json import deeper_than
@@ -57,6 +58,10 @@ class Skills:
             return described, described.body(arguments)
         except KeyError as error:
             raise InvalidParamsError("the arguments must have a value") from error
+        except EdgeError as error:
+            raise InvalidParamsError(error.detail) from error
+        except UnicodeEncodeError as error:
+            raise InvalidParamsError("a text of the arguments is not Unicode") from error
 
     def _named(self, message: Message) -> DescribedAction:
         named = MessageToDict(message.metadata).get(SKILL)

@@ -39,7 +39,8 @@ _TITLES: Final = {
 
 _BARE: Final = re.compile(rb"(?<!\r)\n")
 _FOLDED: Final = re.compile(rb"\r\n[ \t]")
-_LENGTHS: Final = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTHS: Final = re.compile(rb"\r\ncontent-length[ \t]*+:([^\r]*+)(?=\r\n)", re.IGNORECASE)
+"""White space around a value is left to `strip`: a pattern that leaves it out is quadratic, and anybody can send a head."""
 _HEAD_END: Final = b"\r\n\r\n"
 _VERSIONS: Final = frozenset({b"1.0", b"1.1"})
 _LENGTH_FIELD: Final = b"content-length"
@@ -76,6 +77,8 @@ class ConnectionLimits:
 
 class EdgeProtocol(H11Protocol):
     """One connection. A request that is refused before it is routed is answered with problem+json, too."""
+
+    conn: StrictConnection
 
     def __init__(self, config: Config, server_state: ServerState, limits: ConnectionLimits) -> None:
         super().__init__(config, server_state, {}, asyncio.get_running_loop())
@@ -204,9 +207,11 @@ class EdgeProtocol(H11Protocol):
         ]
         if self.transport.get_extra_info("ssl_object") is not None:
             headers.append(HSTS)
+        # The body of a request by HEAD can be malformed, too; its answer has the length of a body, and none.
+        body = [] if self.conn.asks_for_head else [h11.Data(data=content)]
         for event in (
             h11.Response(status_code=status, headers=headers, reason=title.encode()),
-            h11.Data(data=content),
+            *body,
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
@@ -224,15 +229,19 @@ class StrictConnection(h11.Connection):
 
     def __init__(self, *, head_bytes: int, fields: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes)
+        self.asks_for_head = False
+        """Whether the method of the current request is HEAD."""
         self._head_bytes: Final = head_bytes
         self._fields: Final = fields
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Return the next event as h11 does; raise `h11.RemoteProtocolError` in more cases than h11."""
         if self.their_state is h11.IDLE:
+            self.asks_for_head = False
             self._check_lines(self.trailing_data[0])
         event = super().next_event()
         if isinstance(event, h11.Request):
+            self.asks_for_head = event.method == b"HEAD"
             self._check_request(event)
         return event
 
@@ -245,7 +254,7 @@ class StrictConnection(h11.Connection):
         if _FOLDED.search(data, 0, end if end >= 0 else len(data)):
             raise h11.RemoteProtocolError("a folded line")
         lengths = _LENGTHS.findall(data, 0, end + 2) if end >= 0 else []
-        if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
+        if len(lengths) > 1 or not all(length.strip(b" \t").isdigit() for length in lengths):
             raise h11.RemoteProtocolError("more than one length")
 
     def _check_request(self, request: h11.Request) -> None:

@@ -20,6 +20,8 @@ Sink = Callable[[bytes, bytes, bytes, bytes], None]
 
 LONGEST_LINE = 262_144
 """Most bytes of a control line. An INFO line lists the servers of a cluster."""
+_DIGITS = 19
+"""Most digits of a number: those of the largest that 64 bits hold with a sign."""
 
 
 class _Receiver(Protocol):
@@ -70,7 +72,7 @@ class ProtocolParser(Parser):
             words = data[place:end].split(b" ")
             head_size = 0
             if words[0] == b"HMSG":
-                head_size = _number(words[-2])
+                head_size = _number(words[-2] if len(words) > 1 else b"")
             elif words[0] != b"MSG":
                 await self._control(words[0].upper(), data[place:end])
                 place = end + 2
@@ -118,7 +120,7 @@ class ProtocolParser(Parser):
 
 
 def _number(word: bytes) -> int:
-    if not word.isdigit():
+    if not word.isdigit() or len(word) > _DIGITS:
         raise ProtocolError
     return int(word)
 
@@ -126,7 +128,7 @@ def _number(word: bytes) -> int:
 def _info(text: bytes) -> dict[str, object]:
     try:
         info = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError from error
     if not isinstance(info, dict):
         raise ProtocolError

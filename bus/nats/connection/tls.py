@@ -19,6 +19,7 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from sealbus.bus.certificates import reading_certificate
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -78,16 +79,18 @@ def spiffe_id_of(certificate: bytes) -> str:
     The chain is not verified here, and the URI is not parsed: callers compare it with known IDs. Raises `ValueError` for
     bytes that are no certificate, for an authority's certificate, and unless there is exactly one URI SAN.
     """
-    parsed = x509.load_der_x509_certificate(certificate)
+    with reading_certificate():
+        parsed = x509.load_der_x509_certificate(certificate)
+        extensions = parsed.extensions
     try:
-        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound as error:
         raise ValueError("it has no subject alternative name") from error
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
         raise ValueError(f"it has {len(uris)} URI names, not one")
     with contextlib.suppress(x509.ExtensionNotFound):
-        if parsed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             raise ValueError("it is a certificate authority's")
     return uris[0]
 

@@ -10,11 +10,13 @@ from pydantic import BaseModel
 
 from sealbus.agents.edge.described_actions import DescribedAction, described_actions
 from sealbus.agents.edge.front import Exposed
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.bodies import JSON, OCTETS
 from sealbus.agents.sdk.schema import AgentSchema
 from sealbus.bus.sending.message import Content
-from sealbus.envelopes.errors import ConfigurationError, HandlingError
+from sealbus.envelopes.errors import Code, ConfigurationError, HandlingError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
@@ -102,6 +104,15 @@ def test_what_is_no_object_is_a_member_of_one() -> None:
     assert described("shop.order")["shop.order"].decoded_result(Content(body=b'{"number": 1}', typ=JSON)) == {
         "number": 1
     }
+
+
+def test_a_body_is_bounded_as_it_is_sent() -> None:
+    order = described("shop.order")["shop.order"]
+    assert len(order.body({"a": "x" * (DEFAULT_LIMITS.body_bytes - 9)}).body) == DEFAULT_LIMITS.body_bytes
+    for arguments in ({"a": "x" * (DEFAULT_LIMITS.body_bytes - 8)}, {"a": [1] * 400_000}):
+        with pytest.raises(EdgeError) as refused:
+            order.body(arguments)
+        assert (refused.value.code, refused.value.status) == (Code.TOO_LARGE, 413)
 
 
 def test_parts_are_a_list() -> None:

@@ -121,6 +121,7 @@ async def test_what_cannot_be_a_name_is_not_asked_about(name: str) -> None:
     ("answer", "text"),
     [
         (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         (b"[]", "not a JSON object"),
         ({"error": {"code": 503, "description": "no"}}, r"cannot tell: no \(503\)"),
         ({"error": {"err_code": "x"}}, r"no reason given \(0\)"),

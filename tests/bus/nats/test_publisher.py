@@ -93,6 +93,8 @@ async def test_a_duplicate_says_so_in_exactly_one_way() -> None:
         b'{"stream":"T","seq":"x"}',
         b'{"error":7}',
         b'{"error":{"err_code":"x"}}',
+        b'{"stream":"T","seq":Infinity}',
+        b"[" * 100_000,
     ],
 )
 async def test_what_is_no_acknowledgement_is_none(payload: bytes) -> None:

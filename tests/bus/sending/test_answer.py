@@ -57,6 +57,7 @@ def result(body: bytes, typ: str) -> VerifiedResult:
         b'{"code":"no such code"}',
         b'{"code":7}',
         b'{"code":"denied","reasons":7}',
+        b'{"code":"denied","reasons":["\\ud800"]}',
         b"[" * 5_000,
     ],
 )

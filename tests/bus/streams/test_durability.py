@@ -42,6 +42,7 @@ def test_a_server_that_syncs_before_it_acknowledges_is_well() -> None:
         ({"sync_interval": 120_000_000_000}, "every 120 s"),
         ({"sync_always": False, "sync_interval": 1_000_000_000}, "every 1 s"),
         ({"sync_always": "true"}, "at unknown intervals"),
+        ({"sync_interval": 10**400}, "at unknown intervals"),
         ({}, "at unknown intervals"),
     ],
 )
@@ -59,6 +60,8 @@ def test_one_that_does_not_is_told_with_what_to_do(config: dict[str, object], ho
         b'{"server_name":"n1"}',
         b'{"server_name":"n1","jetstream":{}}',
         b'{"server_name":"n","jetstream":[]}',
+        b'{"server_name":["n"],"jetstream":{"config":{}}}',
+        b'{"server_name":"\\u001b[2J","jetstream":{"config":{}}}',
     ],
 )
 def test_what_is_no_answer_of_such_a_server_is_no_answer(document: bytes) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import tarfile
+
 import pytest
 
 from sealbus.policies.bundle import archive as bundle_archive
@@ -25,3 +28,53 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle_archive, "BUNDLE_BYTES", len(raw) - 1)
     with pytest.raises(PolicyRefused, match="the bundle has over"):
         unpack_archive(raw)
+
+
+def header(kind: bytes, content: bytes = b"", *, size: int | None = None) -> bytes:
+    """Return an entry of a tar, whose header names another size where `size` does."""
+    entry = tarfile.TarInfo("a")
+    entry.type, entry.size = kind, len(content) if size is None else size
+    return entry.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def packed(*entries: bytes) -> bytes:
+    return gzip.compress(b"".join(entries) + bytes(2 * tarfile.BLOCKSIZE))
+
+
+FILE = header(tarfile.REGTYPE, b"x")
+PATH = b"13 path=b/c\n"
+
+
+def test_a_path_may_be_in_an_extension() -> None:
+    assert unpack_archive(packed(header(tarfile.XHDTYPE, PATH.replace(b"13", b"12")), FILE)) == {"b/c": b"x"}
+    assert unpack_archive(packed(header(tarfile.GNUTYPE_LONGNAME, b"b/c\0"), FILE)) == {"b/c": b"x"}
+
+
+def test_what_looks_like_an_extension_in_a_file_is_none() -> None:
+    content = bytes(156) + b"x" + bytes(355)
+    assert unpack_archive(packed(header(tarfile.REGTYPE, content))) == {"a": content}
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_extensions_of_extensions_of_an_entry_are_few(kind: bytes) -> None:
+    extension = header(kind, b"b\0" if kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK) else b"")
+    assert list(unpack_archive(packed(*[extension] * 4, FILE)).values()) == [b"x"]
+    for count in (5, 1_000):
+        with pytest.raises(PolicyRefused, match="extensions"):
+            unpack_archive(packed(*[extension] * count, FILE))
+
+
+def test_an_extension_cannot_take_long_to_read() -> None:
+    # tarfile of Python 3.11.7 takes eight seconds for 32 kB of digits, and four times as long for twice as many.
+    for size in (2**14 + 1, 1_000_000):
+        with pytest.raises(PolicyRefused, match="extensions"):
+            unpack_archive(packed(header(tarfile.XHDTYPE, b"1" * size), FILE))
+    with pytest.raises(PolicyRefused, match="extensions"):
+        unpack_archive(packed(*[header(tarfile.XHDTYPE, b"1" * 1_000), FILE] * 300))
+
+
+def test_entries_are_bounded_with_folders() -> None:
+    folders = [header(tarfile.DIRTYPE)] * 4_000
+    assert unpack_archive(packed(*folders)) == {}
+    with pytest.raises(PolicyRefused, match="over 4000 entries"):
+        unpack_archive(packed(*folders, FILE))

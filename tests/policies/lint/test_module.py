@@ -46,6 +46,18 @@ def test_brackets_in_texts_and_comments_do_not_count() -> None:
     Module(path="a.rego", text=f'x := "{deep}"\ny := `{deep}`\n# {deep}\nz := "a\\"{deep}"\n')
 
 
+def test_a_text_that_is_not_closed_ends_with_its_line_or_the_file() -> None:
+    deep = "[" * 50
+    Module(path="a.rego", text=f'x := "{deep}\ny := 1\n')
+    Module(path="a.rego", text=f'x := "\\{deep}')
+    Module(path="a.rego", text=f"x := `{deep}\n{deep}")
+    assert refused(f'x := "\n{deep}').form == "nesting"
+
+
+def test_quotes_that_are_escaped_are_not_scanned_again_and_again() -> None:
+    Module(path="a.rego", text='"\\' * (MODULE_BYTES // 2))
+
+
 def test_brackets_side_by_side_do_not_count() -> None:
     Module(path="a.rego", text="[]" * 100)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.agents.control.callout.nkeys import (
+    CurveKey,
     NkeyError,
     Prefix,
     SigningKey,
@@ -127,3 +128,12 @@ def test_a_seed_has_one_spelling() -> None:
     for other in letters[at + 1 : at + 4]:
         with pytest.raises(NkeyError, match="checksum"):
             decode_seed(seed[:-1] + other, Prefix.USER)
+
+
+@pytest.mark.parametrize("point", [bytes(32), b"\x01" + bytes(31)])
+def test_nothing_is_sealed_for_a_key_of_low_order(point: bytes) -> None:
+    key = CurveKey.generate()
+    with pytest.raises(NkeyError):
+        key.seal(b"answer", encode_public(Prefix.CURVE, point))
+    with pytest.raises(NkeyError):
+        key.open(b"xkv1" + bytes(64), encode_public(Prefix.CURVE, point))

@@ -98,3 +98,13 @@ def test_whole_numbers_alone_are_written_as_such(number: float, text: str) -> No
 def test_an_answer_has_its_own_id_and_that_of_its_context() -> None:
     said = answer([Content(body=b"1", typ=JSON)], message_id="1", context_id="2")
     assert (said.message_id, said.context_id) == ("1", "2")
+
+
+def test_a_text_with_arguments_that_are_not_unicode_is_the_clients_fault() -> None:
+    with pytest.raises(InvalidParamsError, match="not Unicode"):
+        skills().asked_for(Message(parts=[Part(text='{"a": "\\ud800"}')]))
+
+
+def test_arguments_that_are_too_large_once_they_are_written_are_the_clients_fault() -> None:
+    with pytest.raises(InvalidParamsError, match="over 917504 bytes"):
+        skills().asked_for(Message(parts=[Part(text=json.dumps({"a": [1] * 400_000}, separators=(",", ":")))]))

@@ -81,3 +81,16 @@ def test_no_head_passes_with_two_framings_or_a_bare_line_feed(lines: list[bytes]
     assert before_the_body.count(b"\r\nContent-Length") == names.count(b"content-length") <= 1
     assert b"\r\n " not in before_the_body
     assert b"\n" not in head.partition(b"\r\n\r\n")[0].replace(b"\r\n", b"")
+
+
+def test_white_space_in_a_length_takes_no_long_search() -> None:
+    head = HOST + b"Content-Length: 1" + b" " * 1_000_000 + b"1\r\n\r\n"
+    connection = StrictConnection(head_bytes=len(head), fields=4)
+    connection.receive_data(head)
+    with pytest.raises(h11.RemoteProtocolError, match="length"):
+        connection.next_event()
+
+
+@pytest.mark.parametrize("length", [b"1", b" 1", b"\t1 \t", b"1 "])
+def test_white_space_around_a_length_is_none_of_it(length: bytes) -> None:
+    assert isinstance(_connection(HOST + b"Content-Length:" + length + b"\r\n\r\n").next_event(), h11.Request)

@@ -131,3 +131,20 @@ async def test_what_is_not_http_is_told_so(edge: Door) -> None:
     answer = await raw(edge.edge.port, b"\x16\x03\x01\x02\x00\r\n\r\n", end=True)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert _code(answer) == "malformed"
+
+
+async def test_a_malformed_body_of_a_request_by_head_is_answered_without_a_body(
+    edge: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"HEAD /v1/other HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for body in (b"no length\r\n", b"2\r\n{}no end\r\n"):
+        answer = await raw(edge.edge.port, head + body)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"\r\n\r\n")
+    assert caplog.records == []
+
+
+async def test_a_malformed_request_after_one_by_head_is_answered_with_a_body(edge: Door) -> None:
+    answer = await raw(edge.edge.port, b"HEAD /v1/other HTTP/1.1\r\nHost: x\r\n\r\n", b"x\r\n\r\n", pause=0.05)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert _code(answer) == "malformed"

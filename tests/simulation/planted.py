@@ -206,12 +206,12 @@ def _verb_not_awaited() -> None:
 
 
 def _dated_by_own_clock() -> None:
-    """Messages are dated by the clock of their sender, which may be over 5 s off before it stops (found at seed 23)."""
+    """Messages are dated by the clock of their sender, which may be over 5 s off before it stops (found by seeds)."""
     ClockDifference.now = lambda self: self._clock()  # type: ignore[method-assign]
 
 
 def _deliveries_counted_as_tries() -> None:
-    """A result is not told later if its message was delivered often before (found at seed 24)."""
+    """A result is not told later if its message was delivered often before (found by seeds)."""
     tell_later = WorkSettlement._tell_later
 
     async def counted(self: WorkSettlement, work: Any, code: Any) -> bool:
@@ -221,7 +221,7 @@ def _deliveries_counted_as_tries() -> None:
 
 
 def _copy_acknowledged_early() -> None:
-    """A copy is acknowledged before the end of the first was told (found at seed 166)."""
+    """A copy is acknowledged before the end of the first was told (found by seeds)."""
     done = effects.Effects.done
 
     async def released(self: effects.Effects, claim: Any, result: Any) -> None:
@@ -232,7 +232,7 @@ def _copy_acknowledged_early() -> None:
 
 
 def _log_stops_for_good() -> None:
-    """A notary whose clock was wrong once never goes on (the fault that was found at seed 44)."""
+    """A notary whose clock was wrong once never goes on (found by seeds)."""
     MessageVerifier.earlier = property(lambda _: 0, lambda *_: None)  # type: ignore[assignment]
 
 

@@ -100,6 +100,9 @@ class _Run:
 
     def start(self, name: str) -> None:
         """Start a process, again whenever it ends by itself, as what supervises it does."""
+        if (link := self.site.links.get(name)) is not None and link.host.alive:
+            # Two faults of one process end, and each of them starts it.
+            self.site.kill(name)
         task = self.launch(name)
         task.add_done_callback(lambda _: self.start_again(name, task))
 

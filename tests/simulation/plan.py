@@ -65,7 +65,9 @@ class Fault:
     amount: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.target} {self.amount or ''} for {self.seconds:.1f} s".replace("  ", " ")
+        amount = f"{self.amount:.3g}" if self.amount else ""
+        length = f"for {self.seconds:.1f} s" if self.seconds else ""
+        return " ".join(filter(None, (self.kind, self.target, amount, length)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Site:
     def _note_stored(self, stream: Stream, stored: Stored) -> None:
         if stream.config.name != "AUDIT":
             return
-        sender = parse_header(parse_envelope(stored.payload).header).iss.path.strip("/")
+        sender = f"records of {parse_header(parse_envelope(stored.payload).header).iss.path.rpartition('/')[2]}"
         records = records_in(stored)
         if not all(isinstance(record, CheckpointRecord) for record in records):
             self.recorded = stored.sequence

@@ -23,10 +23,10 @@ from sealbus.agents.edge.http.protocol import ConnectionLimits, EdgeProtocol, St
 _LIMITS = ConnectionLimits()
 
 
-def _events(*parts: bytes) -> list[tuple[object, ...]]:
+def _events(*parts: bytes) -> list[tuple[Any, ...]]:
     """Return the requests and bodies in a stream that comes in these parts, up to the first refusal."""
     connection = StrictConnection(head_bytes=_LIMITS.head_bytes, fields=_LIMITS.head_fields)
-    found: list[tuple[object, ...]] = []
+    found: list[tuple[Any, ...]] = []
     body = b""
     try:
         for part in parts:
@@ -64,7 +64,7 @@ def connection(data: bytes) -> None:
         assert pieces == whole, "in pieces it is another stream"
     for request in whole:
         if len(request) == 3:
-            names = [name.lower() for name, _ in request[2]]  # type: ignore[attr-defined]
+            names = [name.lower() for name, _ in request[2]]
             assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
 
 

@@ -63,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     for name in chosen:
         outcome = fuzz(name, options.seconds / len(chosen))
-        print(f"{name:24} {outcome.executions:9} executions, {outcome.before} -> {outcome.after} edges", flush=True)  # noqa: T201
+        print(f"{name:24} {outcome.executions:9} executions, {outcome.before} -> {outcome.after} edges", flush=True)  # noqa: T201  a command tells its user
         if outcome.finding is not None:
             failed = True
-            print(f"  a finding: {outcome.finding}\n  repeat it: {repeat(name, outcome.finding)}", flush=True)  # noqa: T201
+            print(f"  a finding: {outcome.finding}\n  repeat it: {repeat(name, outcome.finding)}", flush=True)  # noqa: T201  a command tells its user
         elif options.keep:
             keep(name)
     return int(failed)
@@ -94,7 +94,7 @@ def fuzz(name: str, seconds: float, *, cache: Path = CACHE) -> Outcome:
             for line in (done.stdout + done.stderr).splitlines()
             if not line.startswith(("INFO:", "#", "WARNING: Failed"))
         ]
-        print("\n".join(told)[-6_000:], file=sys.stderr)  # noqa: T201
+        print("\n".join(told)[-6_000:], file=sys.stderr)  # noqa: T201  a command tells its user
     return Outcome(
         executions=max((int(count) for count, _, _ in stats), default=0),
         before=next((int(cov) for _, event, cov in stats if event == "INITED" and cov), 0),

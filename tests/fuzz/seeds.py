@@ -123,11 +123,11 @@ def _pems() -> Iterator[bytes]:
 def _records() -> Mapping[str, Iterable[bytes]]:
     payloads = [data for data in _payloads("accept_archive.json") if len(data) <= MOST]
     bodies = [parse_envelope(data).body for data in payloads]
-    halves = [decode(body, items=4_096, text_bytes=DEFAULT_LIMITS.body_bytes) for body in bodies]
+    halves: list[Any] = [decode(body, items=4_096, text_bytes=DEFAULT_LIMITS.body_bytes) for body in bodies]
     documents = [octets(case["document"]) for case in load("inputs.json")["accept"] if "document" in case]
     return {
-        "records.record": [item for half in halves for item in half[2]],  # type: ignore[index, union-attr, misc]
-        "records.evidence": [item for half in halves for item in half[1]],  # type: ignore[index, union-attr, misc]
+        "records.record": [item for half in halves for item in half[2]],
+        "records.evidence": [item for half in halves for item in half[1]],
         "records.body": bodies,
         "records.archive": payloads,
         "records.signed_body": bodies,
@@ -163,11 +163,18 @@ def _frames(data: bytes) -> Iterator[Frame]:
 
 
 def _restorations() -> Iterator[bytes]:
-
     by, stream = SpiffeId("spiffe://example.org/operator"), RestoredStream(stream="TASKS", before=1, created=2, last=3)
-    made = {"origin": "log.example.org/audit", "before": 1, "created": 2, "last": 3, "by": by, "time": 4}
-    for more in ({}, {"manifest": "0" * 64, "streams": (stream,)}):
-        yield Restoration(**made, **more).text.encode()  # type: ignore[arg-type]
+    made: dict[str, Any] = {
+        "origin": "log.example.org/audit",
+        "before": 1,
+        "created": 2,
+        "last": 3,
+        "by": by,
+        "time": 4,
+    }
+    signed: dict[str, Any] = {"manifest": "0" * 64, "streams": (stream,)}
+    for more in ({}, signed):
+        yield Restoration(**made, **more).text.encode()
 
 
 def _signed_values(file: str, section: str) -> list[bytes]:
@@ -199,8 +206,8 @@ def _stored() -> Mapping[str, Iterable[bytes]]:
 
 def _parked(key: str) -> Iterator[bytes]:
     for case in load("held.json")["parked"]["accept"]:
-        parts = decode(octets(case["value"]), text_bytes=DEFAULT_LIMITS.body_bytes, step=0)
-        keys: Any = decode(parts[0], items=2_048, text_bytes=2_048)  # type: ignore[index, arg-type]
+        parts: Any = decode(octets(case["value"]), text_bytes=DEFAULT_LIMITS.body_bytes, step=0)
+        keys: Any = decode(parts[0], items=2_048, text_bytes=2_048)
         found = keys.get(key, [])
         yield from found if isinstance(found, list) else [found]
 
@@ -389,13 +396,18 @@ def _doors() -> Mapping[str, Iterable[bytes]]:
         "when": {"cron": "30 2 * * *", "zone": "Europe/Berlin"}, "overlap": "skip", "until": "2027-01-01T00:00:00Z",
     }  # fmt: skip
     verdict = {"decision": "0" * 64, "verdict": "approve", "note": ""}
-    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "workshop.price", "arguments": order}}
+    call: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "workshop.price", "arguments": order},
+    }
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    modern = {**call, "params": {**call["params"], "_meta": meta}}  # type: ignore[dict-item]
+    modern = {**call, "params": {**call["params"], "_meta": meta}}
     first = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": first}
     data = {"data": order}

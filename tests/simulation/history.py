@@ -1,4 +1,4 @@
-"""What happened at a site, as somebody saw it who stands beside it: the simulation, or the ledger of `make chaos`."""
+"""The history of a simulated site, as somebody sees it who stands beside it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class What(StrEnum):
     ASKED = "asked"
     """A reader was told that a task has not ended."""
     SIGNED = "signed"
-    """The notary published a checkpoint; `text` is its size and root."""
+    """The notary published a checkpoint; `text` is its sequence in AUDIT."""
     FAULT = "fault"
     """Something was broken, or mended; `text` says what."""
 

@@ -133,7 +133,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self.now = 0.0
         """Virtual seconds since the start."""
         self.errors: list[str] = []
-        """What asyncio would have logged, by the host on which it happened."""
+        """What asyncio would have logged: errors that nobody took."""
         self._ready: list[Step] = []
         self._timers: list[tuple[float, int, Step]] = []
         self._count = 0

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
+from sealbus.agents.dev.memory.broker import delivery_of, stored_values
 from sealbus.agents.dev.memory.jetstream import Consumer, ConsumerConfig, Delivered, Stored, Stream
 from sealbus.bus.ports import ConsumerLoad, Delivery, NotAcknowledged, Outgoing, PubAck, StoredValue
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.freshness import StreamArrival
 from simulation.broker import Listener, PullRequest, SimulatedBroker
 from simulation.loop import WORLD, Host
 
@@ -43,17 +43,16 @@ class Link:
     cut: bool = False
     _outward: deque[Callable[[], None]] = field(default_factory=deque)
     _inward: deque[Callable[[], None]] = field(default_factory=deque)
-    on_packet: Callable[[Link, str, bool], None] = lambda *_: None
 
-    def send(self, name: str, then: Callable[[], None]) -> None:
+    def send(self, then: Callable[[], None]) -> None:
         """Run `then` at the broker."""
-        self._travel(name, self._outward, WORLD, then)
+        self._travel(self._outward, WORLD, then)
 
-    def answer(self, name: str, then: Callable[[], None]) -> None:
+    def answer(self, then: Callable[[], None]) -> None:
         """Run `then` on the host."""
-        self._travel(name, self._inward, self.host, then)
+        self._travel(self._inward, self.host, then)
 
-    def _travel(self, name: str, way: deque[Callable[[], None]], to: Host, then: Callable[[], None]) -> None:
+    def _travel(self, way: deque[Callable[[], None]], to: Host, then: Callable[[], None]) -> None:
         loop = self.broker.loop
         if self.cut or loop.random.random() < self.lost:
             return
@@ -74,7 +73,7 @@ class SimulatedTransport:
         self._link = link
         self._broker = link.broker
 
-    async def _ask(self, name: str, apply: Callable[[], _T], *, within: float = REQUEST_SECONDS) -> _T:
+    async def _ask(self, apply: Callable[[], _T], *, within: float = REQUEST_SECONDS) -> _T:
         """Have the broker apply something and return its answer; raise `TimeoutError` if none comes."""
         link, answer = self._link, self._broker.loop.create_future()
 
@@ -85,7 +84,7 @@ class SimulatedTransport:
             except Exception as error:  # noqa: BLE001  it is the answer
                 result = error
             if self._broker.loop.now >= self._broker.silent_until:
-                link.answer(name, lambda: answered(result))
+                link.answer(lambda: answered(result))
 
         def answered(result: _T | Exception) -> None:
             if answer.done():
@@ -95,16 +94,16 @@ class SimulatedTransport:
             else:
                 answer.set_result(result)
 
-        link.send(name, applied)
+        link.send(applied)
         async with asyncio.timeout(within):
             found: _T = await answer
         return found
 
     async def _ask_api(self, name: str, apply: Callable[[], _T]) -> _T:
         try:
-            return await self._ask(name, apply)
-        except TimeoutError:
-            raise BusUnavailable(f"{name}: no answer") from None
+            return await self._ask(apply)
+        except TimeoutError as error:
+            raise BusUnavailable(f"{name}: no answer") from error
 
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
         """Publish, and await each acknowledgement."""
@@ -112,7 +111,7 @@ class SimulatedTransport:
         async def published(message: Outgoing) -> PubAck | Exception:
             answers: list[PubAck | Exception] = []
             try:
-                await self._ask(message.subject, lambda: answers.append(self._broker.publish(message)), within=deadline)
+                await self._ask(lambda: answers.append(self._broker.publish(message)), within=deadline)
             except TimeoutError:
                 return NotAcknowledged(f"{message.subject}: no acknowledgement")
             return answers[0]
@@ -124,7 +123,7 @@ class SimulatedTransport:
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Send core messages."""
         for message in messages:
-            self._link.send(message.subject, partial(self._broker.deliver, message))
+            self._link.send(partial(self._broker.deliver, message))
 
     async def listen(
         self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
@@ -139,7 +138,7 @@ class SimulatedTransport:
                 waiting.append(delivery)
                 arrived.set()
 
-            self._link.answer(message.subject, received)
+            self._link.answer(received)
 
         listener = Listener(self._link.host, subject, queue, arrive)
         self._broker.listeners.append(listener)
@@ -181,25 +180,23 @@ class SimulatedTransport:
         if source is None:
             raise ConfigurationError(f"stream {stream} does not exist")
         arrived, place = asyncio.Event(), max(start, 1)
-        follower = (self._link.host, stream, lambda: self._link.answer(f"new in {stream}", arrived.set))
+        follower = (self._link.host, stream, lambda: self._link.answer(arrived.set))
         self._broker.followers.append(follower)
         try:
             while True:
                 arrived.clear()
                 try:
-                    found, last = await self._ask(f"read {stream}", partial(_stored_from, source, place, subjects))
-                except TimeoutError:
+                    found, last = await self._ask(partial(_stored_from, source, place, subjects))
+                except TimeoutError as error:
                     if current is not None:
                         current.clear()
                     if not follow:
-                        raise BusUnavailable(f"{stream}: not read") from None
+                        raise BusUnavailable(f"{stream}: not read") from error
                     continue
                 place = last + 1
-                batch = [
-                    _delivery(source, message, payload=b"" if headers_only else message.payload)
-                    for message in found
-                    if message.time >= since
-                ]
+                batch = [delivery_of(source, message) for message in found if message.time >= since]
+                if headers_only:
+                    batch = [delivery._replace(payload=b"") for delivery in batch]
                 if batch:
                     yield batch
                 if not follow:
@@ -219,21 +216,15 @@ class SimulatedTransport:
         """Read the values in a stream once."""
         async with aclosing(self.read(stream, [pattern], since=since)) as batches:
             async for batch in batches:
-                yield [
-                    (one.subject, StoredValue(one.arrival.sequence, one.payload, one.arrival.stored))
-                    for one in batch
-                    if one.arrival is not None
-                ]
+                yield stored_values(batch)
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject`."""
         source = self._broker.streams[stream]
         try:
-            found = await self._ask(
-                f"last {subject}", lambda: source.get(source.last_of(subject)), within=min(within, REQUEST_SECONDS)
-            )
-        except TimeoutError:
-            raise BusUnavailable(f"{subject}: not read") from None
+            found = await self._ask(lambda: source.get(source.last_of(subject)), within=min(within, REQUEST_SECONDS))
+        except TimeoutError as error:
+            raise BusUnavailable(f"{subject}: not read") from error
         return StoredValue(found.sequence, found.payload, found.time) if found is not None else None
 
     async def audit_stream(self) -> tuple[str, int]:
@@ -272,13 +263,13 @@ class SimulatedPull:
                 self._broker.bind(stream, self._config)
                 self._broker.request(stream, name, request)
 
-            self._link.send(f"pull {name}", asked)
+            self._link.send(asked)
             try:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._arrived.wait()
             finally:
-                self._link.send(f"end pull {name}", partial(self._broker.withdraw, stream, name, request))
+                self._link.send(partial(self._broker.withdraw, stream, name, request))
             self._arrived.clear()
             batch = list(self._buffer)
             self._buffer.clear()
@@ -289,8 +280,7 @@ class SimulatedPull:
         """Send deliveries to the host."""
         source = self._broker.streams[self._stream]
         batch = [
-            _delivery(source, one.message, count=one.count, token=f"{one.message.sequence}.{one.number}")
-            for one in taken
+            delivery_of(source, one.message, one.count, token=f"{one.message.sequence}.{one.number}") for one in taken
         ]
 
         def arrived() -> None:
@@ -298,14 +288,13 @@ class SimulatedPull:
             self._open.update(one.token for one in batch)
             self._arrived.set()
 
-        self._link.answer(f"deliver {self._config.name}", arrived)
+        self._link.answer(arrived)
 
     def _settle(self, delivery: Delivery, change: Callable[[Consumer, int], None]) -> None:
         if delivery.arrival is None:
             raise ValueError("a core message has no sequence")
         stream, name, sequence = self._stream, self._config.name, delivery.arrival.sequence
         self._link.send(
-            f"settle {name}",
             lambda: self._broker.settle(stream, name, lambda consumer: change(consumer, sequence)),
         )
 
@@ -344,19 +333,3 @@ class SimulatedPull:
 
 def _stored_from(source: Stream, place: int, subjects: Sequence[str]) -> tuple[list[Stored], int]:
     return [*source.after(place, subjects)], source.last
-
-
-def _delivery(
-    stream: Stream, message: Stored, *, count: int = 1, token: str = "", payload: bytes | None = None
-) -> Delivery:
-    arrival = StreamArrival(
-        message.subject,
-        message.block,
-        stream.config.name,
-        message.sequence,
-        stored=message.time,
-        created=stream.created,
-        delivery=count,
-    )
-    body = message.payload if payload is None else payload
-    return Delivery(message.subject, body, message.block, arrival, token)

@@ -267,7 +267,6 @@ RARE: Final = frozenset(
         "claim-freed-when-over",
         "copy-acknowledged-early",
         "dated-by-own-clock",
-        "deliveries-counted-as-tries",
     }
 )
-"""Those that take hundreds of seeds."""
+"""Those that take from a hundred to three hundred seeds, and are tried by hand (docs/simulation.md)."""

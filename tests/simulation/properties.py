@@ -1,4 +1,4 @@
-"""The promises of sealbus, each checked at the first event that breaks it; the same for a simulation and for real faults."""
+"""The promises of sealbus, each checked at the first event of a simulation that breaks it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from simulation.history import DATED_WRONG, Event, What
 
-__all__ = ["LOG_STANDS", "STOPPED", "TWO_LOGS", "Broken", "Promises"]
+__all__ = ["CRASHED", "ENDLESS", "LOG_STANDS", "STOPPED", "TWO_LOGS", "Broken", "Promises"]
 
 STOPPED: Final = 5.0
 """Seconds after a confirmed cancel within which a process may still begin what was canceled: the promise of
@@ -26,6 +26,8 @@ NOT_DONE: Final = "a completed task without its effect"
 UNTOLD: Final = "a task that has ended, and whose end was not told"
 LOST: Final = "a task that nobody handled"
 NO_END: Final = "a task without an end"
+CRASHED: Final = "an error that no part of the product has foreseen"
+ENDLESS: Final = "steps without end"
 LOG_STANDS: Final = "the log does not go on"
 TWO_LOGS: Final = "two logs"
 

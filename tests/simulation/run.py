@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.log.ledger import last_place
+from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.tiles import TiledTree, tile_reader
 from simulation.history import Event, What
@@ -31,7 +32,7 @@ from simulation.processes import (
     shop,
     worker,
 )
-from simulation.properties import LOG_STANDS, TWO_LOGS, Broken, Promises
+from simulation.properties import CRASHED, ENDLESS, LOG_STANDS, TWO_LOGS, Broken, Promises
 from simulation.site import Site
 
 __all__ = ["Outcome", "run_plan"]
@@ -56,7 +57,6 @@ class Outcome:
     steps: int
     seconds: float
     """Virtual."""
-    trace: str = ""
 
 
 class Log(NamedTuple):
@@ -107,10 +107,13 @@ class _Run:
         task.add_done_callback(lambda _: self.start_again(name, task))
 
     def start_again(self, name: str, task: asyncio.Task[None]) -> None:
-        if self.is_over or task.cancelled() or task.exception() is None:
+        if self.is_over or task.cancelled() or (error := task.exception()) is None:
             return
         site = self.site
-        site.note(What.FAULT, text=f"{name} ended: {type(task.exception()).__name__}", host=name)
+        ended = Event(site.loop.now, name, What.FAULT, text=f"{name} ended: {error!r}")
+        site.history.append(ended)
+        if not isinstance(error, SealbusError):
+            site.promises.fail(CRASHED, ended)
         site.kill(name)
         site.loop.call_later(RESTART, lambda: None if self.is_over else self.start(name))
 
@@ -141,6 +144,8 @@ class _Run:
             site.kill(name)
         await site.sleep_until(EXPIRED)
         await site.start("reader", partial(read_ends, site, handles=self.handles))
+        for error in site.loop.errors:
+            site.promises.fail(CRASHED, Event(site.loop.now, "world", What.FAULT, text=error))
         site.promises.finish(site.loop.now, ["reader"])
 
     def exchange(self, name: str) -> Callable[[], None]:
@@ -244,8 +249,12 @@ def run_plan(plan: Plan) -> Outcome:
         with site.entered():
             with _running(site):
                 task = site.loop.create_task(run.main(), name="main")
-            site.loop.run_until(task, most=MOST_STEPS)
-            task.result()
+            try:
+                site.loop.run_until(task, most=MOST_STEPS)
+            except TimeoutError as error:
+                site.promises.fail(ENDLESS, Event(site.loop.now, "world", What.FAULT, text=str(error)))
+            else:
+                task.result()
     broken = list(site.promises.broken)
     return Outcome(plan, tuple(broken), tuple(site.history), site.loop.steps, site.loop.now)
 

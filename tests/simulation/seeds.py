@@ -8,9 +8,8 @@ import pickle
 import selectors
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 
-from simulation.plan import Plan, plan_of
+from simulation.plan import Plan
 from simulation.run import Outcome, run_plan
 
 __all__ = ["HASH_SEED", "run_each", "run_one"]
@@ -33,7 +32,6 @@ def run_each(
 
     Without `whole` the history of a plan that broke nothing is left out. Raises `RuntimeError` if a process dies.
     """
-    _warm_up()
     waiting, running = iter(plans), selectors.DefaultSelector()
     received: dict[int, bytearray] = {}
 
@@ -68,14 +66,6 @@ def run_one(plan: Plan, *, prepare: Callable[[], None] = lambda: None) -> Outcom
     """Return the outcome of one plan, with its history."""
     [outcome] = run_each([plan], prepare=prepare, whole=True)
     return outcome
-
-
-@cache
-def _warm_up() -> None:
-    """Run a plan without faults, so that each process finds all modules imported, and what is kept there computed."""
-    gc.disable()
-    run_plan(replace(plan_of(0), faults=()))
-    gc.freeze()
 
 
 def _fork(plan: Plan, prepare: Callable[[], None], *, whole: bool) -> _Child:

@@ -45,7 +45,7 @@ class Site:
 
     def __init__(self, seed: int, *, engine: Callable[[], PolicyEngine], promises: Promises, replicas: int = 3) -> None:
         self.loop = SimulatedLoop(seed)  # type: ignore[abstract]  # sockets and processes are not simulated
-        self.random = random.Random(f"site {seed}")  # noqa: S311
+        self.random = random.Random(f"site {seed}")  # noqa: S311  a schedule, no secret
         self.broker = SimulatedBroker(self.loop, start=START * SECOND, replicas=replicas)
         self.broker.on_stored = self._note_stored
         self.names = Names(TrustDomain("example.org"))
@@ -62,8 +62,6 @@ class Site:
         self.promises = promises
         self.resumed: dict[str, float] = {}
         """When hosts ran on after a pause, by name."""
-        self.ended: dict[str, BaseException] = {}
-        """Errors by which processes ended."""
         self._engine = engine
         self._on_kill: dict[str, Callable[[], None]] = {}
 
@@ -104,13 +102,7 @@ class Site:
             link.lost, link.cut = before.lost, before.cut
         self.links[name] = link
         with host.entered():
-            task = self.loop.create_task(process(link), name=name)
-        task.add_done_callback(lambda _: self._note_end(name, task))
-        return task
-
-    def _note_end(self, name: str, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.ended[name] = error
+            return self.loop.create_task(process(link), name=name)
 
     def on_kill(self, link: Link, release: Callable[[], None]) -> None:
         """Have `release` called when the process on `link` is killed: what a kernel does for it, as with a lock."""

@@ -54,7 +54,7 @@ def draw(outcome: Outcome, *, command: str, planted: str = "") -> str:
         f"<p>Repeat it: <code>{escape(command)}</code>. {outcome.steps} steps, {outcome.seconds:.1f} virtual seconds.</p>",
         f"<p>Safeguard removed: <b>{escape(planted)}</b>.</p>" if planted else "",
         "<h2>What was planned</h2><ul>",
-        *(f"<li>{task.at:.3f} s: {escape(_told(task))}</li>" for task in plan.tasks),
+        *(f"<li>{task.at:.3f} s: {escape(_described(task))}</li>" for task in plan.tasks),
         *(f"<li>{fault.at:.3f} s: {escape(str(fault))}</li>" for fault in plan.faults),
         "</ul><h2>What happened</h2>",
         "<p>Each lane is a host; time goes down. Of the tasks only those of broken promises are shown.</p>",
@@ -72,8 +72,8 @@ def _is_shown(event: Event, concerned: set[int], messages: set[str]) -> bool:
     return not concerned or event.number in concerned or event.message in messages
 
 
-def _told(task: object) -> str:
-    fields = {name: getattr(task, name) for name in ("number", "verb", "takes", "cancel_after", "due")}
+def _described(task: object) -> str:
+    fields = {name: getattr(task, name) for name in ("number", "verb", "takes", "cancel_after", "due", "again_after")}
     return "task " + ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in fields.items()

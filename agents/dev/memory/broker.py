@@ -33,6 +33,22 @@ _NEVER: Final = 1 << 62
 """The microseconds of `ack_wait`."""
 
 
+def delivery_of(stream: Stream, message: Stored, count: int = 1, token: str = "") -> Delivery:
+    """Return a message of `stream` as it is delivered for the `count`th time, to be settled by `token`."""
+    sequence, subject, block, payload, time = message
+    arrival = StreamArrival(subject, block, stream.config.name, sequence, time, stream.created, count)
+    return Delivery(subject, payload, block, arrival, token)
+
+
+def stored_values(batch: Sequence[Delivery]) -> list[tuple[str, StoredValue]]:
+    """Return the values in deliveries of a stream, each with its subject."""
+    return [
+        (delivery.subject, StoredValue(delivery.arrival.sequence, delivery.payload, delivery.arrival.stored))
+        for delivery in batch
+        if delivery.arrival is not None
+    ]
+
+
 def header_block(outgoing: Outgoing) -> bytes:
     """Return the header block that nats-server would deliver for `outgoing`; empty if it has no header."""
     lines = f"{MESSAGE_ID}: {outgoing.message_id}\r\n" if outgoing.message_id else ""
@@ -58,16 +74,14 @@ class MemoryStream(Stream):
 
     def delivery(self, message: Stored, count: int = 1, token: str = "") -> Delivery:
         """Return a message as it is delivered for the `count`th time."""
-        sequence, subject, block, payload, time = message
-        arrival = StreamArrival(subject, block, self.config.name, sequence, time, self.created, count)
-        return Delivery(subject, payload, block, arrival, token)
+        return delivery_of(self, message, count, token)
 
     def store(self, subject: str, payload: bytes, block: bytes, headers: Mapping[str, str]) -> PubAck:
         """Store a message, and tell those who wait. Raises `StreamRefused`."""
         try:
             ack = self.publish(subject, block, payload, headers, now=self._clock())
         except PublishRefused as refused:
-            raise StreamRefused(f"{self.config.name}: {refused}", refused.code) from None
+            raise StreamRefused(f"{self.config.name}: {refused}", refused.code) from refused
         for event in self.arrived:
             event.set()
         return PubAck(self.config.name, ack.sequence, ack.duplicate)
@@ -265,14 +279,7 @@ class MemoryTransport:
         """Read the values in `stream` once."""
         async with aclosing(self.read(stream, [pattern], since=since)) as batches:
             async for batch in batches:
-                yield [
-                    (
-                        delivery.subject,
-                        StoredValue(delivery.arrival.sequence, delivery.payload, delivery.arrival.stored),
-                    )
-                    for delivery in batch
-                    if delivery.arrival is not None
-                ]
+                yield stored_values(batch)
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject`; `within` never passes here."""

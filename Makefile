@@ -206,7 +206,7 @@ stack-demo: $(READY) ## play the scenes on the running stack
 soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## put a stack under load for SECONDS (600) while everything rotates, and print the counts
 	@$(STACK) soak --folder .soak --seconds $(SECONDS)
 
-chaos: $(READY) $(TOOLS)/powercut $(TOOLS)/opa ## cause KILLS faults (FAULTS of them) on a SITE (single, cluster, leaf) under RATE tasks a second, on servers with DISK GiB each, and count what was lost, doubled or unrecorded (root)
+chaos: $(READY) $(TOOLS)/powercut $(TOOLS)/opa ## cause KILLS faults (FAULTS of them) on a SITE (single, cluster, leaf) under RATE tasks a second, on servers with DISK GiB each, and count the promises that were broken (root)
 	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --site $(SITE) --kills $(KILLS) --rate $(RATE) --disk $(DISK) $(FAULTS:%=--faults %)
 
 stack-down: $(READY) ## stop the stack

@@ -8,7 +8,7 @@
     site      Workload API, servers on a disk that forgets, OPA, edge, auth callout, notary  site.py
     faults    kill any of them; cut power or network; fill the disk; set clocks wrong;       faults.py
               restore a backup; run the release before; send poison                          restore.py
-    count     after all that: lost, doubled, unrecorded, handled though denied or canceled   count.py
+    count     after all that: which of the promises (tests/promises) were broken             count.py
 
 The book is SQLite on a disk of its own, which no fault touches. Nothing of sealbus writes into it but a handler's effect.
 """

@@ -1,14 +1,18 @@
-"""After the run: waits until nothing is open any more, and counts what must not have happened."""
+"""After the run: waits until every task has its end, and checks the promises on what the book and the readers say."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
+
+from promises.history import Event, What
+from promises.promises import STOPPED, Broken, Promises
 
 from ledger.book import POISON, PUT_OFF, Book, is_denied
 from ledger.site import Site
@@ -16,35 +20,38 @@ from sealbus import Client
 from sealbus.agents.runtime.open import open_audit_trail
 from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.audit.trail import AuditEntry
-from sealbus.bus.sending.status import State
-from sealbus.envelopes.errors import BusUnavailable, SealbusError
+from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
-__all__ = ["SETTLE_SECONDS", "Count", "judge", "settled"]
+__all__ = ["READ", "SETTLE_SECONDS", "Count", "judge", "settled"]
 
 Opened = TypeVar("Opened")
 
-SETTLE_SECONDS = 180.0
+SETTLE_SECONDS = 600.0
+"""Like all such bounds of the ledger, far beyond what a busy machine takes: it ends what hangs."""
 LOOK = 0.5
 ASKED = 100
 """Handles that are asked about at a time."""
-STOPPED = 5.0
-"""Seconds after a confirmed cancel within which a process may still begin what was canceled: the promise of
-`TaskHandle.cancel`, and of envelopes/SPEC.md, section 7, *Cancelling*. What begins later is a fault."""
+READ = 1_000
+"""Most tasks that were done, or that a later reader asks about: each takes a consumer, on a cluster a replicated one."""
 ONCE = "pay"
 """The verb that is declared `once`."""
-CANCELED = "canceled"
-UNKNOWN = "outcome_unknown"
+SENDER = "sender"
+READER = "a later reader"
+CANCELED = "canceled canceled"
+UNKNOWN = "failed outcome_unknown"
+KILLED = "failed killed"
 _LATE = """SELECT DISTINCT number, handle, message FROM effects JOIN cancels USING (number) JOIN acknowledged USING (number)
            WHERE effects.at > confirmed + ?"""
-KILLED = "killed"
-_ENDS = ((State.FAILED, UNKNOWN), (State.FAILED, KILLED), (State.CANCELED, CANCELED))
 _WAITED = """SELECT count(DISTINCT number) FROM acknowledged JOIN effects USING (number) JOIN backups
              WHERE acknowledged.at < backups.at AND effects.at > backups.at AND number > 0
              AND number NOT IN (SELECT earlier.number FROM effects AS earlier WHERE earlier.at < backups.at)"""
-_EFFECTS = "SELECT number, verb, message FROM effects"
+
+Ends = Mapping[int, str]
+"""State and code of the ends that somebody was told, by the numbers of the tasks."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,11 +67,9 @@ class Count:
     """Tasks that ended as canceled and of which nothing was done."""
     told_unknown: int = 0
     """Acknowledged, not done as far as the book says, and the sender was told `outcome_unknown`: no loss, a known doubt."""
-    lost: list[int] = field(default_factory=list)
-    doubled: list[int] = field(default_factory=list)
-    unrecorded: list[str] = field(default_factory=list)
-    though_denied: list[int] = field(default_factory=list)
-    though_canceled: list[int] = field(default_factory=list)
+    told: int = 0
+    """Ends that were read, by the sender and by a later reader."""
+    broken: Sequence[Broken] = ()
     another_copy: int = 0
     """Tasks that were canceled and done all the same, by an earlier copy of which its sender had not heard that it was
     stored, and which it therefore sent again: a cancel is for the copy whose handle it names."""
@@ -81,87 +86,93 @@ class Count:
     repeated: int = 0
     """Effects of tasks without `once` beyond the first: allowed, and counted."""
 
+    def broke(self, promise: str) -> list[int]:
+        """Return the tasks of which a promise was broken."""
+        return sorted({one.event.number for one in self.broken if one.promise == promise})
+
     @property
     def problems(self) -> list[str]:
-        found: dict[str, list[int] | list[str]] = {
-            "lost": self.lost,
-            "doubled under once": self.doubled,
-            "unrecorded": self.unrecorded,
-            "handled though denied": self.though_denied,
-            "handled though canceled before": self.though_canceled,
-            "poison that did not end as killed": self.not_killed,
-        }
+        found = {promise: self.broke(promise) for promise in sorted({one.promise for one in self.broken})}
+        found["poison that did not end as killed"] = self.not_killed
         lines = [f"{name}: {len(what)}, such as {what[:3]}" for name, what in found.items() if what]
         return lines + ([f"records that do not verify: {self.findings}"] if self.findings else [])
 
     def __str__(self) -> str:
         return (
-            f"{self.acknowledged} acknowledged ({self.refused} refusals tried again), {self.effects} effects; lost "
-            f"{len(self.lost)}, doubled under once {len(self.doubled)}, unrecorded {len(self.unrecorded)}, handled though "
-            f"denied {len(self.though_denied)}, though canceled before {len(self.though_canceled)}; {self.canceled} cancels "
-            f"confirmed, {self.undone} tasks ended by one undone, {self.another_copy} done by another copy; told "
-            f"outcome_unknown {self.told_unknown}, repeated without once {self.repeated}; poison ended as killed "
-            f"{self.killed}, otherwise {len(self.not_killed)}, other tasks {self.blamed}; waited in a backup {self.waited}, "
-            f"done by the release before {self.former}; findings {self.findings}"
+            f"{self.acknowledged} acknowledged ({self.refused} refusals tried again), {self.effects} effects, "
+            f"{self.told} ends read; promises broken {len(self.broken)}, poison that did not end as killed "
+            f"{len(self.not_killed)}, findings {self.findings}; {self.canceled} cancels confirmed, {self.undone} tasks ended "
+            f"by one undone, {self.another_copy} done by another copy; told outcome_unknown {self.told_unknown}, repeated "
+            f"without once {self.repeated}; poison ended as killed {self.killed}, other tasks {self.blamed}; waited in a "
+            f"backup {self.waited}, done by the release before {self.former}"
         )
 
 
 async def settled(site: Site, book: Book, *, seconds: float = SETTLE_SECONDS) -> Count:
-    """Wait until every acknowledged task has its effect or its end, and what was canceled would be due, then count.
+    """Wait until every task whose end must be told has one, and what was canceled would be due, then count.
 
-    What has neither after `seconds` is lost.
+    What is left has no end once none was told for `seconds`. A later reader then asks about a part of all tasks once.
     """
     told: dict[int, str] = {}
+    deadline = asyncio.get_running_loop().time() + seconds
     async with AsyncExitStack() as stack:
         client = await _opened(stack, lambda: Client("shop", settings=site.settings))
-        deadline = asyncio.get_running_loop().time() + seconds
-        while waiting := [one for one in (open_tasks(book) | _poison(book)).items() if one[0] not in told]:
+        while waiting := {number: handle for number, handle in _must_end(book).items() if number not in told}:
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(LOOK)
-            for at in range(0, len(waiting), ASKED):
-                asked = waiting[at : at + ASKED]
-                codes = await asyncio.gather(*(_end(site, client, handle) for _, handle in asked))
-                told.update((number, code) for (number, _), code in zip(asked, codes, strict=True) if code)
+            if ends := await _ends(site, client, waiting):
+                deadline = asyncio.get_running_loop().time() + seconds
+            told |= ends
     # A process that had not heard of a cancel would begin what was put off.
     due = book.value("SELECT max(confirmed) FROM cancels") + PUT_OFF + STOPPED
     await asyncio.sleep(max(0.0, due - time.time()))
+    async with AsyncExitStack() as stack:
+        client = await _opened(stack, lambda: Client("shop", settings=site.settings))
+        later = await _ends(site, client, _part([(number, handle) for number, _, handle in _acknowledged(book)]))
     findings, allowed, killed = await _recorded(site)
-    return judge(book, allowed=allowed, killed=killed, told=told, findings=findings)
+    return judge(book, allowed=allowed, killed=killed, told=told, later=later, findings=findings)
 
 
 def judge(
-    book: Book, *, allowed: Set[str], told: Mapping[int, str], findings: int, killed: Set[str] = frozenset()
+    book: Book,
+    *,
+    allowed: Mapping[str, float],
+    told: Ends,
+    findings: int,
+    later: Ends = MappingProxyType({}),
+    killed: Set[str] = frozenset(),
 ) -> Count:
     """Count what the book says, beside the ids of all messages that a verified record says were allowed, or were `killed`.
 
-    `told` is what the senders of tasks that were not done were told: `outcome_unknown`, `canceled` or `killed`.
+    `allowed` says when the first such record was stored, in seconds since the epoch.
+    `told` are the ends that the senders of tasks were told, `later` those that another process of theirs was told.
     """
-    begun = [(int(str(number)), str(verb), str(message)) for number, verb, message in book.rows(_EFFECTS)]
-    effects = [(number, verb, message) for number, verb, message in begun if verb != POISON]
-    poison = {number: _message_of(handle) for number, handle in _poison(book).items()}
+    # Faults keep STATE away at any time, and then deliveries count as attempts.
+    promises = Promises(
+        once={ONCE}, is_denied=is_denied, attempts={}, is_counted=lambda *_: False, may_leave_untold=True
+    )
+    for event in _history(book, allowed, {SENDER: told, READER: later}):
+        promises.observe(event)
+    must_end = _must_end(book)
+    promises.finish(time.time(), [SENDER], but=lambda number: number not in must_end)
+    effects = [(number, verb) for number, verb, _, _ in _effects(book) if verb != POISON]
+    poison = {number: _message_of(handle) for number, verb, handle in _acknowledged(book) if verb == POISON}
     ended = {number for number, message in poison.items() if told.get(number) == KILLED and message in killed}
-    times = Counter((number, verb) for number, verb, _ in effects)
-    unknown = {number for number, code in told.items() if code == UNKNOWN}
-    asked = {int(str(number)) for (number,) in book.rows("SELECT number FROM cancels")}
-    undone = {number for number in open_tasks(book).keys() & asked if told.get(number) == CANCELED}
-    late = [
-        (int(str(number)), _message_of(str(handle)) == message) for number, handle, message in book.rows(_LATE, STOPPED)
-    ]
+    times = Counter(effects)
+    late = book.rows(_LATE, STOPPED)
+    not_done = must_end.keys() - {number for number, _ in effects}
     return Count(
         acknowledged=int(book.value("SELECT count(*) FROM acknowledged")),
         refused=int(book.value("SELECT count(*) FROM refused")),
         effects=len(effects),
         canceled=int(book.value("SELECT count(confirmed) FROM cancels")),
-        undone=len(undone),
-        told_unknown=len(unknown),
-        lost=sorted(open_tasks(book).keys() - unknown - undone),
-        doubled=sorted(number for (number, verb), count in times.items() if verb == ONCE and count > 1),
+        undone=sum(told.get(number) == CANCELED for number in not_done),
+        told_unknown=sum(told.get(number) == UNKNOWN for number in not_done),
+        told=len(told) + len(later),
+        broken=promises.broken,
         repeated=sum(count - 1 for (_, verb), count in times.items() if verb != ONCE),
-        unrecorded=sorted({message for _, _, message in begun} - allowed),
-        though_denied=sorted({number for number, _, _ in effects if is_denied(number)}),
-        though_canceled=sorted(number for number, is_of in late if is_of),
-        another_copy=len({number for number, is_of in late if not is_of}),
+        another_copy=len({number for number, handle, message in late if _message_of(str(handle)) != message}),
         waited=int(book.value(_WAITED)),
         former=int(book.value("SELECT count(*) FROM effects WHERE former")),
         killed=len(ended),
@@ -171,22 +182,57 @@ def judge(
     )
 
 
+def _history(book: Book, allowed: Mapping[str, float], ends: Mapping[str, Ends]) -> Iterator[Event]:
+    """Yield what happened in the order of its time, and last what readers were told."""
+    messages = {number: _message_of(handle) for number, _, handle in _acknowledged(book)}
+    events = [Event(at, "bank", What.RECORDED, message=message) for message, at in allowed.items()]
+    events += (Event(0.0, SENDER, What.SUBMITTED, number, message) for number, message in messages.items())
+    for number, asked, confirmed in book.rows("SELECT number, asked, confirmed FROM cancels"):
+        message = messages[int(str(number))]
+        events.append(Event(float(str(asked)), SENDER, What.UNWANTED, int(str(number)), message))
+        if confirmed is not None:
+            events.append(Event(float(str(confirmed)), SENDER, What.CANCELED, int(str(number)), message))
+    for number, verb, message, at in _effects(book):
+        events += (Event(at, "bank", what, number, message, verb) for what in (What.BEGAN, What.DONE))
+    yield from sorted(events, key=lambda event: event.at)
+    now = time.time()
+    for reader, told in ends.items():
+        for number, end in told.items():
+            yield Event(now, reader, What.TOLD, number, messages[number], end)
+
+
+def _effects(book: Book) -> list[tuple[int, str, str, float]]:
+    rows = book.rows("SELECT number, verb, message, at FROM effects ORDER BY at")
+    return [(int(str(number)), str(verb), str(message), float(str(at))) for number, verb, message, at in rows]
+
+
+def _acknowledged(book: Book) -> list[tuple[int, str, str]]:
+    rows = book.rows("SELECT number, verb, handle FROM acknowledged")
+    return [(int(str(number)), str(verb), str(handle)) for number, verb, handle in rows]
+
+
+def _must_end(book: Book) -> dict[int, str]:
+    """Return the acknowledged tasks whose end must be told, with their handles; of those that were done, a part.
+
+    It is tried for a while only for what was denied, and for what was done without `once`.
+    """
+    done = {number for number, _, _, _ in _effects(book)}
+    tasks = [row for row in _acknowledged(book) if not is_denied(row[0])]
+    under_once = [(number, handle) for number, verb, handle in tasks if number in done and verb == ONCE]
+    return {number: handle for number, verb, handle in tasks if number not in done or verb == POISON} | _part(
+        under_once
+    )
+
+
+def _part(tasks: Sequence[tuple[int, str]]) -> dict[int, str]:
+    """Return at most `READ` of these tasks, evenly. None is of the edge, which lets a user read so often and no more."""
+    on_the_bus = [(number, handle) for number, handle in tasks if handle[0] != "/"]
+    return dict(on_the_bus[:: len(on_the_bus) // READ + 1])
+
+
 def _message_of(handle: str) -> str:
     """Return the id of the message whose handle, or path at the edge, this is."""
     return handle.rpartition("/")[2] if "/" in handle else parse_handle(handle).pending.id.hex()
-
-
-def _poison(book: Book) -> dict[int, str]:
-    """Return the acknowledged tasks that kill their worker, with their handles."""
-    found = book.rows("SELECT number, handle FROM acknowledged WHERE verb = ?", POISON)
-    return {int(str(number)): str(handle) for number, handle in found}
-
-
-def open_tasks(book: Book) -> dict[int, str]:
-    """Return the acknowledged tasks that should be done and are not, with their handles."""
-    query = "SELECT number, handle FROM acknowledged WHERE number NOT IN (SELECT number FROM effects) AND verb != ?"
-    found = {int(str(number)): str(handle) for number, handle in book.rows(query, POISON)}
-    return {number: handle for number, handle in found.items() if not is_denied(number)}
 
 
 async def _opened(stack: AsyncExitStack, opening: Callable[[], AbstractAsyncContextManager[Opened]]) -> Opened:
@@ -199,33 +245,43 @@ async def _opened(stack: AsyncExitStack, opening: Callable[[], AbstractAsyncCont
                 await asyncio.sleep(LOOK)
 
 
-async def _end(site: Site, client: Client, handle: str) -> str:
-    """Return `canceled`, `killed` or `outcome_unknown` if the task's sender is told that, and nothing otherwise.
+async def _ends(site: Site, client: Client, handles: Mapping[int, str]) -> dict[int, str]:
+    """Return the ends of those tasks that have one, as far as somebody answers."""
+    ends: dict[int, str] = {}
+    rows = list(handles.items())
+    for at in range(0, len(rows), ASKED):
+        group = rows[at : at + ASKED]
+        told = await asyncio.gather(*(_end(site, client, handle) for _, handle in group))
+        ends.update((number, end) for (number, _), end in zip(group, told, strict=True) if end)
+    return ends
 
-    Nobody knows where the process died between claim and effect, or between both.
-    """
+
+async def _end(site: Site, client: Client, handle: str) -> str:
+    """Return the state and the code with which a task has ended; nothing if it has not, or nobody answers."""
     if handle.startswith("/"):
         told = await site.asked_at_the_edge(handle)
-        state, code = told.get("state"), told.get("code")
-    else:
-        try:
-            status = await client.handle(handle).status()
-        except (SealbusError, TimeoutError):
-            return ""
-        state, code = (status.state, status.code) if status is not None else (None, None)
-    return str(code) if (state, code) in _ENDS else ""
+        return _end_text(told["state"], told.get("code")) if told.get("final") else ""
+    try:
+        status = await client.handle(handle).status()
+    except (SealbusError, TimeoutError):
+        return ""
+    return _end_text(status.state, status.code) if status is not None and status.final else ""
 
 
-async def _recorded(site: Site) -> tuple[int, set[str], set[str]]:
-    """Return how many records do not verify, and the ids of all messages that the others say were allowed, and `killed`."""
-    findings, allowed, killed = 0, set[str](), set[str]()
+def _end_text(state: object, code: object) -> str:
+    return f"{state} {code or ''}".strip()
+
+
+async def _recorded(site: Site) -> tuple[int, dict[str, float], set[str]]:
+    """Return how many records do not verify, when the others say that a message was allowed, and which were `killed`."""
+    findings, allowed, killed = 0, dict[str, float](), set[str]()
     async with AsyncExitStack() as stack:
         trail = await _opened(stack, lambda: open_audit_trail("operator", site.operators))
         async for entry in trail.entries():
             if not isinstance(entry, AuditEntry):
                 findings += 1
             elif isinstance(entry.record, DecisionRecord) and entry.record.allow:
-                allowed.add(parse_header(entry.record.header).id.hex())
-            elif isinstance(entry.record, OutcomeRecord) and entry.record.code == KILLED:
+                allowed.setdefault(parse_header(entry.record.header).id.hex(), entry.stored / SECOND)
+            elif isinstance(entry.record, OutcomeRecord) and entry.record.code == Code.KILLED:
                 killed.add(entry.decided.id.hex() if entry.decided is not None else "")
     return findings, allowed, killed

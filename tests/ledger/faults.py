@@ -32,7 +32,7 @@ FULL = 3.0
 """Seconds for which the disk stays full."""
 WRONG = 3_600.0
 """Seconds by which a clock may be wrong; 5 are allowed."""
-FORMER_SECONDS = 120.0
+FORMER_SECONDS = 300.0
 LOOK = 0.05
 POISONED = 3
 """Most tasks that kill their worker, at a time."""
@@ -190,8 +190,10 @@ async def versions(site: Site, chance: random.Random) -> None:
     if number is None:
         await until_handled(site)
         site.former_worker = chance.randrange(WORKERS)
-        await site.stop_worker(site.former_worker)
-        await site.start_worker(site.former_worker)
+        # The others first: they have to know that one of the release before will be there.
+        for each in sorted(range(WORKERS), key=lambda worker: worker == site.former_worker):
+            await site.stop_worker(each)
+            await site.start_worker(each)
         await _former_works(site, since=time.time())
     else:
         site.former_worker = None

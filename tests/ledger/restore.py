@@ -17,7 +17,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 __all__ = ["lose_and_restore", "until_handled"]
 
-HANDLED_SECONDS = 180.0
+HANDLED_SECONDS = 600.0
 """Seconds until what waited in a backup must be handled."""
 
 

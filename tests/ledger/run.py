@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 CALM = 2.0
 """Most seconds between a recovery and the next fault."""
-RECOVER_SECONDS = 120.0
+RECOVER_SECONDS = 300.0
 LOOK = 0.02
 
 
@@ -44,7 +44,7 @@ async def run(
     """Run `kills` faults of `kinds` under `rate` tasks a second; every kind comes equally often, in an order by `seed`.
 
     No fault begins later than `seconds` after the first could. `disk_size` is in GiB for each server;
-    what is not done `settle` seconds after the load is lost.
+    what has no end `settle` seconds after the last end was read has none.
 
     Says the seed first, each kind's recovery times and the count last. Raises `RuntimeError` where work does not go on
     after a fault, or a process of the load has failed by itself.

@@ -26,7 +26,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Layout", "Server", "Servers", "ended", "open_servers"]
 
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 LOOK = 0.1
 STORE_BYTES = 1 << 34
 """What a server may hold as far as it knows: the disk is full before that."""

@@ -56,7 +56,7 @@ DISK = 2.0
 """GiB for each server, of the disk that is filled, which holds everything twice: a tmpfs, so that no run depends on how slow
 a real disk is. 2 do for 100,000 tasks."""
 STREAM_BYTES = 1 << 32
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 AGAIN = 0.2
 WORKERS = 2
 RESPONDERS = 2
@@ -281,6 +281,9 @@ class Site:
         more = {"LEDGER_CLOCK": str(clock)}
         if number == self.former_worker:
             more |= {"LEDGER_FORMER": str(self.former), "PYTHONPATH": f"{self.former}:{TESTS}"}
+        elif self.former_worker is not None:
+            # As an operator sets it while a worker of 0.1.0 runs, which does not know this setting (CHANGELOG.md).
+            more |= {"SEALBUS_STREAMS__REPLICATED_CONSUMERS": "true"}
         process = self._workers[number] = await self._run(f"worker-{number}", *command, **more)
         self._watch(self._start_again(number, process))
 

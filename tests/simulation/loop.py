@@ -36,6 +36,14 @@ class Host:
         self.rate = 1.0
         """Seconds that its wall clock counts while one passes; see `set_rate`."""
         self.right_since = 0.0
+        self._context: contextvars.Context | None = None
+
+    def context(self) -> contextvars.Context:
+        """Return a new context of this host, for a callback that belongs to no task of it."""
+        if self._context is None:
+            self._context = contextvars.Context()
+            self._context.run(CURRENT.set, self)
+        return self._context.copy()
 
     def set_rate(self, rate: float, now: float) -> None:
         """Have its wall clock run at another rate from `now` on, without a jump."""
@@ -222,23 +230,23 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)
 
     def _take_step(self) -> None:
-        while self._timers and (self._timers[0][0] <= self.now or self._timers[0][2].is_dropped):
-            _, _, step = heapq.heappop(self._timers)
+        timers, ready = self._timers, self._ready
+        while timers and (timers[0][0] <= self.now or timers[0][2].is_dropped):
+            _, _, step = heapq.heappop(timers)
             if not step.is_dropped:
-                self._ready.append(step)
-        if not self._ready:
-            if not self._timers:
+                ready.append(step)
+        if not ready:
+            if not timers:
                 raise RuntimeError("nothing is left to run")
-            self.now = max(self.now, self._timers[0][0])
+            self.now = max(self.now, timers[0][0])
             return
-        index = self.random.randrange(len(self._ready))
-        step, self._ready[index] = self._ready[index], self._ready[-1]
-        self._ready.pop()
-        host = step.host
+        index = int(self.random.random() * len(ready))
+        step, ready[index] = ready[index], ready[-1]
+        ready.pop()
         if step.is_dropped:
             return
-        if host.paused_until > self.now:
-            self._push(host.paused_until, step)
+        if step.host.paused_until > self.now:
+            self._push(step.host.paused_until, step)
             return
         self.steps += 1
         self.now += STEP_SECONDS

@@ -11,19 +11,29 @@ from functools import partial
 from typing import Final, TypeVar
 
 from sealbus.agents.dev.memory.broker import delivery_of, stored_values
-from sealbus.agents.dev.memory.jetstream import Consumer, ConsumerConfig, Delivered, Stored, Stream
-from sealbus.bus.ports import ConsumerLoad, Delivery, NotAcknowledged, Outgoing, PubAck, StoredValue
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.agents.dev.memory.jetstream import Consumer, Delivered, Stored
+from sealbus.bus.nats.api import StreamState
+from sealbus.bus.nats.consumer_binding import ConsumerBinding
+from sealbus.bus.nats.durable_consumer import DurableSpec
+from sealbus.bus.ports import AckFloors, ConsumerLoad, Delivery, NotAcknowledged, Outgoing, PubAck, StoredValue
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, InfrastructureError
 from sealbus.envelopes.limits import SECOND
-from simulation.broker import Listener, PullRequest, SimulatedBroker
+from simulation import consumer_api
+from simulation.broker import Follower, Listener, PullRequest, SimulatedBroker, Unanswered
 from simulation.loop import WORLD, Host
 
 __all__ = ["Link", "SimulatedTransport"]
 
 _T = TypeVar("_T")
 
+_CAPTURED: Final = 256
+"""Most messages of a host that somebody has captured."""
+LATENCY: Final = 0.02
+"""Most seconds that a packet takes, unless a fault makes a host slow."""
 REQUEST_SECONDS: Final = 5.0
 """Seconds after which a request without an answer fails."""
+BIND_AGAIN: Final = 1.0
+"""Seconds between two tries to bind a consumer."""
 LOOK_SECONDS: Final = 30.0
 """Seconds after which a reader looks again, in case it missed that something was stored."""
 CURRENT_SECONDS: Final = 3.0
@@ -36,11 +46,13 @@ class Link:
 
     host: Host
     broker: SimulatedBroker
-    latency: float = 0.02
+    latency: float = LATENCY
     """Most seconds that a packet takes."""
     lost: float = 0.0
     """The share of packets that are lost."""
     cut: bool = False
+    published: deque[tuple[float, Outgoing]] = field(default_factory=lambda: deque(maxlen=_CAPTURED))
+    """What the host has published of late, and when."""
     _outward: deque[Callable[[], None]] = field(default_factory=deque)
     _inward: deque[Callable[[], None]] = field(default_factory=deque)
 
@@ -52,13 +64,17 @@ class Link:
         """Run `then` on the host."""
         self._travel(self._inward, self.host, then)
 
+    def drop(self) -> None:
+        """Lose what is under way to the broker."""
+        for index in range(len(self._outward)):
+            self._outward[index] = _nothing
+
     def _travel(self, way: deque[Callable[[], None]], to: Host, then: Callable[[], None]) -> None:
         loop = self.broker.loop
         if self.cut or loop.random.random() < self.lost:
             return
         way.append(then)
-        with to.entered():
-            loop.call_later(loop.random.random() * self.latency, self._arrive, way)
+        loop.call_later(loop.random.random() * self.latency, self._arrive, way, context=to.context())
 
     def _arrive(self, way: deque[Callable[[], None]]) -> None:
         then = way.popleft()
@@ -70,7 +86,7 @@ class SimulatedTransport:
     """The `Transport` port of one host."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self.link = self._link = link
         self._broker = link.broker
 
     async def _ask(self, apply: Callable[[], _T], *, within: float = REQUEST_SECONDS) -> _T:
@@ -81,6 +97,8 @@ class SimulatedTransport:
             result: _T | Exception
             try:
                 result = apply()
+            except Unanswered:
+                return
             except Exception as error:  # noqa: BLE001  it is the answer
                 result = error
             if self._broker.loop.now >= self._broker.silent_until:
@@ -94,12 +112,19 @@ class SimulatedTransport:
             else:
                 answer.set_result(result)
 
+        def expired() -> None:
+            if not answer.done():
+                answer.set_exception(TimeoutError())
+
         link.send(applied)
-        async with asyncio.timeout(within):
+        timer = self._broker.loop.call_later(within, expired)
+        try:
             found: _T = await answer
+        finally:
+            timer.cancel()
         return found
 
-    async def _ask_api(self, name: str, apply: Callable[[], _T]) -> _T:
+    async def ask_api(self, name: str, apply: Callable[[], _T]) -> _T:
         try:
             return await self._ask(apply)
         except TimeoutError as error:
@@ -110,12 +135,15 @@ class SimulatedTransport:
 
         async def published(message: Outgoing) -> PubAck | Exception:
             answers: list[PubAck | Exception] = []
+            self._link.published.append((self._broker.loop.now, message))
             try:
                 await self._ask(lambda: answers.append(self._broker.publish(message)), within=deadline)
             except TimeoutError:
                 return NotAcknowledged(f"{message.subject}: no acknowledgement")
             return answers[0]
 
+        if len(messages) == 1:
+            return [await published(messages[0])]
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(published(message), name="publish") for message in messages]
         return [one.result() for one in asked]
@@ -156,13 +184,31 @@ class SimulatedTransport:
                 self._broker.listeners.remove(listener)
 
     def pull(
-        self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
+        self,
+        stream: str,
+        consumer: str,
+        subjects: Sequence[str],
+        *,
+        batch: int,
+        ack_wait: float,
+        max_ack_pending: int,
+        floors: AckFloors | None = None,
+        one_replica: bool = False,
     ) -> SimulatedPull:
         """Bind a durable consumer."""
-        config = ConsumerConfig(
-            name=consumer, filters=tuple(subjects), ack_wait=int(ack_wait * SECOND), max_ack_pending=max_ack_pending
+        spec = DurableSpec(
+            stream=stream,
+            name=consumer,
+            subjects=tuple(subjects),
+            ack_wait=ack_wait,
+            max_ack_pending=max_ack_pending,
+            one_replica=one_replica,
         )
-        return SimulatedPull(self._link, stream, config, batch)
+        return SimulatedPull(self, spec, floors, batch)
+
+    async def api(self, subject: str, payload: bytes) -> bytes:
+        """Ask the API about a consumer. Raises `BusUnavailable`."""
+        return await self.ask_api(subject, partial(consumer_api.answer, self._broker, subject, payload))
 
     async def read(
         self,
@@ -180,13 +226,14 @@ class SimulatedTransport:
         if source is None:
             raise ConfigurationError(f"stream {stream} does not exist")
         arrived, place = asyncio.Event(), max(start, 1)
-        follower = (self._link.host, stream, lambda: self._link.answer(arrived.set))
+        broker = self._broker
+        follower = Follower(self._link.host, stream, subjects, lambda: self._link.answer(arrived.set))
         self._broker.followers.append(follower)
         try:
             while True:
                 arrived.clear()
                 try:
-                    found, last = await self._ask(partial(_stored_from, source, place, subjects))
+                    found, last = await self._ask(partial(_stored_from, broker, stream, place, subjects))
                 except TimeoutError as error:
                     if current is not None:
                         current.clear()
@@ -219,7 +266,7 @@ class SimulatedTransport:
                 yield stored_values(batch)
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
-        """Return the last message of `subject`."""
+        """Return the last message of `subject`. Any replica answers, also without a leader."""
         source = self._broker.streams[stream]
         try:
             found = await self._ask(lambda: source.get(source.last_of(subject)), within=min(within, REQUEST_SECONDS))
@@ -229,38 +276,44 @@ class SimulatedTransport:
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the stream that takes records, and its creation time."""
-        return await self._ask_api("audit stream", lambda: ("AUDIT", self._broker.streams["AUDIT"].created))
+        return await self.ask_api("audit stream", lambda: ("AUDIT", self._broker.led("AUDIT").created))
 
     async def created(self, stream: str) -> int:
         """Return when the stream was created."""
-        return await self._ask_api(f"created {stream}", lambda: self._broker.streams[stream].created)
+        return await self.ask_api(f"created {stream}", lambda: self._broker.led(stream).created)
 
     async def broker_time(self, stream: str) -> int:
         """Return the broker's time."""
-        return await self._ask_api("time", self._broker.clock)
+        return await self.ask_api("time", partial(_time_of, self._broker, stream))
 
 
 class SimulatedPull:
     """The `Pull` port of one host on one durable consumer."""
 
-    def __init__(self, link: Link, stream: str, config: ConsumerConfig, batch: int) -> None:
-        self._link = link
-        self._broker = link.broker
-        self._stream = stream
-        self._config = config
+    def __init__(self, transport: SimulatedTransport, spec: DurableSpec, floors: AckFloors | None, batch: int) -> None:
+        self._transport = transport
+        self._link = transport.link
+        self._broker = transport.link.broker
+        self._stream = spec.stream
+        self._spec = spec
+        self._binding = ConsumerBinding(transport.api, spec, floors)
         self._batch = batch
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._open: set[str] = set()
+        self._is_bound = False
+        self._settled = 0
+        self._kept = (-1, -1)
 
     async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
         """Ask for messages, again when nothing came for a while."""
-        stream, name = self._stream, self._config.name
+        stream, name = self._stream, self._spec.name
         while True:
-            request = PullRequest(self._link.host, self._batch, self._send)
+            if not self._is_bound:
+                await self._bind()
+            request = PullRequest(self._link.host, self._batch, self._send, self._unserved)
 
             def asked(request: PullRequest = request) -> None:
-                self._broker.bind(stream, self._config)
                 self._broker.request(stream, name, request)
 
             self._link.send(asked)
@@ -275,6 +328,31 @@ class SimulatedPull:
             self._buffer.clear()
             if batch:
                 yield batch
+
+    async def _bind(self) -> None:
+        while not self._is_bound:
+            try:
+                stream = await self._transport.ask_api("stream", partial(_described, self._broker, self._stream))
+                await self._binding.bind(stream, 0)
+                self._is_bound, self._kept = True, (-1, -1)
+            except InfrastructureError:
+                await asyncio.sleep(BIND_AGAIN)
+
+    def _unserved(self) -> None:
+        """Tell the host that nobody serves the consumer."""
+
+        def told() -> None:
+            self._is_bound = False
+            self._arrived.set()
+
+        self._link.answer(told)
+
+    async def keep_floor(self) -> None:
+        """Store how far the consumer is acknowledged."""
+        settled = self._settled
+        if self._kept != (settled, settled):
+            await self._binding.keep_floor()
+            self._kept = self._kept[1], settled
 
     def _send(self, taken: Sequence[Delivered]) -> None:
         """Send deliveries to the host."""
@@ -293,17 +371,22 @@ class SimulatedPull:
     def _settle(self, delivery: Delivery, change: Callable[[Consumer, int], None]) -> None:
         if delivery.arrival is None:
             raise ValueError("a core message has no sequence")
-        stream, name, sequence = self._stream, self._config.name, delivery.arrival.sequence
+        stream, name, sequence = self._stream, self._spec.name, delivery.arrival.sequence
         self._link.send(
             lambda: self._broker.settle(stream, name, lambda consumer: change(consumer, sequence)),
         )
+
+    def _acknowledge(self, delivery: Delivery) -> None:
+        self._settled += 1
+        stream, name, sequence = self._stream, self._spec.name, delivery.sequence
+        self._link.send(partial(self._broker.acknowledge, stream, name, sequence))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge for good."""
         for delivery in deliveries:
             if delivery.token in self._open:
                 self._open.discard(delivery.token)
-                self._settle(delivery, lambda consumer, sequence: consumer.ack(sequence))
+                self._acknowledge(delivery)
 
     def retry(self, delivery: Delivery, delay: float) -> None:
         """Ask for redelivery after `delay` seconds."""
@@ -315,7 +398,7 @@ class SimulatedPull:
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good."""
         self._open.discard(delivery.token)
-        self._settle(delivery, lambda consumer, sequence: consumer.ack(sequence))
+        self._acknowledge(delivery)
 
     def working(self, delivery: Delivery) -> None:
         """Say that it is being handled."""
@@ -324,12 +407,27 @@ class SimulatedPull:
 
     async def load(self) -> ConsumerLoad:
         """Ask what the consumer holds, apart from what this host has in hand."""
-        transport = SimulatedTransport(self._link)
-        pending = await transport._ask_api(
-            "load", lambda: self._broker.consumer(self._stream, self._config.name).pending
+        pending = await self._transport.ask_api(
+            "load", lambda: self._broker.consumer(self._stream, self._spec.name).pending
         )
-        return ConsumerLoad(max(0, pending - len(self._open)), self._config.max_ack_pending)
+        return ConsumerLoad(max(0, pending - len(self._open)), self._spec.max_ack_pending)
 
 
-def _stored_from(source: Stream, place: int, subjects: Sequence[str]) -> tuple[list[Stored], int]:
+def _described(broker: SimulatedBroker, name: str) -> StreamState:
+    """Return what its leader says of a stream, which has three replicas."""
+    led = broker.led(name)
+    return StreamState(name=name, config={"num_replicas": 3}, created=led.created, messages=0, bytes=0, last=led.last)
+
+
+def _nothing() -> None:
+    """Do what a lost packet does."""
+
+
+def _time_of(broker: SimulatedBroker, stream: str) -> int:
+    broker.led(stream)
+    return broker.clock()
+
+
+def _stored_from(broker: SimulatedBroker, stream: str, place: int, subjects: Sequence[str]) -> tuple[list[Stored], int]:
+    source = broker.led(stream)
     return [*source.after(place, subjects)], source.last

@@ -1,14 +1,14 @@
-"""The processes of a simulation, by the real code: workers of `bank`, the client `shop`, a second reader, the notary."""
+"""The processes of a simulation, by the real code: workers of `bank`, and notaries; and the policy by which all decide."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from promises.history import What
 from pydantic import BaseModel
 from support.engines import ScriptedEngine, Verdict, allow, deny
 
@@ -18,48 +18,53 @@ from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.worker import Worker
-from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.sending.status import FINAL
-from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.log.note import NoteSigner
-from simulation.history import DATED_WRONG, What
 from simulation.network import Link, SimulatedTransport
-from simulation.plan import PlannedTask
-from simulation.site import START, Site
+from simulation.plan import APPROVED_WITHIN
+from simulation.site import Site
 
 __all__ = [
+    "ATTEMPTS",
     "DENIED_EVERY",
     "EXPIRED",
     "LIMIT",
+    "NOTE_ATTEMPTS",
     "ONCE",
     "ORIGIN",
+    "PAUSE",
+    "PUT_OFF",
+    "QUEUE",
     "SIGNER",
+    "Work",
     "notary",
     "policy",
-    "read_ends",
-    "shop",
     "worker",
 ]
 
-ONCE: Final = frozenset({"pay", "refund"})
+TASKS: Final = frozenset({"bank.pay", "bank.note", "bank.refund"})
+PAUSE: Final = 1.0
+"""Seconds between two tries of a client."""
+ONCE: Final = frozenset({"pay", "refund", "keep"})
 """The verbs that are declared `once`."""
+ATTEMPTS: Final = 21
+"""Attempts at a task under `once`."""
+NOTE_ATTEMPTS: Final = 4
+"""Attempts at `note`, a verb without `once`."""
 DENIED_EVERY: Final = 4
 """Of so many tasks the policy denies one."""
-LIMIT: Final = 250.0
-"""Virtual seconds after which every task that was not refused must have ended; all faults are over long before."""
+LIMIT: Final = 170.0
+"""Virtual seconds, after the last fault has ended and the last task was sent, within which every task that was not refused
+must have ended."""
 EXPIRED: Final = 5_000.0
 """Virtual seconds after which everybody concludes `expired` for the others: an hour after their life."""
 ORIGIN: Final = "log.example.org/audit"
 SIGNER: Final = NoteSigner(ORIGIN, bytes(range(32)))
-LIFE: Final = 600.0
-"""Seconds for which a task may wait."""
+QUEUE: Final = "managers"
+"""Where it waits."""
 PUT_OFF: Final = 20.0
 """Most seconds until a task that is not due is tried again."""
-PAUSE: Final = 1.0
-"""Seconds between two tries of the client."""
 
 
 class Work(BaseModel):
@@ -69,138 +74,79 @@ class Work(BaseModel):
     takes: float = 0.0
     due: float = 0.0
     """Unix time before which the handler puts it off."""
+    fails: int = 0
+    """How many attempts of the handler fail."""
 
 
-def policy() -> ScriptedEngine:
-    """Return an engine that denies every fourth task."""
+def policy(
+    waits_for_approval: Callable[[int], bool] = lambda _: False,
+    note_allowed: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> ScriptedEngine:
+    """Return an engine that denies every fourth task, and those of `bank` that wait for an approval until `boss` gives one.
+
+    It notes the questions that it allows.
+    """
+    waits = {"type": "approval", "queue": QUEUE, "text": "Do it", "until": APPROVED_WITHIN}
 
     def verdict(document: dict[str, Any]) -> Verdict:
-        number = document["action"].get("properties", {}).get("number", 1)
-        return deny("number") if number % DENIED_EVERY == 0 else allow()
+        context, action = document["context"], document["action"]
+        if "of" in document:
+            return allow() if context["user"]["id"] == "boss" else deny("person")
+        number = action.get("properties", {}).get("number", 1)
+        if number % DENIED_EVERY == 0:
+            return deny("number")
+        if action["name"] in TASKS and waits_for_approval(number):
+            verdicts = [approval["verdict"] for approval in context.get("approvals", [])]
+            if not verdicts:
+                return deny("approval", obligations=(waits,))
+            if verdicts != ["approve"]:
+                return deny("person")
+        note_allowed(document)
+        return allow()
 
     return ScriptedEngine(verdict)
 
 
-async def worker(site: Site, link: Link, *, newer: bool) -> None:
-    """Run a replica of `bank`; the `newer` version has the verb `refund`."""
+async def worker(
+    site: Site, link: Link, *, newer: bool, follow: Callable[[Context, Work], Awaitable[None]] | None = None
+) -> None:
+    """Run a replica of `bank`; the `newer` version has the verb `refund`. What is done last of a task is `follow`."""
     agent = Agent("bank")
 
     async def begin(verb: str, work: Work, ctx: Context) -> int:
+        number = site.numbers.get(ctx.message_id, work.number)
         if (wait := work.due - time.time()) > 0:
+            site.note(What.PUT_OFF, work.number, ctx.message_id, verb)
             # This host's clock may be wrong: it looks again soon.
             raise Retry(after=min(wait, PUT_OFF), note="not due")
-        site.note(What.BEGAN, work.number, ctx.message_id, verb)
+        site.note(What.BEGAN, number, ctx.message_id, verb)
         await asyncio.sleep(work.takes)
+        if site.failed[ctx.message_id] < work.fails:
+            site.failed[ctx.message_id] += 1
+            raise RuntimeError("as planned")
+        if follow is not None and not ctx.approvals:
+            # Nothing may follow from a task that was approved: the policy names nothing.
+            await follow(ctx, work)
         # In the step that returns: a handler that had an effect and then failed would be tried again, also under `once`.
-        site.note(What.DONE, work.number, ctx.message_id, verb)
+        site.note(What.DONE, number, ctx.message_id, verb)
         return work.number
 
-    @agent.task("pay", facts=["number"], once=True, timeout=5.0, retry=20)
+    @agent.task("pay", facts=["number"], once=True, timeout=5.0, retry=ATTEMPTS - 1)
     async def pay(work: Work, ctx: Context) -> int:
         return await begin("pay", work, ctx)
 
-    @agent.task("note", facts=["number"], timeout=5.0, retry=20)
+    @agent.task("note", facts=["number"], timeout=5.0, retry=NOTE_ATTEMPTS - 1)
     async def note(work: Work, ctx: Context) -> int:
         return await begin("note", work, ctx)
 
     if newer:
 
-        @agent.task("refund", facts=["number"], once=True, timeout=5.0, retry=20)
+        @agent.task("refund", facts=["number"], once=True, timeout=5.0, retry=ATTEMPTS - 1)
         async def refund(work: Work, ctx: Context) -> int:
             return await begin("refund", work, ctx)
 
-    async with site.node("bank", link) as node, Worker(agent, node) as running:
+    async with site.policy(link) as feeds, site.node("bank", link, feeds) as node, Worker(agent, node) as running:
         await running.run(asyncio.Event())
-
-
-async def shop(site: Site, link: Link, tasks: tuple[PlannedTask, ...], handles: dict[str, int]) -> None:
-    """Submit tasks, cancel some, and wait for their ends; write each stored task into `handles`.
-
-    A shop that is started again after a kill goes on with the tasks of the one before; of those without a key it does not
-    know whether they were sent.
-    """
-    async with site.node("shop", link) as node, asyncio.TaskGroup() as group:
-        client = Client.on(node)
-        known: dict[int, list[str]] = {}
-        for text, number in handles.items():
-            known.setdefault(number, []).append(text)
-        for task in _sent(tasks):
-            stored = known.get(task.number)
-            handle = client.handle(stored.pop(0)) if stored else None
-            if handle is None and not task.keyed and task.at < site.loop.now:
-                continue
-            group.create_task(_one(site, client, task, handles, handle), name=f"task {task.number}")
-
-
-def _sent(tasks: Sequence[PlannedTask]) -> Iterator[PlannedTask]:
-    """Yield each task, and after it the same once more if it is sent twice."""
-    for task in tasks:
-        yield task
-        if task.again_after is not None:
-            yield replace(task, at=task.at + task.again_after, cancel_after=None)
-
-
-async def _one(
-    site: Site, client: Client, task: PlannedTask, handles: dict[str, int], handle: TaskHandle[Any] | None
-) -> None:
-    await site.sleep_until(task.at)
-    work = Work(number=task.number, takes=task.takes, due=START + task.due if task.due else 0.0)
-    began = site.loop.now
-    key = f"key-{task.number}" if task.keyed else None
-    while handle is None:
-        try:
-            handle = await client.submit(f"bank.{task.verb}", work, idempotency_key=key, life=LIFE)
-        except SealbusError:
-            if key is None:
-                # Nobody knows whether it is stored, and it would be another task if it were sent again.
-                return
-            await asyncio.sleep(PAUSE)
-    if str(handle) not in handles:
-        handles[str(handle)] = task.number
-        site.note(What.SUBMITTED, task.number, _id(handle), "" if site.clock_is_right(began) else DATED_WRONG)
-    if task.cancel_after is not None:
-        await asyncio.sleep(task.cancel_after)
-        try:
-            await handle.cancel()
-            site.note(What.CANCELED, task.number, _id(handle))
-        except (SealbusError, TimeoutError):
-            # It has ended, or nobody answered: a cancel that was not confirmed is no promise.
-            pass
-    while not await _told(site, handle, task.number):
-        await asyncio.sleep(PAUSE)
-        try:
-            await handle.result(object, timeout=60.0)
-        except (SealbusError, TimeoutError):
-            # What it is shows in the status.
-            continue
-
-
-async def _told(site: Site, handle: TaskHandle[Any], number: int) -> bool:
-    """Read a task's status, and return whether it has ended."""
-    try:
-        status = await handle.status()
-    except (SealbusError, TimeoutError):
-        return False
-    if status is None or status.state not in FINAL:
-        site.note(What.ASKED, number, _id(handle))
-        return False
-    site.note(What.TOLD, number, _id(handle), f"{status.state.value} {status.code}".strip())
-    return True
-
-
-def _id(handle: TaskHandle[Any]) -> str:
-    return handle.task.pending.id.hex()
-
-
-async def read_ends(site: Site, link: Link, handles: dict[str, int]) -> None:
-    """Read how every task ended, as somebody does who comes later and knows only the handles."""
-    async with site.node("shop", link) as node:
-        client = Client.on(node)
-        for text, number in handles.items():
-            for _ in range(5):
-                if await _told(site, client.handle(text), number):
-                    break
-                await asyncio.sleep(PAUSE)
 
 
 async def notary(site: Site, link: Link, *, folder: Path) -> None:

@@ -4,36 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from promises.history import Event, What
+from promises.promises import CRASHED, ENDLESS, LOG_STANDS, TICK_MISSED, TWO_LOGS, UNPROVEN, UNSHOWN, Broken, Promises
 
 from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
 from sealbus.agents.control.notary.log.ledger import last_place
+from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
+from sealbus.agents.dev.memory.jetstream import Stored
+from sealbus.bus.nats.api import StreamState
+from sealbus.bus.ports import Outgoing
+from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.envelopes.errors import SealbusError
+from sealbus.envelopes.export.finding import Finding
 from sealbus.envelopes.log.checkpoint import open_checkpoint
+from sealbus.envelopes.log.restoration import FOLDER as RESTORATIONS
 from sealbus.envelopes.log.tiles import TiledTree, tile_reader
-from simulation.history import Event, What
+from sealbus.envelopes.message.restored import RestoredStream
+from simulation.agent_tasks import AgentTasks
+from simulation.approver import boss
+from simulation.broker import Flipped, Unanswered
+from simulation.clerk import OVER_AFTER, SENT_WITHIN, TICKS, Schedulings, clerk
+from simulation.console import SHOWN_WITHIN, Console
+from simulation.edge import edge
+from simulation.evidence import audit
+from simulation.network import LATENCY
+from simulation.parts import CLERKS, CONSOLE, REVOKER, TILL, VAULT
 from simulation.plan import Fault, FaultKind, Plan
 from simulation.processes import (
+    ATTEMPTS,
     DENIED_EVERY,
     EXPIRED,
     LIMIT,
+    NOTE_ATTEMPTS,
     ONCE,
     ORIGIN,
     SIGNER,
     notary,
     policy,
-    read_ends,
-    shop,
     worker,
 )
-from simulation.properties import CRASHED, ENDLESS, LOG_STANDS, TWO_LOGS, Broken, Promises
+from simulation.requesters import alice, read_ends, shop
+from simulation.revoking import Revoking, till
 from simulation.site import Site
+from simulation.vault import FOLLOW_UPS, Chains, is_denied_follow_up, vault
 
 __all__ = ["Outcome", "run_plan"]
 
@@ -44,7 +68,6 @@ RESTART: Final = 1.0
 """Seconds until a process that ended by itself is started again."""
 WORKERS: Final = ("bank-1", "bank-2")
 NOTARIES: Final = ("notary-1", "notary-2")
-HOSTS: Final = (*WORKERS, *NOTARIES, "shop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +99,74 @@ def read_log(folder: Path) -> Log | None:
     return Log(size, last_place(store, size).sequence, TiledTree(size, tile_reader(store.get)).root)
 
 
+def is_denied(number: int) -> bool:
+    """Return whether the policy denies the task with this number in the history."""
+    if number < TICKS:
+        return number % DENIED_EVERY == 0
+    return number >= FOLLOW_UPS and is_denied_follow_up(number)
+
+
 class _Run:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.folder = folder
         self.site = Site(
             plan.seed,
-            engine=policy,
+            engine=lambda: policy(plan.waits_for_approval, self.note_allowed),
             replicas=plan.replicas,
             promises=Promises(
                 once=ONCE,
-                is_denied=lambda number: number % DENIED_EVERY == 0,
+                attempts=dict.fromkeys(ONCE, ATTEMPTS) | {"note": NOTE_ATTEMPTS},
+                is_counted=plan.counts_attempt,
+                is_denied=is_denied,
+                waits_for_approval=plan.waits_for_approval,
                 lossy=plan.replicas == 1,
                 may_leave_untold=plan.may_leave_untold,
+                heeded_since=lambda message, host: (
+                    self.revoking.heeded_since(message, host) if self.revoking is not None else math.inf
+                ),
+                may_be_refused=lambda message: self.revoking is not None and self.revoking.may_be_refused(message),
+                may_be_denied=lambda message: self.revoking is not None and self.revoking.may_be_denied(message),
                 running_since=lambda host: self.site.resumed.get(host, 0.0),
             ),
         )
+        self.hosts = (
+            *WORKERS,
+            *NOTARIES,
+            "shop",
+            *(("edge", "boss", "alice") if plan.has_edge else ()),
+            *plan.parts.hosts,
+        )
+        self.requesting: dict[str, asyncio.Task[None]] = {}
+        """The processes that send tasks and follow them."""
+        self.agent_tasks = AgentTasks(self.site)
+        revocations = plan.parts.revocations
+        self.revoking = (
+            Revoking(self.site, self.agent_tasks, revocations, plan.faults, folder / "policy") if revocations else None
+        )
+        self.chains = Chains(self.site, self.agent_tasks) if plan.parts.follow_ups else None
+        self.schedulings = Schedulings(
+            self.site, self.agent_tasks, plan.parts.schedules, may_leave_untold=plan.may_leave_untold
+        )
+        self.console = Console(self.site)
+        self.lost: dict[Path, set[int]] = {}
+        """By the folder of a log, the sequences of messages that it had signed and the broker has lost or damaged since."""
         self.handles: dict[str, int] = {}
         self.newer = {WORKERS[0]}
         """The workers that run the newer version."""
         self.is_over = False
         """Whether no process is started again."""
+        self.is_restoring = False
+        """Whether the broker is restored, and no process starts."""
+
+    def note_allowed(self, document: dict[str, Any]) -> None:
+        if self.revoking is not None:
+            self.revoking.note_allowed(document)
 
     def start(self, name: str) -> None:
         """Start a process, again whenever it ends by itself, as what supervises it does."""
+        if self.is_restoring:
+            return
         if (link := self.site.links.get(name)) is not None and link.host.alive:
             # Two faults of one process end, and each of them starts it.
             self.site.kill(name)
@@ -120,15 +187,35 @@ class _Run:
     def launch(self, name: str) -> asyncio.Task[None]:
         site = self.site
         if name in WORKERS:
-            return site.start(name, partial(worker, site, newer=name in self.newer))
+            follow = self.chains.follow if self.chains is not None else None
+            return site.start(name, partial(worker, site, newer=name in self.newer, follow=follow))
         if name in NOTARIES:
             return site.start(name, partial(notary, site, folder=self.folder / name))
-        self.shopping = site.start(name, partial(shop, site, tasks=self.plan.tasks, handles=self.handles))
-        return self.shopping
+        if name in CLERKS:
+            return site.start(name, partial(clerk, site))
+        if name == REVOKER and self.revoking is not None:
+            return site.start(name, self.revoking.publish)
+        if name == CONSOLE:
+            return site.start(name, self.console.run)
+        if name == TILL:
+            return site.start(name, partial(till, site))
+        if name == VAULT:
+            return site.start(name, partial(vault, site))
+        if name == "edge":
+            return site.start(name, partial(edge, site))
+        if name == "boss":
+            verdicts = {task.number: task.verdict for task in self.plan.tasks if task.verdict is not None}
+            return site.start(name, partial(boss, site, verdicts=verdicts))
+        if name == "alice":
+            requesting = partial(alice, site, tasks=self.plan.tasks, handles=self.handles)
+        else:
+            requesting = partial(shop, site, tasks=self.plan.tasks, handles=self.handles, beside=self.schedulings.begin)
+        self.requesting[name] = site.start(name, requesting)
+        return self.requesting[name]
 
     async def main(self) -> None:
         site = self.site
-        for name in HOSTS:
+        for name in self.hosts:
             self.start(name)
         async with asyncio.TaskGroup() as group:
             for fault in self.plan.faults:
@@ -136,14 +223,23 @@ class _Run:
         # The change to the newer version is finished.
         for name in sorted({*WORKERS} - self.newer):
             self.exchange(name)()
-        while not self.shopping.done() and site.loop.now < LIMIT:
-            await asyncio.wait({self.shopping}, timeout=10.0)
+        while (
+            left := [task for task in self.requesting.values() if not task.done()]
+        ) and site.loop.now < self.plan.lasts + LIMIT:
+            await asyncio.wait(left, timeout=10.0)
+        await self.check_agents()
         await self.check_log()
+        await self.check_console()
+        await self.check_evidence()
         self.is_over = True
-        for name in HOSTS:
+        for name in self.hosts:
             site.kill(name)
         await site.sleep_until(EXPIRED)
+        if self.plan.has_edge:
+            site.start("edge", partial(edge, site))
         await site.start("reader", partial(read_ends, site, handles=self.handles))
+        for agent, handles in self.agent_tasks.handles.items():
+            await site.start("reader", partial(read_ends, site, handles=handles, name=agent))
         for error in site.loop.errors:
             site.promises.fail(CRASHED, Event(site.loop.now, "world", What.FAULT, text=error))
         site.promises.finish(site.loop.now, ["reader"])
@@ -153,6 +249,66 @@ class _Run:
         self.site.kill(name)
         self.newer ^= {name}
         return lambda: self.start(name)
+
+    async def check_agents(self) -> None:
+        """Wait until every tick that has to be sent is, and the tasks of agents have ended."""
+        site = self.site
+        await site.sleep_until(max((schedule.at + OVER_AFTER for schedule in self.plan.parts.schedules), default=0.0))
+        until = site.loop.now + SENT_WITHIN
+        while (unsent := [*self.schedulings.unsent()]) or self.agent_tasks.open:
+            if site.loop.now > until:
+                if unsent:
+                    site.promises.fail(TICK_MISSED, Event(site.loop.now, "world", What.SENT, text=", ".join(unsent)))
+                return
+            await asyncio.sleep(1.0)
+
+    def restore(self, *, repeated: bool) -> Callable[[], None]:
+        """End all processes, and back the streams up; return what restores them and starts the processes.
+
+        What was published before is `repeated` between the two, by somebody who captured it. Without a log there is nothing
+        that an operator could tell a notary.
+        """
+        log = self.longest()
+        if self.is_restoring or log is None:
+            return lambda: None
+        self.is_restoring = True
+        for name in self.hosts:
+            self.site.kill(name)
+            self.site.links[name].drop()
+
+        def restored() -> None:
+            self.tell_notaries(log, self.site.broker.restore())
+            self.is_restoring = False
+            for name in self.hosts if repeated else ():
+                self.repeat([message for _, message in self.site.links[name].published])
+            for name in self.hosts:
+                # With a new credential `till` would not be revoked.
+                if name != TILL:
+                    self.start(name)
+
+        return restored
+
+    def tell_notaries(self, log: Path, restored: Sequence[RestoredStream]) -> None:
+        """Tell the notaries that the streams were restored, as `sealbus notary restored` does, and copy the note."""
+        site = self.site
+        [records] = [stream for stream in restored if stream.stream == AUDIT]
+        record_restoration(
+            FolderStore(log),
+            StreamState(
+                name=AUDIT, config={}, created=records.created, messages=records.last, bytes=0, last=records.last
+            ),
+            origin=ORIGIN,
+            signers=(SIGNER,),
+            last=records.last,
+            by=site.names.id_of("operator"),
+            now=site.broker.clock(),
+            backup=RestoredBackup(
+                sha256(repr(restored).encode()).hexdigest(), tuple(one for one in restored if one is not records)
+            ),
+        )
+        for name in NOTARIES:
+            if (folder := self.folder / name) != log:
+                shutil.copytree(log / RESTORATIONS, folder / RESTORATIONS, dirs_exist_ok=True)
 
     async def check_log(self) -> None:
         """Wait until all that is recorded is in the log; check that every checkpoint that was published is of this log."""
@@ -164,9 +320,40 @@ class _Run:
                 site.promises.fail(LOG_STANDS, Event(site.loop.now, "world", What.SIGNED, text=at))
                 return
             await asyncio.sleep(1.0)
-        for size, root in self.published():
+        for size, root in self.published() if not self.plan.may_have_two_logs else ():
             if size <= log.size and log.root(size) != root:
                 site.promises.fail(TWO_LOGS, Event(site.loop.now, "world", What.SIGNED, text=str(size)))
+
+    async def check_console(self) -> None:
+        """Wait until the console has read all that is recorded, if there is one; check what it shows."""
+        if not self.plan.parts.console:
+            return
+        site = self.site
+        last, until = site.recorded, site.loop.now + SHOWN_WITHIN
+        lost = {event.message for event in site.history if event.what is What.LOST}
+        recorded = {event.message for event in site.history if event.what is What.RECORDED} - lost
+        while self.console.last < last:
+            if site.loop.now > until:
+                break
+            await asyncio.sleep(1.0)
+        for promise, at in self.console.missed(recorded):
+            site.promises.fail(promise, Event(site.loop.now, CONSOLE, What.RECORDED, text=at))
+
+    async def check_evidence(self) -> None:
+        """Verify the log as an auditor does; where the broker has lost records that were logged, check that this shows."""
+        site, logs = self.site, dict(self.lost)
+        if self.plan.parts.console and (log := self.longest()) is not None:
+            logs.setdefault(log, set())
+        for log, lost in sorted(logs.items()):
+            found = list[Finding]()
+            export = self.folder / f"export of {log.name}"
+            await site.start("auditor", partial(audit, site, log=log, export=export, found=found))
+            for finding in found:
+                at = f"{finding.place} {finding.code} {finding.detail}"
+                site.promises.fail(UNPROVEN, Event(site.loop.now, "auditor", What.SIGNED, text=at))
+            # The first message that differs is named, and those after it are not.
+            if lost and min(lost) not in {finding.sequence for finding in found}:
+                site.promises.fail(UNSHOWN, Event(site.loop.now, "auditor", What.LOST, text=f"#{min(lost)}"))
 
     async def cause(self, fault: Fault) -> None:
         """Cause one fault, and mend it."""
@@ -181,8 +368,19 @@ class _Run:
 
     def log(self) -> Log | None:
         """Return the longest log in the folder of a notary."""
-        logs = [read_log(self.folder / name) for name in NOTARIES]
-        return max((log for log in logs if log is not None), key=lambda log: log.size, default=None)
+        return read_log(folder) if (folder := self.longest()) is not None else None
+
+    def longest(self) -> Path | None:
+        """Return the folder of the longest log, if there is one."""
+        folders = [self.folder / name for name in NOTARIES]
+        sizes = {folder: log.size for folder in folders if (log := read_log(folder)) is not None}
+        return max(sizes, key=lambda folder: sizes[folder], default=None)
+
+    def repeat(self, captured: Sequence[Outgoing]) -> None:
+        """Publish messages again, if the broker is there; nobody is told whether they were stored."""
+        for message in captured if not self.is_restoring else ():
+            with suppress(Unanswered):
+                self.site.broker.publish(message)
 
     def published(self) -> Iterator[tuple[int, bytes]]:
         """Yield size and root of each checkpoint in the stream."""
@@ -202,18 +400,56 @@ class _Run:
                 return self.exchange(name)
             case FaultKind.SILENCE:
                 site.broker.silent_until = max(site.broker.silent_until, site.loop.now + fault.seconds)
+            case FaultKind.LEADER:
+                site.broker.elect(name, fault.seconds, fault.amount)
+                return partial(site.broker.lead, name)
+            case FaultKind.AWAY:
+                return partial(site.broker.send_away(TASKS, name, fault.seconds), bool(fault.amount))
+            case FaultKind.RESTORED:
+                return self.restore(repeated=bool(fault.amount))
             case FaultKind.REDELIVER:
                 site.broker.redeliver()
             case FaultKind.FORGET:
                 site.broker.forget_consumers()
             case FaultKind.FULL:
                 return site.broker.fill(name)
-            case FaultKind.LOSE:
-                site.lose(name, int(fault.amount))
+            case FaultKind.LITTER:
+                site.litter(int(fault.amount))
+            case FaultKind.LOSE | FaultKind.FLIP | FaultKind.MEMBERSHIP:
+                return self.harm_stored(fault)
             case _ if link is not None:
                 return self.harm_host(fault)
             case _:
                 raise ValueError(f"{fault}: unknown host")
+        return lambda: None
+
+    def note_lost(self, stream: str, lost: Sequence[Stored]) -> None:
+        """Note messages that a stream has lost."""
+        self.site.note_lost(stream, lost)
+        self.note_differing(stream, lost)
+
+    def note_differing(self, stream: str, messages: Sequence[Stored]) -> None:
+        """Note which logs had signed messages that a stream does not have any more, or not as they were."""
+        for folder in [self.folder / name for name in NOTARIES] if stream == AUDIT else ():
+            if (log := read_log(folder)) is not None:
+                logged = {stored.sequence for stored in messages if stored.sequence <= log.sequence}
+                self.lost.setdefault(folder, set()).update(logged)
+
+    def harm_stored(self, fault: Fault) -> Callable[[], None]:
+        """Cause a fault that loses what was acknowledged, and return what ends it."""
+        site, name = self.site, fault.target
+        last = site.broker.streams[name].last
+        match fault.kind:
+            case FaultKind.LOSE:
+                self.note_lost(name, site.broker.lose_after(name, max(0, last - int(fault.amount))))
+            case FaultKind.FLIP:
+                lost, damaged = site.broker.flip(name, Flipped(int(fault.amount)))
+                self.note_lost(name, lost)
+                self.note_differing(name, damaged)
+            case FaultKind.MEMBERSHIP:
+                return lambda: self.note_lost(name, site.broker.lose_after(name, last))
+            case _:
+                raise ValueError(f"{fault} loses nothing")
         return lambda: None
 
     def harm_host(self, fault: Fault) -> Callable[[], None]:
@@ -230,6 +466,11 @@ class _Run:
             case FaultKind.LOSSY:
                 link.lost = fault.amount
                 return lambda: setattr(links[name], "lost", 0.0)
+            case FaultKind.REPEAT:
+                return partial(self.repeat, [message for at, message in link.published if at >= now - fault.amount])
+            case FaultKind.SLOW:
+                link.latency = fault.amount
+                return lambda: setattr(links[name], "latency", LATENCY)
             case FaultKind.CLOCK:
                 link.host.ahead = fault.amount
                 return lambda: links[name].host.set_right(self.site.loop.now)

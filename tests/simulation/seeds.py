@@ -9,10 +9,10 @@ import selectors
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from simulation.plan import Plan
+from simulation.plan import Plan, plan_of
 from simulation.run import Outcome, run_plan
 
-__all__ = ["HASH_SEED", "run_each", "run_one"]
+__all__ = ["HASH_SEED", "run_each", "run_one", "warm_up"]
 
 HASH_SEED = "0"
 """PYTHONHASHSEED of every simulation: the order of sets of texts is a part of the schedule."""
@@ -23,6 +23,16 @@ class _Child:
     pid: int
     plan: Plan
     answer: int
+
+
+def warm_up() -> None:
+    """Run a plan here, so that what a process makes once is made before the processes of other plans are forked.
+
+    The caller then ends with `os._exit`: what the killed hosts left may not be finalized.
+    """
+    gc.disable()
+    run_plan(plan_of(0))
+    gc.freeze()
 
 
 def run_each(

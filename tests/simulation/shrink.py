@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from simulation.parts import Parts
 from simulation.plan import Fault, Plan, PlannedTask
 from simulation.run import Outcome
 
@@ -30,6 +31,9 @@ def shrink(outcome: Outcome, run: Callable[[Plan], Outcome], *, tries: int = 400
 
 def _smaller(plan: Plan) -> Iterator[Plan]:
     """Yield plans that are a step smaller, the largest steps first."""
+    for parts in _fewer_parts(plan.parts):
+        gone = {*plan.parts.hosts} - {*parts.hosts}
+        yield replace(plan, parts=parts, faults=tuple(fault for fault in plan.faults if fault.target not in gone))
     middle = len(plan.faults) // 2
     for faults in (plan.faults[:middle], plan.faults[middle:]):
         if faults != plan.faults:
@@ -51,12 +55,29 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
             yield replace(plan, faults=(*plan.faults[:index], shorter, *plan.faults[index + 1 :]))
 
 
+def _fewer_parts(parts: Parts) -> Iterator[Parts]:
+    if parts.schedules:
+        yield replace(parts, schedules=())
+    if parts.follow_ups:
+        yield replace(parts, follow_ups=False)
+    if parts.revocations:
+        yield replace(parts, revocations=())
+    if parts.console:
+        yield replace(parts, console=False)
+    for index in range(len(parts.schedules)):
+        yield replace(parts, schedules=parts.schedules[:index] + parts.schedules[index + 1 :])
+    for index in range(len(parts.revocations)):
+        yield replace(parts, revocations=parts.revocations[:index] + parts.revocations[index + 1 :])
+
+
 def _simpler_tasks(task: PlannedTask) -> Iterator[PlannedTask]:
     for simpler in (
         replace(task, takes=0.0),
         replace(task, cancel_after=None),
         replace(task, due=0.0),
         replace(task, again_after=None),
+        replace(task, grants=None),
+        replace(task, user=None),
     ):
         if simpler != task:
             yield simpler

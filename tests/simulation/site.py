@@ -6,38 +6,52 @@ import asyncio
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
+from hashlib import sha256
 from typing import Any, Final
 from unittest.mock import patch
+
+from promises.history import Event, What
+from promises.promises import CRASHED, Promises
+from starlette.types import ASGIApp
 
 from sealbus.agents.control.notary import lease
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.memory.jetstream import Stored, Stream
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
-from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.health import Readiness
+from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.node import Host as NodeHost
-from sealbus.bus.work.cancel import in_force
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.ports import Outgoing
+from sealbus.bus.stream_names import TASKS
+from sealbus.bus.work.ack_floors import FLOOR, floor_key
+from sealbus.bus.work.cancel import in_force, room
+from sealbus.bus.work.executor.attempt_counts import FAILED
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.body import parse_audit_body
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.records.notary import CheckpointRecord
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.policies.decision.engine import PolicyEngine
-from simulation.broker import SimulatedBroker
-from simulation.history import Event, What
+from simulation.broker import SimulatedBroker, Unanswered
 from simulation.loop import CURRENT, Host, SimulatedLoop
 from simulation.network import Link, SimulatedTransport
-from simulation.properties import Promises
+from simulation.plan import CONSUMERS
 
 __all__ = ["START", "Site"]
 
+ROOM_FOR_STOPS: Final = 16
+"""Stops of one agent for one requester."""
 START: Final = 1_900_000_000
 """Unix time at which each simulation begins."""
+NO_FEEDS: Final = Feeds()
 
 
 class Site:
@@ -51,19 +65,38 @@ class Site:
         self.names = Names(TrustDomain("example.org"))
         self.authority = DevelopmentAuthority(self.names.trust_domain, clock=self.broker.clock)
         self.deployment = Deployment(
-            names=self.names, notaries=frozenset({self.names.id_of("notary")}), development=True
+            names=self.names,
+            minters=frozenset({self.names.id_of("shop"), self.names.id_of("edge")}),
+            notaries=frozenset({self.names.id_of("notary")}),
+            development=True,
         )
         self.links: dict[str, Link] = {}
+        self.listening: dict[str, ASGIApp] = {}
+        """The applications that hosts serve over HTTP, by host."""
         self.history: list[Event] = []
         self.notes: list[bytes] = []
         """The checkpoints that were published."""
+        self.failed: Counter[str] = Counter()
+        """How many attempts at each message have failed as planned."""
         self.recorded = 0
         """The last sequence of AUDIT with more than checkpoints, which a checkpoint has to follow."""
+        self.first_bundle = b""
+        """The hash of the first bundle of keys that a notary has published, which an auditor trusts."""
         self.promises = promises
         self.resumed: dict[str, float] = {}
         """When hosts ran on after a pause, by name."""
+        self.on_task: list[Callable[[Stored, Header], None]] = []
+        """Called with each message that TASKS has stored, in the step in which it was."""
+        self.on_status: list[Callable[[Stored], None]] = []
+        """The same of RESULTS."""
+        self.on_allowed: list[Callable[[DecisionRecord, Header], None]] = []
+        """Called with each stored decision that allows, and the header of the message."""
+        self.policy: Callable[[Link], AbstractAsyncContextManager[Feeds]] = lambda _: nullcontext(NO_FEEDS)
+        """Makes a process on a link follow the store of policies, and returns what feeds its node from there."""
+        self.numbers: dict[str, int] = {}
+        """The numbers of tasks whose bodies do not say theirs, by message id."""
         self._engine = engine
-        self._on_kill: dict[str, Callable[[], None]] = {}
+        self._on_kill: dict[str, Callable[[], object]] = {}
 
     def note(self, what: What, number: int = 0, message: str = "", text: str = "", *, host: str = "") -> None:
         """Add to the history what happened on the present host."""
@@ -71,26 +104,63 @@ class Site:
         self.history.append(event)
         self.promises.observe(event)
 
+    def crash(self, text: str) -> None:
+        """Note an error that no part of the product has foreseen."""
+        self.promises.fail(CRASHED, Event(self.loop.now, CURRENT.get().name, What.FAULT, text=text))
+
     def _note_stored(self, stream: Stream, stored: Stored) -> None:
+        if stream.config.name == "TASKS" and self.on_task:
+            header = parse_header(parse_envelope(stored.payload).header)
+            for note_task in self.on_task:
+                note_task(stored, header)
+        if stream.config.name == "RESULTS":
+            for note_status in self.on_status:
+                note_status(stored)
         if stream.config.name != "AUDIT":
             return
         sender = f"records of {parse_header(parse_envelope(stored.payload).header).iss.path.rpartition('/')[2]}"
         records = records_in(stored)
         if not all(isinstance(record, CheckpointRecord) for record in records):
             self.recorded = stored.sequence
-        for message in allowed_in(stored):
-            self.note(What.RECORDED, message=message, host=sender)
+        for decision, header in _allowed(records):
+            self.note(What.RECORDED, message=header.id.hex(), host=sender)
+            for note_allowed in self.on_allowed:
+                note_allowed(decision, header)
         for record in records:
+            if isinstance(record, BundleRecord) and not self.first_bundle:
+                self.first_bundle = sha256(record.jwt).digest()
             if isinstance(record, CheckpointRecord):
                 self.notes.append(record.note)
                 self.note(What.SIGNED, text=str(stored.sequence), host=sender)
 
-    def lose(self, stream: str, count: int) -> None:
-        """Lose the last messages of a stream, and note the records among them."""
-        for stored in self.broker.lose(stream, count):
-            if stream == "AUDIT":
-                for message in allowed_in(stored):
-                    self.note(What.LOST, message=message, host="world")
+    def note_lost(self, stream: str, lost: Sequence[Stored]) -> None:
+        """Note the records among messages that a stream has lost."""
+        for stored in lost if stream == "AUDIT" else ():
+            for message in allowed_in(stored):
+                self.note(What.LOST, message=message, host="world")
+
+    def litter(self, count: int) -> None:
+        """Store bytes of nobody's where `bank` and its requesters read stops, schedules, counts, floors and claims."""
+        bank, shop = (self.names.token(self.names.id_of(name)) for name in ("bank", "shop"))
+        for number in range(count):
+            digest = self.random.randbytes(32).hex()
+            for subject in (
+                f"state.{bank}.stop.{digest}.{shop}",
+                f"held.{bank}.stop.{digest}.{shop}",
+                f"held.{bank}.schedule.made-up-{number}",
+                f"held.{bank}.wait.{shop}.{digest[:32]}",
+                f"state.{bank}.{FAILED}.{digest}",
+            ):
+                self._store_litter(subject)
+        for consumer in CONSUMERS:
+            self._store_litter(f"state.{bank}.{FLOOR}.{floor_key(TASKS, consumer).hex()}")
+        stored = self.broker.streams["STATE"].after(1, (f"state.{bank}.effect.*",))
+        if claims := sorted({message.subject for message in stored}):
+            self._store_litter(self.random.choice(claims))
+
+    def _store_litter(self, subject: str) -> None:
+        with suppress(Unanswered):
+            self.broker.publish(Outgoing(subject=subject, payload=b"{}"))
 
     def start(self, name: str, process: Callable[[Link], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Start a process on a host of its own, which has the clock and the network of the one before."""
@@ -99,12 +169,12 @@ class Site:
         if (before := self.links.get(name)) is not None:
             host.ahead, host.rate = before.host.ahead, before.host.rate
             host.right_since = before.host.right_since
-            link.lost, link.cut = before.lost, before.cut
+            link.lost, link.cut, link.latency = before.lost, before.cut, before.latency
         self.links[name] = link
         with host.entered():
             return self.loop.create_task(process(link), name=name)
 
-    def on_kill(self, link: Link, release: Callable[[], None]) -> None:
+    def on_kill(self, link: Link, release: Callable[[], object]) -> None:
         """Have `release` called when the process on `link` is killed: what a kernel does for it, as with a lock."""
         self._on_kill[link.host.name] = release
 
@@ -115,13 +185,14 @@ class Site:
         self.broker.disconnect(host)
         self._on_kill.pop(name, lambda: None)()
 
-    def node(self, name: str, link: Link) -> Node:
+    def node(self, name: str, link: Link, feeds: Feeds = NO_FEEDS) -> Node:
         """Return a node of `name` on a host."""
         return Node(
             deployment=self.deployment,
             identity=MemoryIdentity(self.authority, self.names.id_of(name)),
             transport=SimulatedTransport(link),
             engine=self._engine(),
+            feeds=feeds,
             host=NodeHost(elapsed=self.loop.time, random=self.random.random),
         )
 
@@ -130,10 +201,10 @@ class Site:
         host = CURRENT.get()
         return START + self.loop.now * host.rate + host.ahead
 
-    def clock_is_right(self, since: float) -> bool:
-        """Return whether the clock of the present host was right all the time since then, to a second."""
-        host = CURRENT.get()
-        return host.right_since <= since and abs(self.wall() - START - self.loop.now) < 1.0
+    def clock_is_right(self, since: float, name: str) -> bool:
+        """Return whether the clock of a host was right all the time since then, to a second."""
+        host = self.links[name].host
+        return host.right_since <= since and abs(self.loop.now * (host.rate - 1.0) + host.ahead) < 1.0
 
     @contextmanager
     def entered(self) -> Generator[None, None, None]:
@@ -148,9 +219,16 @@ class Site:
             patch.object(time, "perf_counter", self.loop.time),
             patch.object(os, "urandom", self.random.randbytes),
             patch.object(random, "_urandom", self.random.randbytes),
+            # The clocks that these took when they were imported.
             # Looks that are made four times a second and find nothing: a quarter of all steps.
-            patch.object(lease, "_POLL", 1.0),
+            patch.object(lease, "_POLL", 2.0),
             patch.object(in_force, "TURN", 1.0),
+            # So few cancels as a plan has, so that a few stored values fill the room.
+            patch.object(room, "OF_REQUESTER", ROOM_FOR_STOPS),
+            # And others, which no promise rests on: bundles that lag behind are not simulated.
+            patch.object(in_force, "PROVED_AGAIN", 10.0),
+            patch.dict(Refusals.__init__.__kwdefaults__, every=10.0),
+            patch.dict(Readiness.__init__.__kwdefaults__, every=10.0),
         ):
             random.seed(self.random.random())
             yield
@@ -167,5 +245,9 @@ def records_in(stored: Stored) -> Sequence[Record]:
 
 def allowed_in(stored: Stored) -> list[str]:
     """Return the ids of the messages that the records of a message of AUDIT say were allowed."""
-    decisions = [record for record in records_in(stored) if isinstance(record, DecisionRecord) and record.allow]
-    return [parse_header(decision.header).id.hex() for decision in decisions]
+    return [header.id.hex() for _, header in _allowed(records_in(stored))]
+
+
+def _allowed(records: Sequence[Record]) -> list[tuple[DecisionRecord, Header]]:
+    decisions = [record for record in records if isinstance(record, DecisionRecord) and record.allow]
+    return [(decision, parse_header(decision.header)) for decision in decisions]

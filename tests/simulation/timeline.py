@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from html import escape
 from pathlib import Path
 from typing import Final
 
-from simulation.history import Event, What
+from promises.history import Event, What
+
+from simulation.parts import PlannedSchedule
+from simulation.plan import PlannedTask
 from simulation.run import Outcome
 
 __all__ = ["draw", "write_timeline"]
@@ -18,10 +22,16 @@ _WIDTH: Final = 190
 _COLOURS: Final = {
     What.SUBMITTED: "#2563eb",
     What.BEGAN: "#16a34a",
+    What.PUT_OFF: "#86efac",
     What.DONE: "#166534",
     What.RECORDED: "#9ca3af",
     What.LOST: "#b91c1c",
     What.CANCELED: "#d97706",
+    What.SAID: "#0891b2",
+    What.COUNTED: "#155e75",
+    What.SENT: "#0891b2",
+    What.HALTED: "#d97706",
+    What.REVOKED: "#d97706",
     What.TOLD: "#7c3aed",
     What.FAULT: "#dc2626",
 }
@@ -55,6 +65,8 @@ def draw(outcome: Outcome, *, command: str, planted: str = "") -> str:
         f"<p>Safeguard removed: <b>{escape(planted)}</b>.</p>" if planted else "",
         "<h2>What was planned</h2><ul>",
         *(f"<li>{task.at:.3f} s: {escape(_described(task))}</li>" for task in plan.tasks),
+        *(f"<li>{one.at:.3f} s: {escape(_described(one))}</li>" for one in plan.parts.schedules),
+        *(f"<li>{one.at:.3f} s: revocation of {one.kind} {escape(one.id)}</li>" for one in plan.parts.revocations),
         *(f"<li>{fault.at:.3f} s: {escape(str(fault))}</li>" for fault in plan.faults),
         "</ul><h2>What happened</h2>",
         "<p>Each lane is a host; time goes down. Of the tasks only those of broken promises are shown.</p>",
@@ -69,12 +81,17 @@ def _is_shown(event: Event, concerned: set[int], messages: set[str]) -> bool:
         return True
     if event.what is What.SIGNED:
         return False
+    if event.what in {What.HALTED, What.RESUMED, What.REVOKED}:
+        return True
     return not concerned or event.number in concerned or event.message in messages
 
 
-def _described(task: object) -> str:
-    fields = {name: getattr(task, name) for name in ("number", "verb", "takes", "cancel_after", "due", "again_after")}
-    return "task " + ", ".join(
+def _described(task: PlannedTask | PlannedSchedule) -> str:
+    fields = {
+        field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.name not in ("at", "keyed")
+    }
+    kind = "task" if isinstance(task, PlannedTask) else "schedule"
+    return f"{kind} " + ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in fields.items()
         if value

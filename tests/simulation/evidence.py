@@ -1,0 +1,30 @@
+"""What the log of a simulation proves: it is exported and verified as an auditor does, who knows nothing but its root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sealbus.agents.evidence.export import export_log, log_files
+from sealbus.agents.evidence.files import FolderFiles
+from sealbus.agents.evidence.verify import verify_export
+from sealbus.envelopes.export.finding import Finding
+from sealbus.envelopes.export.trust_root import Root
+from simulation.network import Link, SimulatedTransport
+from simulation.processes import ORIGIN, SIGNER
+from simulation.site import Site
+
+__all__ = ["audit"]
+
+
+async def audit(site: Site, link: Link, *, log: Path, export: Path, found: list[Finding]) -> None:
+    """Export the log in the folder `log` into the new folder `export`, with the records of AUDIT; add what is `found`."""
+    root = Root(
+        origin=ORIGIN,
+        keys=(SIGNER.verifier,),
+        bundles=frozenset({site.first_bundle}),
+        names=site.names,
+        minters=site.deployment.minters,
+        notaries=site.deployment.notaries,
+    )
+    await export_log(export, get=log_files(log), transport=SimulatedTransport(link), root=root)
+    found += verify_export(FolderFiles(export), root, processes=1).findings

@@ -20,6 +20,7 @@ PARTS = (
     "processes",
     "audit",
     "growth",
+    "cluster",
     "policy_push",
     "cancel",
     "approvals",

@@ -1,19 +1,22 @@
-"""Estimates how many bytes the streams will hold at a rate of tasks and calls, to help operators choose `streams.max_bytes`.
+"""Estimates what the streams will hold at a rate of tasks and calls, and what many agents take of a server.
+
+It helps operators to choose `streams.max_bytes`, and their machines.
 
 The bytes of one message were measured as nats-server 2.15.1 counts them for `max_bytes`: an agent that loads a resource, the
 starter policy, a user's context, ES256 SVIDs, one message after the other. The records of 300 tasks at once took 42 % less,
 because one audit message then holds many records, and their evidence once. `tests/integration/test_stream_sizes.py` compares
-all figures with those of a server.
+these figures with those of a server. For consumers the most is taken that was measured (docs/operations.md); `make bench
+PARTS=cluster` measures them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.stream_names import AUDIT, RESULTS, STATE, TASKS
-from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES, KEPT_SECONDS
+from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES, KEPT_SECONDS, MAX_CONSUMERS
 from sealbus.envelopes.errors import ConfigurationError
 
 TASK: Final = 1_890
@@ -28,6 +31,17 @@ DENIED: Final = 3_720
 """Bytes in AUDIT of a denied message: the decision alone."""
 CLAIM: Final = 1_940
 """Bytes of one effect in STATE (`once`)."""
+
+CONSUMERS_OF_AGENT: Final = 4
+"""Consumers of TASKS that an agent has: of its tasks, its cancels, its approvals and its schedules."""
+SHARED_ASSETS: Final = 10
+"""Replicated assets of a server that has every stream: these eight, the bucket of policies, and the group of the servers."""
+MANY_ASSETS: Final = 1_000
+"""Replicated assets of a server at which Synadia's own check warns (CLUSTER_003)."""
+CONSUMER_MEMORY: Final = 50_000
+"""Bytes of each server of a cluster for a consumer of one replica, or of the one server."""
+REPLICATED_MEMORY: Final = 200_000
+"""Bytes of each server for a consumer with the replicas of its stream."""
 
 DAY: Final = 86_400
 HEADROOM: Final = 1.25
@@ -57,6 +71,56 @@ class ExpectedLoad:
     def audit_bytes_per_second(self) -> float:
         """How fast AUDIT, which forgets nothing, grows."""
         return (self.tasks + self.calls) * ((1 - self.denied) * DECIDED + self.denied * DENIED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedAgents:
+    """How many agents there will be, on streams of so many `replicas`."""
+
+    agents: int
+    listening: int = 0
+    """Agents that listen to events: such a consumer has the replicas of its stream."""
+    replicas: int = 1
+    replicated_consumers: bool = False
+    """Whether consumers of TASKS have the replicas of their stream, too (`streams.replicated_consumers`)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.listening <= self.agents:
+            raise ConfigurationError("agents that listen to events are 0 or more, and no more than all agents")
+
+    @property
+    def consumers(self) -> int:
+        """How many consumers of TASKS there will be; each task subject of an agent's own takes one more."""
+        return self.agents * CONSUMERS_OF_AGENT
+
+    @property
+    def replicated_consumers_held(self) -> int:
+        """How many consumers will be a RAFT group."""
+        if self.replicas == 1:
+            return 0
+        return self.listening + (self.consumers if self.replicated_consumers else 0)
+
+    @property
+    def replicated_assets(self) -> int:
+        """How many replicated streams and consumers a server has that holds all of them; 0 without replicas."""
+        return SHARED_ASSETS + self.replicated_consumers_held if self.replicas > 1 else 0
+
+    @property
+    def memory(self) -> int:
+        """How many bytes the consumers take of the memory of each server."""
+        replicated = self.replicated_consumers_held
+        single = self.consumers + self.listening - replicated
+        return single * CONSUMER_MEMORY + replicated * REPLICATED_MEMORY
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a line for each limit that is passed."""
+        if self.consumers > MAX_CONSUMERS:
+            yield f"TASKS may have {MAX_CONSUMERS:,} consumers, for {self.consumers:,}"
+        if self.replicated_assets > MANY_ASSETS:
+            yield (
+                f"{self.replicated_assets:,} replicated assets on a server: "
+                f"with over {MANY_ASSETS:,} elections take long, and under load may not end"
+            )
 
 
 def bytes_held(load: ExpectedLoad, *, days: float) -> Mapping[str, int]:

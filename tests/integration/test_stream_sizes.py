@@ -111,6 +111,8 @@ async def test_what_a_server_holds_is_near_the_estimate(bus: RealBus) -> None:
     assert denied == pytest.approx(
         {"TASKS": estimate.TASK + BODY, "RESULTS": estimate.REFUSAL, "STATE": 0, "AUDIT": estimate.DENIED}, rel=NEAR
     )
+    consumers = json.loads(await bus.operator.jetstream("$JS.API.CONSUMER.NAMES.TASKS", b""))
+    assert consumers["total"] == estimate.CONSUMERS_OF_AGENT
     assert called == pytest.approx({"TASKS": 0, "RESULTS": 0, "STATE": 0, "AUDIT": estimate.DECIDED}, rel=NEAR)
 
 
@@ -136,6 +138,25 @@ def test_the_command_writes_settings_and_says_which_of_ours_are_too_small(tmp_pa
     assert told["streams"]["AUDIT"]["max_bytes"] >= 1.25 * told["streams"]["AUDIT"]["held"]
 
 
+def test_the_command_says_what_agents_take_and_when_they_are_too_many(tmp_path: Path) -> None:
+    settings = tmp_path / "sealbus.toml"
+    settings.write_text("[streams]\nreplicas = 3\n")
+    wanted = ["size", "--rate", "1", "--days", "1", "--config", str(settings), "--agents"]
+    done = CliRunner().invoke(command, [*wanted, "1000", "--listening", "20"])
+    assert done.exit_code == 0, done.output
+    assert "1,000 agents: 4,000 consumers of TASKS; on each server 30 replicated assets" in done.stderr
+    assert "too many" not in done.stderr
+    settings.write_text("[streams]\nreplicas = 3\nreplicated_consumers = true\n")
+    done = CliRunner().invoke(command, [*wanted, "1000"])
+    assert done.exit_code == 1
+    assert "too many: 4,010 replicated assets on a server" in done.stderr
+    done = CliRunner().invoke(command, [*wanted, "3000", "--json"])
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    assert (told["agents"]["consumers"], told["agents"]["replicated_assets"]) == (12_000, 12_010)
+    assert len(told["too_many"]) == 2
+
+
 def test_the_page_of_operators_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text(encoding="utf-8")
@@ -143,3 +164,7 @@ def test_the_page_of_operators_shows_what_is_printed(tmp_path: Path, monkeypatch
     done = CliRunner().invoke(command, shlex.split(line)[2:])
     assert done.exit_code == 0
     assert f"{line}```\n\n```\n{done.stdout}```" in page
+    [line] = commands_of(page, mark="agents")
+    done = CliRunner().invoke(command, shlex.split(line)[2:])
+    assert done.exit_code == 0
+    assert f"{line}```\n\n```\n{done.stderr}```" in page

@@ -66,7 +66,7 @@ class NatsCli:
             f"--tlsca={bundle}",
             "--tlsfirst",
             f"--inbox-prefix={inbox.rstrip('.')}",
-            "--timeout=400ms",
+            "--timeout=1s",
         )
 
     async def run(self, *words: str, stdin: bytes = b"") -> Said:

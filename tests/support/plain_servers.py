@@ -4,35 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
+import httpx2
 import nats
 from nats.aio.client import Client
 from nats.errors import Error
 from support.nats_server import find_nats_server
 from support.ports import held_port
 
-__all__ = ["plain_client"]
+__all__ = ["PlainServer", "plain_client", "plain_servers", "replicated_assets"]
 
 READY_SECONDS: Final = 90.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainServer:
+    """A running server."""
+
+    name: str
+    port: int
+    monitor: str
+    """The address of its monitoring."""
+    process: asyncio.subprocess.Process
+
+
 @asynccontextmanager
-async def plain_client(folder: Path, *, servers: int = 1) -> AsyncIterator[Client]:
-    """Run so many servers with their stores below `folder`, and yield a client of the first once JetStream answers."""
-    ports = [(held_port(), held_port()) for _ in range(servers)]
+async def plain_client(
+    folder: Path, *, servers: int = 1, limits: Mapping[str, int] = MappingProxyType({})
+) -> AsyncIterator[Client]:
+    """Run so many servers with their stores below `folder`, and yield a client of the first once JetStream answers.
+
+    `limits` are those of JetStream on each server.
+    """
+    async with plain_servers(folder, servers, jetstream={"limits": dict(limits)}) as (client, _):
+        yield client
+
+
+@asynccontextmanager
+async def plain_servers(
+    folder: Path, servers: int, *, jetstream: Mapping[str, object]
+) -> AsyncIterator[tuple[Client, tuple[PlainServer, ...]]]:
+    """Run so many servers with their stores below `folder` and these settings of JetStream; yield a client of the first."""
+    ports = [(held_port(), held_port(), held_port()) for _ in range(servers)]
+    running: list[PlainServer] = []
     async with AsyncExitStack() as stack:
-        for number, (port, route) in enumerate(ports, 1):
+        for number, (port, route, monitor) in enumerate(ports, 1):
             document = {
                 "listen": f"127.0.0.1:{port}",
+                "http": f"127.0.0.1:{monitor}",
                 "server_name": f"n{number}",
-                "jetstream": {"store_dir": str(folder / f"n{number}"), "max_file_store": 8 << 30},
+                "jetstream": {"store_dir": str(folder / f"n{number}"), "max_file_store": 8 << 30, **jetstream},
             }
             if servers > 1:
-                routes = [f"nats-route://127.0.0.1:{other}" for _, other in ports]
+                routes = [f"nats-route://127.0.0.1:{other}" for _, other, _ in ports]
                 document["cluster"] = {"name": "plain", "listen": f"127.0.0.1:{route}", "routes": routes}
             config = folder / f"n{number}.conf"
             config.write_text(json.dumps(document))
@@ -44,12 +74,22 @@ async def plain_client(folder: Path, *, servers: int = 1) -> AsyncIterator[Clien
                 stderr=asyncio.subprocess.DEVNULL,
             )
             stack.push_async_callback(_end, process)
+            running.append(
+                PlainServer(name=f"n{number}", port=port, monitor=f"http://127.0.0.1:{monitor}", process=process)
+            )
         async with asyncio.timeout(READY_SECONDS):
             client = await _connected(ports[0][0])
             stack.push_async_callback(client.close)
             while not await _answers(client):  # noqa: ASYNC110  the server has no event for it
                 await asyncio.sleep(0.1)
-        yield client
+        yield client, tuple(running)
+
+
+async def replicated_assets(server: PlainServer) -> int:
+    """Return how many replicated streams and consumers a server has, as it says."""
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        found: int = (await http.get(f"{server.monitor}/jsz", timeout=READY_SECONDS)).json()["ha_assets"]
+    return found
 
 
 async def _connected(port: int) -> Client:
@@ -72,5 +112,6 @@ async def _answers(client: Client) -> bool:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    process.kill()
+    if process.returncode is None:
+        process.kill()
     await process.wait()

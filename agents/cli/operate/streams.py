@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sealbus.bus.streams.estimate import ExpectedLoad
 
 
-_RATE, _SHARE, _BYTES = click.FloatRange(min=0), click.FloatRange(0, 1), click.IntRange(min=0)
+_RATE, _SHARE, _NUMBER = click.FloatRange(min=0), click.FloatRange(0, 1), click.IntRange(min=0)
 _DAYS = click.FloatRange(min=0, min_open=True)
 _REPLICAS = click.Choice(["1", "3", "5"])
 
@@ -72,8 +72,10 @@ async def roll(to: str, since: str | None, invocation: Invocation) -> None:
 @click.option("--days", type=_DAYS, required=True, metavar="D", help="Days that AUDIT holds.")
 @click.option("--denied", type=_SHARE, default=0.0, metavar="SHARE", help="Share that is denied.  [default: 0]")
 @click.option("--once", type=_SHARE, default=0.0, metavar="SHARE", help="Share of tasks with `once`.  [default: 0]")
-@click.option("--body", type=_BYTES, default=1_024, show_default=True, metavar="BYTES", help="Mean body of a task.")
-@click.option("--result", type=_BYTES, default=256, show_default=True, metavar="BYTES", help="Mean body of a result.")
+@click.option("--body", type=_NUMBER, default=1_024, show_default=True, metavar="BYTES", help="Mean body of a task.")
+@click.option("--result", type=_NUMBER, default=256, show_default=True, metavar="BYTES", help="Mean body of a result.")
+@click.option("--agents", type=_NUMBER, default=0, metavar="N", help="Agents with consumers.  [default: not said]")
+@click.option("--listening", type=_NUMBER, default=0, metavar="N", help="Agents that listen to events.  [default: 0]")
 @click.option("--replicas", type=_REPLICAS, metavar="N", help="Replicas: 1, 3 or 5.  [default: streams.replicas]")
 @config_option
 @json_option
@@ -85,17 +87,20 @@ def size(
     once: float,
     body: int,
     result: int,
+    agents: int,
+    listening: int,
     replicas: str | None,
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Print how many bytes the streams will hold, and the settings with room for that.
+    """Print how many bytes the streams will hold, the settings with room for that, and what the agents take of a server.
 
-    Settings are compared if there are any; exit code 1 if one of their streams is too small. No server is asked.
+    Settings are compared if there are any; exit code 1 if one of their streams is too small, or the agents are too many. No
+    server is asked.
     """
     from sealbus.agents.runtime.settings.settings import load_streams
     from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
-    from sealbus.bus.streams.estimate import ExpectedLoad, bytes_held, room_for
+    from sealbus.bus.streams.estimate import ExpectedAgents, ExpectedLoad, bytes_held, room_for
 
     load = ExpectedLoad(tasks=rate, calls=calls, denied=denied, once=once, body=body, result=result)
     held, table = bytes_held(load, days=days), load_streams(config)
@@ -103,18 +108,43 @@ def size(
     disk = sum({**DEFAULT_MAX_BYTES, **room}.values())
     copies = int(replicas or table.replicas)
     small = list(_too_small(table, held, load, days))
+    expected = ExpectedAgents(
+        agents=agents, listening=listening, replicas=copies, replicated_consumers=table.replicated_consumers
+    )
+    many = list(expected.warnings())
     if as_json:
         streams = {name: {"held": held[name], "max_bytes": room[name]} for name in held}
-        print_json({"streams": streams, "replicas": copies, "disk": disk, "too_small": small})
+        taken = {
+            "consumers": expected.consumers,
+            "replicated_assets": expected.replicated_assets,
+            "memory": expected.memory,
+        }
+        print_json(
+            {
+                "streams": streams,
+                "replicas": copies,
+                "disk": disk,
+                "agents": taken,
+                "too_small": small,
+                "too_many": many,
+            }
+        )
     else:
         rows = [[name, _shown(held[name]), _shown(room[name])] for name in SUBJECTS if name in held]
         print_table("", ["stream", "holds", "max_bytes"], rows)
         lines = [f'{name.lower()} = "{_shown(room[name])}"' for name in SUBJECTS if name in held]
         click.echo("\n".join([f"[streams]\nreplicas = {copies}\n\n[streams.max_bytes]", *lines]))
         note(f"disk of a server that holds all eight streams: {_shown(disk)}")
+        if agents:
+            note(
+                f"{agents:,} agents: {expected.consumers:,} consumers of TASKS; on each server "
+                f"{expected.replicated_assets:,} replicated assets, and {_shown(expected.memory)} of memory for consumers"
+            )
         for line in small:
             note(f"too small: {line}")
-    raise SystemExit(1 if small else 0)
+        for line in many:
+            note(f"too many: {line}")
+    raise SystemExit(1 if small or many else 0)
 
 
 def _too_small(table: StreamsTable, held: Mapping[str, int], load: ExpectedLoad, days: float) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sealbus.bus.streams import estimate
-from sealbus.bus.streams.estimate import ExpectedLoad, bytes_held, room_for, seconds_until_full
+from sealbus.bus.streams.estimate import ExpectedAgents, ExpectedLoad, bytes_held, room_for, seconds_until_full
 from sealbus.envelopes.errors import ConfigurationError
 
 GIB = 1 << 30
@@ -49,3 +49,31 @@ def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
         ExpectedLoad(**{"tasks": 1, **wrong})  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError):
         bytes_held(ExpectedLoad(tasks=1), days=0)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "replicated", "assets"),
+    [(1, False, 0), (1, True, 0), (3, False, 110), (3, True, 1_310), (5, True, 1_310)],
+)
+def test_agents_take_consumers_and_on_a_cluster_replicated_assets(replicas: int, replicated: bool, assets: int) -> None:
+    agents = ExpectedAgents(agents=300, listening=100, replicas=replicas, replicated_consumers=replicated)
+    assert agents.consumers == 1_200
+    assert agents.replicated_assets == assets
+    groups = max(assets - estimate.SHARED_ASSETS, 0)
+    assert agents.memory == (1_300 - groups) * estimate.CONSUMER_MEMORY + groups * estimate.REPLICATED_MEMORY
+
+
+def test_the_limits_of_agents_are_said() -> None:
+    assert list(ExpectedAgents(agents=2_500, replicas=3).warnings()) == []
+    assert list(ExpectedAgents(agents=2_501).warnings()) == ["TASKS may have 10,000 consumers, for 10,004"]
+    assert list(ExpectedAgents(agents=247, replicas=3, replicated_consumers=True).warnings()) == []
+    [warning] = ExpectedAgents(agents=248, replicas=3, replicated_consumers=True).warnings()
+    assert warning.startswith("1,002 replicated assets on a server")
+    assert list(ExpectedAgents(agents=990, listening=990, replicas=3).warnings()) == []
+    assert len(list(ExpectedAgents(agents=991, listening=991, replicas=3).warnings())) == 1
+
+
+@pytest.mark.parametrize(("agents", "listening"), [(-1, 0), (1, -1), (1, 2)])
+def test_agents_that_cannot_be_are_refused(agents: int, listening: int) -> None:
+    with pytest.raises(ConfigurationError):
+        ExpectedAgents(agents=agents, listening=listening)

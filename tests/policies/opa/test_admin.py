@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +21,11 @@ from sealbus.policies.opa import client as module
 from sealbus.policies.opa.admin import OpaAdmin, OpaStatus
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real OPA that listens on a loopback port as well."""
@@ -26,6 +33,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_bundle(bundle(), file)
     port = held_port()
     with OpaServer("--addr", f"127.0.0.1:{port}", "--bundle", str(file)):
+        until = time.monotonic() + 60.0
+        # It answers on its socket first.
+        while not _listens(port):
+            assert time.monotonic() < until, "opa does not listen on its port"
+            time.sleep(0.02)  # there is no event for a port that nobody listens on yet
         yield f"http://127.0.0.1:{port}"
 
 

@@ -144,6 +144,32 @@ class ConsumerLoad(NamedTuple):
     """How many there may be (`max_ack_pending`). With so many the broker delivers nothing new."""
 
 
+class StoredFloor(NamedTuple):
+    """How far a durable consumer of a stream was acknowledged, as the processes of its agent have stored it."""
+
+    created: int = 0
+    """When the stream was created (microseconds)."""
+    floor: int = 0
+    """Everything up to this sequence was acknowledged."""
+    moves: int = 0
+    """How often the consumer was moved to another server."""
+    last: int = 0
+    """The sequence of this value, 0 if nothing is stored."""
+
+
+class AckFloors(Protocol):
+    """Where the processes of an agent store how far its durable consumers were acknowledged."""
+
+    async def read(self, stream: str, consumer: str) -> StoredFloor:
+        """Return what is stored. Raises `BusUnavailable`."""
+
+    async def replace(self, stream: str, consumer: str, floor: StoredFloor) -> StoredFloor | None:
+        """Store `floor` in the place of the value with its `last`; return what is stored, or `None` if `last` is not current.
+
+        Raises `BusUnavailable` or `IdentityUnavailable`; the value may be stored nevertheless.
+        """
+
+
 class Settlement(Protocol):
     """Where deliveries are settled, each exactly once."""
 
@@ -169,6 +195,9 @@ class Pull(Settlement, Protocol):
     async def load(self) -> ConsumerLoad:
         """Ask the broker what the consumer holds now, apart from what was taken here. Raises `BusUnavailable`."""
 
+    async def keep_floor(self) -> None:
+        """Store how far the consumer was acknowledged, if it changed. Raises `BusUnavailable`, `IdentityUnavailable`."""
+
 
 class Transport(Protocol):
     """A carrier of bytes. Failures raise `BusUnavailable`; nothing here reads a payload."""
@@ -193,9 +222,22 @@ class Transport(Protocol):
         """
 
     def pull(
-        self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
+        self,
+        stream: str,
+        consumer: str,
+        subjects: Sequence[str],
+        *,
+        batch: int,
+        ack_wait: float,
+        max_ack_pending: int,
+        floors: AckFloors | None = None,
+        one_replica: bool = False,
     ) -> Pull:
-        """Bind the durable consumer of `stream`, creating or checking it on first use."""
+        """Bind the durable consumer of `stream`, creating or checking it on first use.
+
+        With `floors` a consumer that does not exist begins after the stored floor. It has `one_replica`, or as many as its
+        stream. If the server of the one is away, the consumer is created on another one, after the floor.
+        """
 
     def read(
         self,

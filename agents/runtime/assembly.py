@@ -23,6 +23,7 @@ from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
+from sealbus.bus.work.ack_floors import StoredFloors
 from sealbus.bus.work.approvals.marker import Markers
 from sealbus.bus.work.approvals.parked_cancels import ParkedCancels
 from sealbus.bus.work.approvals.parked_tasks import ParkedTasks
@@ -31,7 +32,7 @@ from sealbus.bus.work.approvals.progress import ParkedProgress, ParkedStores
 from sealbus.bus.work.cancel.endpoint import CancelEndpoint
 from sealbus.bus.work.cancel.in_force import Stops
 from sealbus.bus.work.cancel.kept import KeptStops
-from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
+from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts
 from sealbus.bus.work.executor.dead_letters import DeadLetters
 from sealbus.bus.work.executor.executor import Executor, ExecutorLimits
 from sealbus.bus.work.executor.poison import ATTEMPTS, PoisonGuard
@@ -44,6 +45,7 @@ from sealbus.bus.work.places import Places
 from sealbus.bus.work.schedules.standing import StandingGrants
 from sealbus.bus.work.schedules.tick import CLAIMED_FOR
 from sealbus.bus.work.status_writer import Statuses
+from sealbus.bus.work.timely_integers import TimelyIntegers
 from sealbus.bus.work.verb_room import VerbRoom
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.message.kinds import Kind
@@ -151,9 +153,10 @@ class Assembly:
             required=node.spool is None,
         )
         self.schedules = scheduler_of(node, claimed_for=limits.tick_claim, standing=standing)
-        self.poison = PoisonGuard(counts=StoredCounts(ATTEMPTS, site), in_flight=in_flight)
-        self.places = Places(limits.max_ack_pending, counters=site.counters)
-        self.verb_room = VerbRoom(limits.max_ack_pending, counters=site.counters)
+        self.poison = PoisonGuard(counts=TimelyIntegers(ATTEMPTS, site), in_flight=in_flight)
+        self._floors = StoredFloors(site)
+        self.places = Places(limits.max_ack_pending, counters=site.counters, clock=site.elapsed)
+        self.verb_room = VerbRoom(limits.max_ack_pending, counters=site.counters, clock=site.elapsed)
         self.profile = LiveProfile(
             own=site.own,
             names=site.names,
@@ -167,7 +170,7 @@ class Assembly:
         """Enter all parts, in an order in which each may use those before it until it is left."""
         site, node, token = self._site, self._node, self._site.token
         _, created = await site.transport.audit_stream()
-        core = CoreOrigin(started=node.started, audit_created=created)
+        core = CoreOrigin(started=lambda: node.clocks.started, audit_created=created)
         # Entered first, so left last: no handler runs outside of the agent's lifespan.
         await stack.enter_async_context(self._agent.open_lifespan())
         # Until the last handler has ended: a handler that is drained can still be canceled.
@@ -253,7 +256,7 @@ class Assembly:
             effects=Effects(claims),
             stops=self.stops,
             dead_letters=DeadLetters(token=site.token, transport=site.transport, outbox=node.outbox),
-            failed_attempts=FailedAttempts(StoredCounts(FAILED, site)),
+            failed_attempts=FailedAttempts(TimelyIntegers(FAILED, site)),
             places=self.places,
             verb_room=self.verb_room if limits.verbs_awaited else None,
             poison=poison,
@@ -346,4 +349,7 @@ class Assembly:
             batch=limits.batch,
             ack_wait=ack_wait if ack_wait is not None else limits.ack_wait,
             max_ack_pending=max_ack_pending if max_ack_pending is not None else limits.max_ack_pending,
+            # Versions of an agent share the consumer of its events, and each knows only its own subjects.
+            floors=self._floors if stream != EVENTS else None,
+            one_replica=stream != EVENTS and not self._node.deployment.replicated_consumers,
         )

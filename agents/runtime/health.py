@@ -269,10 +269,10 @@ class Readiness:
         """Return why no work can be taken now, by part; empty if it can. Answers from memory."""
         reasons = {}
         clocks = self._node.clocks
-        if clocks.ahead is not None and (skew := clocks.problem) is not None:
-            # Such a clock cannot tell whether an SVID has expired.
+        if (skew := clocks.problem) is not None:
             reasons["clock"] = str(skew)
-        else:
+        if skew is None or clocks.ahead is None:
+            # A clock that is wrong cannot tell whether an SVID has expired.
             try:
                 self._node.identity.sealer()
             except SealbusError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditLimits, AuditWriter
 from sealbus.bus.background import Background
-from sealbus.bus.clocks import HOST_CLOCK, BusClock, HostClock
+from sealbus.bus.clocks import ELAPSED, HOST_CLOCK, BusClock, HostClock
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.refusals import Refusals
@@ -57,6 +56,8 @@ class Deployment:
     lifetimes: Lifetimes = DEFAULT_LIFETIMES
     own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
     development: bool = False
+    replicated_consumers: bool = False
+    """Whether the durable consumers of tasks have as many replicas as their stream, or one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +87,10 @@ class Feeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """The host's clock, its monotonic clock (seconds), and random numbers in [0, 1)."""
+    """The host's clock, the seconds that pass whatever that is set to, and random numbers in [0, 1)."""
 
     clock: HostClock = HOST_CLOCK
-    elapsed: Callable[[], float] = time.monotonic
+    elapsed: Callable[[], float] = ELAPSED
     random: Callable[[], float] = random.random
 
 
@@ -126,7 +127,6 @@ class Node:
         self.caches = Caches()
         self.own = identity.spiffe_id
         self.token = deployment.names.token(self.own)
-        self.started = clock()
         self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=host.elapsed)
         self.tracer = find_tracer()
         """The maker of spans; `None` if the process exports none."""
@@ -136,11 +136,11 @@ class Node:
             own_subjects=deployment.own_subjects,
             trust=self.trust,
             caches=self.caches,
-            host_clock=clock,
             bus_clock=BusClock(self.clocks.now),
             counters=self.counters,
             transport=transport,
             random=host.random,
+            elapsed=host.elapsed,
             tracer=self.tracer,
         )
         """The values that all parts of this process share."""
@@ -158,10 +158,10 @@ class Node:
             recording=audit.recording,
             spool=self.spool,
             created=transport.created,
-            clock=clock,
+            clock=self.site.bus_clock,
         )
         self.refusals = Refusals(
-            transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
+            transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=self.site.bus_clock
         )
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self.counters.gauge("sealbus_outbox_waiting_messages", lambda: self.outbox.waiting)
@@ -180,7 +180,7 @@ class Node:
             clock=self.site.bus_clock,
         )
         """Values that outlive a day, as this identity reads and writes them."""
-        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=clock)
+        self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=self.site.bus_clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit, revocations=feeds.revocations)
         self.requests = Requests(
             self.site, outbox=self.outbox, policy=self.answers, refusals=self.refusals, served=feeds.served
@@ -213,6 +213,7 @@ class Node:
             names=self.deployment.names,
             caches=self.caches,
             clock=self.site.bus_clock,
+            monotonic=self.site.elapsed,
         )
 
     def trust(self) -> Trust:

@@ -58,6 +58,7 @@ def deployment_of(settings: Settings) -> Deployment:
         lifetimes=settings.lifetimes,
         own_subjects=own_subjects(*settings.own_subjects),
         development=settings.development,
+        replicated_consumers=settings.streams.replicated_consumers,
     )
 
 

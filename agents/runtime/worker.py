@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from types import TracebackType
 from typing import Final, Self
@@ -18,10 +18,13 @@ from sealbus.agents.runtime.process.in_flight import InFlightTable
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.gate.gate import Turn
 from sealbus.bus.work.schedules.standing import StandingGrants
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import ConfigurationError, InfrastructureError
 from sealbus.envelopes.message.kinds import Kind
 
 _logger = logging.getLogger(__name__)
+
+FLOOR_SECONDS: Final = 5.0
+"""Seconds between two writes of how far a consumer is acknowledged: what is repeated when its server is lost."""
 
 YOUNG: Final = 20_000
 """New containers between collections of the young ones: a batch of messages makes a few thousand, all short-lived."""
@@ -90,7 +93,7 @@ class Worker:
         await self.parts.poison.forgive()
         parts, drained, within = self.parts, False, self.limits.drain
         unfinished = parts.work.executor.unfinished
-        async with say_while_draining(self.agent.name, unfinished, within=within, clock=self.node.clock):
+        async with say_while_draining(self.agent.name, unfinished, within=within, clock=self.node.site.bus_clock):
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     for handling in (parts.work, parts.approvals, parts.control):
@@ -100,7 +103,7 @@ class Worker:
                     drained = await parts.control.executor.drain(within) and drained
                     await parts.resuming.idle()
         if not drained:
-            left = describe_unfinished(unfinished(), self.node.clock())
+            left = describe_unfinished(unfinished(), self.node.site.bus_clock())
             _logger.warning(
                 "%s stopped with work unfinished; tasks and events are redelivered: %s", self.agent.name, left
             )
@@ -124,10 +127,22 @@ class Worker:
                 taking = [group.create_task(self._take(source), name=f"source-{source.name}") for source in sources]
                 taking.append(group.create_task(self._announce(live.values()), name="source-ready"))
                 taking.append(group.create_task(self._watch_clocks(), name="source-clocks"))
+                taking.append(group.create_task(self._keep_floors(sources), name="source-floors"))
                 await self._apart.wait()
                 for task in taking:
                     task.cancel()
             self.ready.clear()
+
+    async def _keep_floors(self, sources: Sequence[Source]) -> None:
+        """Store every few seconds how far the consumers are acknowledged. A floor that is not stored is stored later."""
+        pulls = [source.pull for source in sources if source.pull is not None]
+        while True:
+            await asyncio.sleep(FLOOR_SECONDS)
+            for pull in pulls:
+                try:
+                    await pull.keep_floor()
+                except InfrastructureError as error:
+                    _logger.debug("how far a consumer is acknowledged is not stored: %r", error)
 
     async def _watch_clocks(self) -> None:
         await self.node.clocks.disagree()

@@ -22,7 +22,7 @@ from sealbus.envelopes.trust.names import is_token
 
 _logger = logging.getLogger(__name__)
 
-_OVER_CONSUMERS: Final = 10_026
+OVER_CONSUMERS: Final = 10_026
 """JetStream: more consumers than the account or the stream allows."""
 
 
@@ -132,6 +132,12 @@ class StreamState:
     last: int = 0
     answered: int = 0
 
+    @property
+    def is_replicated(self) -> bool:
+        """Whether several servers have it."""
+        replicas = self.config.get("num_replicas")
+        return isinstance(replicas, int) and replicas > 1
+
 
 async def stream_state(request: Request, name: str) -> StreamState | None:
     """Return the stream `name`, or `None` if there is none. Raises `BusUnavailable` for any other answer.
@@ -169,8 +175,9 @@ async def _stream_lists(request: Request, label: str) -> AsyncGenerator[tuple[li
         if listed is None or missing is None or not isinstance(total, int):
             raise BusUnavailable(f"{label}: the server's answer is not a list of streams")
         yield listed, missing
-        seen += len(listed)
-        if not listed or seen >= total:
+        page = len(listed) + len(missing)
+        seen += page
+        if not page or seen >= total:
             return
 
 
@@ -193,17 +200,19 @@ class ConsumerState:
 
 
 async def consumer_states(request: Request, stream: str) -> list[ConsumerState]:
-    """Return the durable consumers of a stream. Raises `BusUnavailable`, also for a malformed answer."""
+    """Return the durable consumers of a stream whose servers answer. Raises `BusUnavailable`, also for a malformed answer."""
     consumers: list[ConsumerState] = []
     seen = 0
     while True:
         answer = await api(request, f"CONSUMER.LIST.{stream}", {"offset": seen} if seen else None)
-        listed, total = _array(answer, "consumers"), answer.get("total")
-        if listed is None or not isinstance(total, int):
+        listed, missing, total = _array(answer, "consumers"), _array(answer, "missing"), answer.get("total")
+        if listed is None or missing is None or not isinstance(total, int):
             raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
         consumers += [state for entry in listed if (state := _consumer(stream, entry)) is not None]
-        seen += len(listed)
-        if not listed or seen >= total:
+        # The page has also those whose server is away.
+        page = len(listed) + len(missing)
+        seen += page
+        if not page or seen >= total:
             return consumers
 
 
@@ -337,7 +346,7 @@ async def _write(request: Request, verb: str, config: Mapping[str, object]) -> S
     name = config["name"]
     answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
     error = _error(answer)
-    if error is not None and error[0] == _OVER_CONSUMERS and "max_consumers" in config:
+    if error is not None and error[0] == OVER_CONSUMERS and "max_consumers" in config:
         # The account allows fewer. Keep the current limit, so that the rest of the configuration is written.
         current = await stream_state(request, str(name)) if verb == "UPDATE" else None
         stands = current.config.get("max_consumers", -1) if current is not None else -1

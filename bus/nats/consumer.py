@@ -18,15 +18,15 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
 
 from sealbus.bus.nats.acks import Acks, AckSubjects
 from sealbus.bus.nats.api import existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.nats.durable_consumer import DurableSpec, bind, consumer_load
+from sealbus.bus.nats.consumer_binding import ConsumerBinding
+from sealbus.bus.nats.durable_consumer import DurableSpec, consumer_load
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
-from sealbus.bus.ports import ConsumerLoad, Delivery
+from sealbus.bus.ports import AckFloors, ConsumerLoad, Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.freshness import StreamArrival
 
@@ -41,11 +41,14 @@ FLUSH_SECONDS = 5.0
 class NatsPull:
     """The `Pull` port on NATS. Use one iteration of `batches()` at a time; deliveries may be settled at any time."""
 
-    def __init__(self, connection: Connection, spec: DurableSpec, *, batch: int) -> None:
+    def __init__(
+        self, connection: Connection, spec: DurableSpec, *, batch: int, floors: AckFloors | None = None
+    ) -> None:
         if batch < 1:
             raise ConfigurationError(f"consumer {spec.name}: batch must be at least 1")
         self._connection = connection
         self._spec = spec
+        self._binding = ConsumerBinding(connection.jetstream, spec, floors)
         self._batch = batch
         self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}",
@@ -65,6 +68,10 @@ class NatsPull:
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._created = 0
+        self._settled = 0
+        """How many times something was settled."""
+        self._kept: tuple[int, int] = (-1, -1)
+        """The same at the last two times when the floor was stored; negative if the consumer was bound since."""
         self._floor = 0
         self._most = 0
         self._failures = 0
@@ -103,6 +110,7 @@ class NatsPull:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge finally, once, in one write with all deliveries settled in this turn; without a connection, later."""
+        self._settled += 1
         self._acks.settle([delivery.token for delivery in deliveries], "+ACK")
 
     def retry(self, delivery: Delivery, delay: float) -> None:
@@ -111,6 +119,7 @@ class NatsPull:
 
     def term(self, delivery: Delivery) -> None:
         """Terminate the delivery without handling it, or not again."""
+        self._settled += 1
         self._acks.give_up(delivery.token, delivery.sequence, "+TERM")
 
     def working(self, delivery: Delivery) -> None:
@@ -120,12 +129,22 @@ class NatsPull:
     async def load(self) -> ConsumerLoad:
         """Return what the consumer holds, without the deliveries that are open here.
 
-        If another version has lowered the consumer's bound, it is raised again. Raises `BusUnavailable`.
+        If another version has lowered the consumer's bound, it is about to be raised again, and counts as before. Raises
+        `BusUnavailable`.
         """
         load = await consumer_load(self._connection.jetstream, self._spec.stream, self._spec.name)
         if load.most < self._most:
-            load = (await bind(self._connection.jetstream, self._spec)).load
-        return load._replace(unsettled=max(0, load.unsettled - len(self._acks)))
+            self._verified = None
+            self._arrived.set()
+        return ConsumerLoad(unsettled=max(0, load.unsettled - len(self._acks)), most=max(load.most, self._most))
+
+    async def keep_floor(self) -> None:
+        """Store how far the consumer was acknowledged, if something was settled here (`ConsumerBinding.keep_floor`)."""
+        settled = self._settled
+        # Twice, because the server counts an acknowledgement a little after it has come.
+        if self._kept != (settled, settled):
+            await self._binding.keep_floor()
+            self._kept = self._kept[1], settled
 
     def enter(self, link: Link) -> None:
         """Open pull requests on `link`; they are sent once the consumer was checked."""
@@ -234,8 +253,7 @@ class NatsPull:
             state = await existing_stream(self._connection.jetstream, self._spec.stream)
             if state.created != self._created:
                 self._floor = 0
-            start = self._acks.lowest(self._floor + 1) if self._floor else 0
-            bound = await bind(self._connection.jetstream, replace(self._spec, start=start))
+            bound = await self._binding.bind(state, self._start())
         except SealbusError as error:
             if not self._created and isinstance(error, ConfigurationError):
                 raise
@@ -245,7 +263,12 @@ class NatsPull:
         self._floor = max(self._floor, bound.ack_floor)
         self._most = bound.load.most
         self._verified = link
+        self._kept = (-1, -1)
         self._failures = 0
+
+    def _start(self) -> int:
+        """Return the lowest sequence that is not settled, as far as this process knows; 0 if it knows of none."""
+        return self._acks.lowest(self._floor + 1) if self._floor else 0
 
     def _close(self) -> None:
         """Return the waiting deliveries, and those that still arrive, so that another replica gets them at once."""

@@ -6,17 +6,18 @@ binding takes nothing away that the other version needs: neither pending deliver
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.nats.api import api, filter_config, filter_suffix, filters_of
+from sealbus.bus.nats.api import OVER_CONSUMERS, api, filter_config, filter_suffix, filters_of
 from sealbus.bus.nats.connection.frames import check_pattern
 from sealbus.bus.ports import ConsumerLoad, JsonObject, Request, StreamRefused
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.trust.names import is_token
 
@@ -24,8 +25,17 @@ _logger = logging.getLogger(__name__)
 
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
+CONSUMER_OFFLINE: Final = 10_119
+"""JetStream: the server that has the consumer was stopped."""
+OVER_ASSETS: Final = 10_023
+"""JetStream: too few servers may have another replicated stream or consumer (`max_ha_assets`), or are there."""
 OVER_ACK_PENDING: Final = 10_121
 """JetStream: `max_ack_pending` is above the limit of the server, the account or the stream."""
+
+INFO_SECONDS: Final = 2.0
+"""Seconds within which the server of a consumer tells of it: the slowest of 2,000 took 0.4 s on a cluster at work."""
+CREATE_AGAIN: Final = (0.1, 0.4, 0.5)
+"""Seconds after which a consumer is created again, if the one that is being deleted was still there."""
 
 UNBOUNDED: Final = 1 << 31
 """Pending deliveries of a consumer without a bound, which the server writes as -1."""
@@ -38,6 +48,10 @@ NOTED_SECONDS: Final = 3_600
 """Seconds after which that time is written again. A running version binds as often as its certificate is renewed."""
 METADATA_BYTES: Final = 65_536
 """Most bytes of these times; nats-server allows 128 KiB of metadata. Beyond, a version listens to its own subjects only."""
+
+
+class ConsumerSilent(BusUnavailable):
+    """The API works, and the server of the consumer does not answer, or was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +69,8 @@ class DurableSpec:
     start: int = 0
     shared: bool = False
     """Whether other versions may listen to further subjects through this consumer; binding then keeps these subjects."""
+    one_replica: bool = False
+    """Whether one server has the consumer, however many have its stream."""
 
     def __post_init__(self) -> None:
         for text in (self.stream, self.name):
@@ -66,6 +82,9 @@ class DurableSpec:
             check_pattern(subject)
         if self.ack_wait < 0.1 or self.max_ack_pending < 1:
             raise ConfigurationError(f"consumer {self.name}: ack_wait is at least 0.1 s, max_ack_pending at least 1")
+        if self.shared and self.one_replica:
+            # Its next server would not know the subjects of other versions, and skip their messages.
+            raise ConfigurationError(f"consumer {self.name}: a shared consumer has the replicas of its stream")
 
     def config(self) -> dict[str, object]:
         """Return the configuration as the API expects it."""
@@ -78,6 +97,8 @@ class DurableSpec:
             "max_deliver": -1,
             "deliver_policy": "all",
             "replay_policy": "instant",
+            # The server takes 0 for as many as the stream has.
+            "num_replicas": 1 if self.one_replica else 0,
             **filter_config(self.subjects),
         }
         if self.start:
@@ -93,27 +114,30 @@ class Bound:
     load: ConsumerLoad
 
 
-async def bind(request: Request, spec: DurableSpec) -> Bound:
+async def bind(request: Request, spec: DurableSpec, start: Callable[[], Awaitable[int]] | None = None) -> Bound:
     """Make sure that the durable consumer of `spec` exists, creating or updating it.
 
+    A new consumer begins at the sequence that `start` returns, or at `spec.start`.
     Another version of the agent may have bound it with other settings. `max_ack_pending` is only raised: if it were lower
     than the number of deferred deliveries, the consumer would deliver nothing new. If the server allows fewer, it is halved
     until the server agrees. In a `shared` consumer, subjects to which another version listened within `LISTENED_SECONDS`
     stay in the filter, because a consumer skips messages outside its filter forever. Raises `ConfigurationError` if a
-    consumer of that name exists and cannot be updated; `BusUnavailable`.
+    consumer of that name exists and cannot be updated, or there is no room for it; `ConsumerSilent`; `BusUnavailable`.
     """
     try:
-        info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+        info = await _info(request, spec)
     except StreamRefused as error:
         if error.err_code != CONSUMER_NOT_FOUND:
             raise
+        if start is not None:
+            spec = replace(spec, start=await start())
         try:
-            return _bound(await _create(request, spec, "create"))
+            return await create(request, spec)
         except StreamRefused as refused:
             if refused.err_code not in CONSUMER_EXISTS:
                 raise
             # Another replica was quicker.
-            info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+            info = await _info(request, spec)
     config = info.get("config")
     if not isinstance(config, dict):
         raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the server's answer is malformed")
@@ -126,13 +150,74 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
     least, listened = _most(config), _Listened.of(config, spec)
     changing = ("ack_wait", "max_deliver")
     changed = any(config.get(key) != wanted[key] for key in changing) or filters_of(config) != set(listened.subjects)
+    changed = changed or _other_replicas(info, config, spec)
     if changed or listened.old or least < spec.max_ack_pending:
-        start = {key: config[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in config}
-        bound = _bound(await _create(request, spec, "update", start, listened=listened, least=least))
+        begun = {key: config[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in config}
+        bound = _bound(await _create(request, spec, "update", begun, listened=listened, least=least))
         if changed or bound.load.most > least:
             _logger.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
         return bound
     return _bound(info)
+
+
+async def create(request: Request, spec: DurableSpec) -> Bound:
+    """Create the consumer of `spec`.
+
+    Raises `StreamRefused` if there is one, `ConfigurationError` if there is no room for it, and `BusUnavailable`.
+    """
+    return _bound(await _create(request, spec, "create"))
+
+
+async def create_again(request: Request, spec: DurableSpec) -> Bound:
+    """Delete the consumer of `spec`, whose server is away, and create it on another server.
+
+    A killed server confirms no deletion, which takes effect at once all the same (nats-server 2.15.1). So the consumer is
+    created without waiting, or another process that finds none would create it where that process thinks right. Raises
+    `BusUnavailable`, also if the deletion is not permitted or another process was quicker.
+    """
+    deleting = asyncio.ensure_future(api(request, f"CONSUMER.DELETE.{spec.stream}.{spec.name}"))
+    try:
+        # The request is written in its first step.
+        await asyncio.sleep(0)
+        for pause in CREATE_AGAIN:
+            try:
+                return await create(request, spec)
+            except StreamRefused as refused:
+                if refused.err_code not in CONSUMER_EXISTS:
+                    raise
+                await asyncio.wait({deleting}, timeout=pause)
+        error = deleting.exception() if deleting.done() else None
+        why = f": {error.detail}" if isinstance(error, SealbusError) else ""
+        raise BusUnavailable(f"consumer {spec.name} of {spec.stream} is still there{why}") from error
+    finally:
+        deleting.cancel()
+        # The answer to the deletion does not matter any more.
+        await asyncio.gather(deleting, return_exceptions=True)
+
+
+async def _info(request: Request, spec: DurableSpec) -> JsonObject:
+    """Return what the server of a consumer says about it. Raises `ConsumerSilent`, `StreamRefused`, `BusUnavailable`."""
+    silence = f"consumer {spec.name} of {spec.stream}: its server does not answer"
+    try:
+        async with asyncio.timeout(INFO_SECONDS):
+            return await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+    except TimeoutError as error:
+        raise ConsumerSilent(silence) from error
+    except StreamRefused as error:
+        if error.err_code != CONSUMER_OFFLINE:
+            raise
+        # Other servers know that this server was stopped. It gets the time to come back that a silent one gets.
+        await asyncio.sleep(INFO_SECONDS)
+        raise ConsumerSilent(silence) from error
+
+
+def _other_replicas(info: JsonObject, config: Mapping[str, object], spec: DurableSpec) -> bool:
+    """Return whether a consumer has another number of replicas than `spec` wants."""
+    declared, cluster = config.get("num_replicas") or 0, info.get("cluster")
+    if not spec.one_replica:
+        return declared != 0
+    others = cluster.get("replicas") if isinstance(cluster, dict) else None
+    return declared != 1 and bool(declared or others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +290,15 @@ async def _create(
         try:
             info = await api(request, subject, {"stream_name": spec.stream, "config": config, "action": action})
         except StreamRefused as refused:
+            if refused.err_code == OVER_CONSUMERS:
+                raise ConfigurationError(
+                    f"consumer {spec.name}: stream {spec.stream}, or its account, has as many as it may (max_consumers)"
+                ) from refused
+            # With one replica it says that no server of the stream is there, for a while.
+            if refused.err_code == OVER_ASSETS and not spec.one_replica:
+                raise ConfigurationError(
+                    f"consumer {spec.name} of {spec.stream}: too few servers have room for its replicas (max_ha_assets)"
+                ) from refused
             if refused.err_code != OVER_ACK_PENDING or most <= least:
                 raise
             most = max(most // 2, least)
@@ -224,6 +318,11 @@ def _bound(info: JsonObject) -> Bound:
     floor = info.get("ack_floor")
     sequence = floor.get("stream_seq", 0) if isinstance(floor, dict) else 0
     return Bound(ack_floor=sequence if isinstance(sequence, int) else 0, load=_load(info))
+
+
+async def ack_floor(request: Request, spec: DurableSpec) -> int:
+    """Return how far a durable consumer is acknowledged: a sequence of its stream. Raises `BusUnavailable`."""
+    return _bound(await _info(request, spec)).ack_floor
 
 
 async def consumer_load(request: Request, stream: str, name: str) -> ConsumerLoad:

@@ -13,7 +13,7 @@ from sealbus.bus.nats.durable_consumer import DurableSpec
 from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.nats.reader import last, read, values
 from sealbus.bus.nats.subscription import listen
-from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull, StoredValue
+from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue
 from sealbus.bus.stream_names import EVENTS
 from sealbus.envelopes.errors import BusUnavailable
 
@@ -51,7 +51,16 @@ class NatsTransport:
         return listen(self._connection, subject, queue=queue, pending=pending, live=live)
 
     def pull(
-        self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
+        self,
+        stream: str,
+        consumer: str,
+        subjects: Sequence[str],
+        *,
+        batch: int,
+        ack_wait: float,
+        max_ack_pending: int,
+        floors: AckFloors | None = None,
+        one_replica: bool = False,
     ) -> Pull:
         """Return the durable consumer of `stream`; it is created or checked when `batches()` is first used."""
         spec = DurableSpec(
@@ -61,8 +70,9 @@ class NatsTransport:
             ack_wait=ack_wait,
             max_ack_pending=max_ack_pending,
             shared=stream == EVENTS,
+            one_replica=one_replica,
         )
-        return NatsPull(self._connection, spec, batch=batch)
+        return NatsPull(self._connection, spec, batch=batch, floors=floors)
 
     def read(
         self,

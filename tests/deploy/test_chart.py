@@ -78,6 +78,12 @@ async def test_the_settings_are_those_of_every_other_deployment(tmp_path: Path) 
     assert said == tomllib.loads((ROOT / "deploy" / "local" / "sealbus.toml").read_text())
 
 
+async def test_consumers_have_the_replicas_of_their_streams_if_that_is_said(tmp_path: Path) -> None:
+    found = await rendered(tmp_path, "streams: {replicas: 3, replicatedConsumers: true}")
+    said = tomllib.loads(found["ConfigMap", "sealbus-settings"]["data"]["sealbus.toml"])
+    assert (said["streams"]["replicas"], said["streams"]["replicated_consumers"]) == (3, True)
+
+
 async def test_a_key_arrives_as_it_was_given(tmp_path: Path) -> None:
     found = await rendered(tmp_path, "{}")
     assert found["ConfigMap", "sealbus-policy-keys"]["data"] == {"platform.pub": PEM}

@@ -22,15 +22,17 @@ from sealbus.bus.streams.held import Held
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, read_book
 from sealbus.bus.streams.object_store import parse_info
 from sealbus.bus.streams.signed_value import signed
+from sealbus.bus.work.ack_floors import StoredFloors
 from sealbus.bus.work.approvals.marker import marker_of
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, CountedVerdict, Parked, parse_parked
 from sealbus.bus.work.cancel import stop as stops
 from sealbus.bus.work.cancel.kept import KeptStops
-from sealbus.bus.work.executor.attempt_counts import FAILED, StoredCounts
+from sealbus.bus.work.executor.attempt_counts import FAILED
 from sealbus.bus.work.idempotency import claim as claims
 from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.work.schedules.book import ScheduleBook
 from sealbus.bus.work.schedules.tick import Tick, TickClaims
+from sealbus.bus.work.timely_integers import TimelyIntegers
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import EnvelopeError, SealError, StateUnavailable
@@ -138,7 +140,12 @@ def _uses(site: Any) -> Any:
 
 
 def _failed(site: Any) -> Any:
-    return StoredCounts(FAILED, site).read(bytes.fromhex(_place("failed").split(".")[3]))
+    return TimelyIntegers(FAILED, site).read(bytes.fromhex(_place("failed").split(".")[3]))
+
+
+def _floor(site: Any) -> Any:
+    floors = load("state.json")["floors"]
+    return StoredFloors(site).read(floors["stream"], floors["consumer"])
 
 
 def _held_of(subject: str, value: bytes) -> Held:
@@ -245,6 +252,7 @@ TARGETS: Mapping[str, Target] = {
     "tick": _state("ticks", "tick", _tick),
     "uses": _state("uses", "uses", _uses),
     "failed": _state("failed", "failed", _failed),
+    "floor": _state("floors", "floor", _floor),
     "kept_stop": _held("kept_stops", "kept-stop", _kept_stop),
     "marker": _held("markers", "parked-marker", _marker),
     "parked": _held("parked", "parked", _parked),

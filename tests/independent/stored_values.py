@@ -33,6 +33,7 @@ __all__ = [
     "read_attempts",
     "read_claim",
     "read_failed",
+    "read_floor",
     "read_last_tick",
     "read_stop",
     "read_tick",
@@ -255,3 +256,17 @@ def read_failed(value: bytes, subject: str, stored: int, own: str, world: World)
     check_time(at, stored)
     check_signed(parts, "failed", own, at, world)
     return {"failed": failed}
+
+
+def read_floor(value: bytes, subject: str, stored: int, own: str, world: World) -> dict[str, Any]:
+    """How far a consumer was acknowledged ("Consumers that are moved")."""
+    parts = array_of(value, 1_048_576, 4)
+    payload = decode(parts[0])
+    need(type(payload) is list and len(payload) == 6, "malformed", "payload")
+    version, digest, created, floor, moves, at = payload
+    need(is_uint(version) and version == 1 and is_bytes(digest, 32, 32), "malformed", "version or hash")
+    need(subject == f"state.{world.root.token(own)}.floor.{digest.hex()}", "malformed", "of another consumer")
+    need(is_uint(created) and is_uint(floor) and is_uint(moves), "malformed", "created, floor or moves")
+    check_time(at, stored)
+    check_signed(parts, "floor", own, at, world)
+    return {"created": created, "floor": floor, "moves": moves}

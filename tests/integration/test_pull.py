@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from support.lab import Lab, make_stream, outgoing, running, until
 
-from sealbus.bus.nats.api import api
+from sealbus.bus.nats.api import api, existing_stream, update_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.consumer import NatsPull
 from sealbus.bus.nats.transport import NatsTransport
-from sealbus.bus.ports import Delivery, PubAck, Pull, StreamRefused
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.bus.ports import Delivery, PubAck, Pull, StoredFloor, StreamRefused
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 pytestmark = pytest.mark.nats
 
@@ -328,6 +328,16 @@ async def test_another_kind_of_consumer_of_that_name_is_refused(connection: Conn
     assert connection._attachments == []
 
 
+async def test_a_consumer_for_which_the_stream_has_no_room_is_refused(connection: Connection) -> None:
+    state = await existing_stream(connection.jetstream, "TASKS")
+    await update_stream(connection.jetstream, {**state.config, "max_consumers": 1})
+    body = {"stream_name": "TASKS", "config": {"durable_name": "other", "name": "other", "ack_policy": "explicit"}}
+    await api(connection.jetstream, "CONSUMER.CREATE.TASKS.other", body)
+    with pytest.raises(ConfigurationError, match="max_consumers"):
+        await anext(pull_of(connection).batches())
+    assert connection._attachments == []
+
+
 async def test_no_such_stream(connection: Connection) -> None:
     pull = NatsTransport(connection).pull("NONE", "a", ["x.>"], batch=1, ack_wait=1.0, max_ack_pending=1)
     with pytest.raises(ConfigurationError, match="sealbus streams apply"):
@@ -441,3 +451,51 @@ async def test_a_narrower_filter_takes_the_place_of_a_wider_one(connection: Conn
     config = (await consumer(connection))["config"]
     assert isinstance(config, dict)
     assert config["filter_subject"] == "task.a.cancel"
+
+
+class _Floors:
+    """Where a floor is stored, unless STATE is away."""
+
+    def __init__(self) -> None:
+        self.stored = StoredFloor()
+        self.away = False
+
+    async def read(self, stream: str, consumer: str) -> StoredFloor:
+        return self.stored
+
+    async def replace(self, stream: str, consumer: str, floor: StoredFloor) -> StoredFloor:
+        if self.away:
+            raise BusUnavailable("away")
+        self.stored = floor._replace(last=floor.last + 1)
+        return self.stored
+
+
+async def test_a_floor_that_could_not_be_stored_is_stored_later_and_each_once(connection: Connection) -> None:
+    floors = _Floors()
+    await publish(connection, *range(4))
+    pull = NatsTransport(connection).pull(
+        "TASKS", "a", ["task.a.>"], batch=4, ack_wait=30.0, max_ack_pending=8, floors=floors, one_replica=True
+    )
+    batches, taken = pull.batches(), list[Delivery]()
+    while len(taken) < 4:
+        taken += await anext(batches)
+    pull.ack([taken[0], taken[1], taken[3]])
+    async with asyncio.timeout(10.0):
+        while (await consumer(connection))["num_ack_pending"] != 1:
+            pass
+    floors.away = True
+    with pytest.raises(BusUnavailable):
+        await pull.keep_floor()
+    floors.away = False
+    async with asyncio.timeout(10.0):
+        while floors.stored.floor != 2:
+            await pull.keep_floor()
+    pull.ack([taken[2]])
+    # The server may count it after the next look.
+    await until_settled(connection)
+    await pull.keep_floor()
+    assert floors.stored.floor == 4
+    last = floors.stored.last
+    await pull.keep_floor()
+    assert floors.stored.last == last
+    await batches.aclose()

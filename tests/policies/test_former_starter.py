@@ -58,10 +58,19 @@ def answers(interpreters: tuple[Interpreter, Interpreter], package: str, documen
     found: list[object] = []
     for interpreter in interpreters:
         try:
-            found.append(interpreter.evaluate(f"data.sealbus.{package}.decision", document))
+            found.append(_without_later(interpreter.evaluate(f"data.sealbus.{package}.decision", document)))
         except PolicyFailed:
             found.append("failed")
     return found
+
+
+def _without_later(answer: object) -> object:
+    """Leave out the rights that agents did not have formerly: to delete their own consumers of TASKS."""
+    rights = answer.get("publish") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or not isinstance(rights, dict):
+        return answer
+    kept = [subject for subject in rights["allow"] if not subject.startswith("$JS.API.CONSUMER.DELETE.TASKS.")]
+    return {**answer, "publish": {**rights, "allow": kept}}
 
 
 def connecting(seed: int) -> bytes:
@@ -114,6 +123,10 @@ def lacking(seed: int) -> DataDocument:
     return {"sealbus": {"registry": found}}
 
 
+def denies(answer: object) -> bool:
+    return answer == "failed" or (isinstance(answer, dict) and answer["allow"] is False)
+
+
 @settings(max_examples=40, deadline=None)
 @given(SEEDS)
 def test_messages(seed: int) -> None:
@@ -135,14 +148,15 @@ def test_approvals_and_connections(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
 @example(99_999_999)
+@example(3_558)
 def test_registries_that_lack_something(seed: int) -> None:
-    """Where the former policy failed, which denies, the present one may say why it denies."""
+    """Where one of the policies fails, which denies, the other may say why it denies."""
     interpreters = both(lacking(seed))
     questions = [("authz", document) for document in well_formed(4, seed)]
     questions += ("connect", connecting(seed)), ("approval", approval_questions(1, seed)[0])
     for package, document in questions:
         former, now = answers(interpreters, package, document)
-        assert former == now or (former == "failed" and isinstance(now, dict) and now["allow"] is False), document
+        assert former == now or ("failed" in (former, now) and denies(former) and denies(now)), document
 
 
 def test_the_questions_are_answered_in_every_way() -> None:

@@ -529,14 +529,16 @@ class _Sequence:
     async def _counted(self, tried: _Tried) -> tuple[object, object]:
         """Return what the server and the model count of a consumer, once both count alike or time is over.
 
-        The server counts a message that is stored or removed a little later.
+        The server counts a message that is stored or removed a little later. Its floor may be lower than it could be, and is
+        never above a message that is not acknowledged.
         """
         # A consumer that starts later counts what is stored below its start, until it has delivered all there is.
         counted = tried.config.start == 1
-        model = (tried.model.undelivered if counted else None, tried.model.pending)
+        model = (tried.model.undelivered if counted else None, tried.model.pending, True)
         while True:
             info = await _api(self._client, f"CONSUMER.INFO.{self._name}.{tried.config.name}", {})
-            server = (info["num_pending"] if counted else None, info["num_ack_pending"])
+            is_below = info["ack_floor"]["stream_seq"] <= tried.model.floor
+            server = (info["num_pending"] if counted else None, info["num_ack_pending"], is_below)
             if server == model or self._clock.left < PATIENCE:
                 return server, model
             await asyncio.sleep(PATIENCE / 5)

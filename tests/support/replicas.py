@@ -22,7 +22,7 @@ from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.clocks import HostClock
 from sealbus.bus.gate import gate, resumption
-from sealbus.bus.ports import ConsumerLoad, Delivery, Outgoing, PubAck, Pull
+from sealbus.bus.ports import AckFloors, ConsumerLoad, Delivery, Outgoing, PubAck, Pull
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.work.approvals import parking, progress
 from sealbus.bus.work.executor import ending, settlement
@@ -89,7 +89,16 @@ class FaultyTransport(MemoryTransport):
         return answers
 
     def pull(  # type: ignore[override]  # it wraps what the broker gives
-        self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
+        self,
+        stream: str,
+        consumer: str,
+        subjects: Sequence[str],
+        *,
+        batch: int,
+        ack_wait: float,
+        max_ack_pending: int,
+        floors: AckFloors | None = None,
+        one_replica: bool = False,
     ) -> Pull:
         bound = super().pull(
             stream, consumer, subjects, batch=batch, ack_wait=ack_wait, max_ack_pending=max_ack_pending
@@ -124,6 +133,9 @@ class _Pull:
 
     async def load(self) -> ConsumerLoad:
         return await self._bound.load()
+
+    async def keep_floor(self) -> None:
+        return
 
 
 class Replicas:

@@ -18,6 +18,7 @@ STOP, CLAIM = "application/vnd.sealbus.stop.v1", "application/vnd.sealbus.claim.
 TICK, LAST = "application/vnd.sealbus.tick.v1", "application/vnd.sealbus.last-tick.v1"
 USES, ATTEMPTS = "application/vnd.sealbus.uses.v1", "application/vnd.sealbus.attempts.v1"
 FAILED = "application/vnd.sealbus.failed.v1"
+FLOOR = "application/vnd.sealbus.floor.v1"
 TOP = 2**53 - 1
 TASK = Message()
 GRANT = digest("a grant")
@@ -36,6 +37,7 @@ def state() -> Json:
         "uses": _uses(),
         "attempts": _attempts(),
         "failed": _failed(),
+        "floors": _floors(),
     }
 
 
@@ -444,6 +446,58 @@ def _failed() -> Json:
         "accept": accept,
         "reject": [
             *_never(made, subject, place(digest("x"))),
+            *(_refused(name, subject, one.stored()) for name, one in bad.items()),
+        ],
+    }
+
+
+def _floors() -> Json:
+    def key(stream: str, consumer: str) -> bytes:
+        return sha256(pack([stream, consumer])).digest()
+
+    def place(of: bytes) -> str:
+        return f"state.inventory.floor.{of.hex()}"
+
+    own = key("TASKS", "inventory")
+
+    def made(
+        *,
+        version: object = 1,
+        dig: object = own,
+        created: object = NOW - SECOND,
+        floor: object = 41,
+        moves: object = 2,
+        at: object = NOW,
+        more: tuple[object, ...] = (),
+        typ: str = FLOOR,
+    ) -> SignedValue:
+        return SignedValue(typ=typ, payload=pack([version, dig, created, floor, moves, at, *more]))
+
+    subject = place(own)
+    accept = _timely(made, subject, {"created": NOW - SECOND, "floor": 41, "moves": 2})
+    for name, floor, moves in (("nothing", 0, 0), ("the greatest", TOP, TOP)):
+        accept.append({
+            "name": name, "subject": subject, "stored": NOW, "value": made(floor=floor, moves=moves).stored().hex(),
+            "expect": {"created": NOW - SECOND, "floor": floor, "moves": moves},
+        })  # fmt: skip
+    bad: dict[str, SignedValue] = {
+        "of version 2": made(version=2), "of version true": made(version=True),
+        "of another consumer": made(dig=key("TASKS", "id-ctl-inventory")),
+        "of another stream": made(dig=key("AUDIT", "inventory")),
+        "a hash of 31 bytes": made(dig=bytes(31)), "a hash in hex": made(dig=own.hex()),
+        "a creation that is text": made(created="1"), "a floor that is true": made(floor=True),
+        "a floor that is text": made(floor="2"),
+        "moves that are true": made(moves=True), "a time that is text": made(at="1"), "a time that is true": made(at=True),
+        "one more": made(more=(NOW,)), "one fewer": SignedValue(typ=FLOOR, payload=pack([1, own, NOW, 41, NOW])),
+        "of the type of failed attempts": made(typ=FAILED),
+    }  # fmt: skip
+    return {
+        "own": INVENTORY,
+        "stream": "TASKS",
+        "consumer": "inventory",
+        "accept": accept,
+        "reject": [
+            *_never(made, subject, place(key("TASKS", "pricing"))),
             *(_refused(name, subject, one.stored()) for name, one in bad.items()),
         ],
     }

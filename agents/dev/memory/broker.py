@@ -23,7 +23,7 @@ from sealbus.agents.dev.memory.jetstream import (
     StreamConfig,
 )
 from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import Clock, ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused
+from sealbus.bus.ports import AckFloors, Clock, ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -90,7 +90,7 @@ class MemoryStream(Stream):
         """Put `changed` in the place of the message with its sequence, as somebody can who writes to the server's disk."""
         subject, payload, block, arrival, _ = changed
         time = arrival.stored if arrival is not None else self._clock()
-        self._stored[changed.sequence] = Stored(changed.sequence, subject, block, payload, time)
+        self.damage(Stored(changed.sequence, subject, block, payload, time))
 
 
 @dataclass(slots=True)
@@ -229,8 +229,10 @@ class MemoryTransport:
         batch: int,
         ack_wait: float,
         max_ack_pending: int,
+        floors: AckFloors | None = None,
+        one_replica: bool = False,
     ) -> MemoryPull:
-        """Bind a durable consumer, the same for every transport that names it."""
+        """Bind a durable consumer, the same for every transport that names it; its server is never away."""
         key = (stream, consumer)
         if key not in self._broker.consumers:
             config = ConsumerConfig(name=consumer, filters=tuple(subjects), ack_wait=_NEVER, max_ack_pending=1)
@@ -398,6 +400,9 @@ class MemoryPull:
 
     def working(self, delivery: Delivery) -> None:
         """Do nothing: in memory no time limit causes a redelivery."""
+
+    async def keep_floor(self) -> None:
+        """Do nothing: this consumer lives as long as its stream."""
 
     async def load(self) -> ConsumerLoad:
         """Return the number of redeliveries that wait, and how many deliveries may be unsettled."""

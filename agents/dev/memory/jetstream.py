@@ -136,6 +136,10 @@ class Stream:
         """Tell `consumer` of messages that leave the stream; it replaces the consumer that had its name."""
         self._consumers[consumer.config.name] = consumer
 
+    def detach(self, name: str) -> None:
+        """Forget the consumer of this name."""
+        del self._consumers[name]
+
     def publish(self, subject: str, block: bytes, payload: bytes, headers: Mapping[str, str], *, now: int) -> Ack:
         """Store one message.
 
@@ -210,6 +214,10 @@ class Stream:
             del self._of_subject[message.subject]
         for consumer in self._consumers.values():
             consumer.ack(sequence)
+
+    def damage(self, message: Stored) -> None:
+        """Put `message` in the place of the one with its sequence, as bytes change on a disk: nothing else is told."""
+        self._stored[message.sequence] = message
 
     def get(self, sequence: int) -> Stored | None:
         """Return the message with this sequence, if the stream has it."""
@@ -321,6 +329,11 @@ class Consumer:
     def reached(self) -> int:
         """The highest sequence that was looked at."""
         return self._next - 1
+
+    @property
+    def floor(self) -> int:
+        """The highest sequence up to which nothing is left to acknowledge; a server may say a lower one (`ack_floor`)."""
+        return min(self._pending) - 1 if self._pending else self.reached
 
     def take(self, most: int, *, now: int) -> list[Delivered]:
         """Return up to `most` deliveries: first the repeated ones, which `max_ack_pending` does not limit, then new."""

@@ -191,6 +191,7 @@ class StreamsTable(_Table):
     """How the streams are declared."""
 
     replicas: Literal[1, 3, 5] = 1
+    replicated_consumers: bool = False
     max_bytes: MaxBytesTable = MaxBytesTable()
 
 

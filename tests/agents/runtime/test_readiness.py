@@ -22,6 +22,7 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.process.loop_watch import LoopWatch
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit import writer as audit_module
+from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, IdentityUnavailable
 from sealbus.policies.decision.engine import EngineStatus
@@ -85,6 +86,14 @@ async def test_a_worker_that_was_never_run_says_so(ready: Ready) -> None:
     resting = Worker(Shop().inventory, ready.worker.node)
     unknown = {"sources": "not consuming", "state": "what was canceled is not known"}
     assert resting.not_ready() == unknown | {"policy": "not asked yet"}
+
+
+async def test_who_does_not_know_the_time_of_the_broker_is_not_ready(ready: Ready) -> None:
+    async def unknown() -> int:
+        raise BusUnavailable("no answer")
+
+    clocks = ClockDifference(unknown)
+    assert (await ready.looked(clocks=clocks)).reasons() == {"clock": "clock_skew: the broker's time is not known yet"}
 
 
 async def test_an_engine_without_a_revision_decides_nothing(ready: Ready) -> None:

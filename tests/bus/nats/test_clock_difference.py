@@ -67,6 +67,30 @@ async def test_nothing_is_decided_before_the_broker_told_its_time(world: World) 
     assert difference.ahead == 0
 
 
+async def test_the_start_is_told_by_the_time_that_was_agreed_on_first(world: World) -> None:
+    world.ahead = 3_600.0
+    difference, begun = world.difference(), world.clock()
+    assert difference.started == begun
+    world.passed += 7.0
+    assert await difference.settle() is not None
+    assert difference.started == begun
+    for world.ahead in (0.0, 1.5, 4.0):
+        world.passed += 20.0
+        assert await difference.settle() is None
+        assert difference.started == begun - 3_600 * SECOND
+        # The broker's clock may run otherwise than ours.
+        world.slept += 0.5
+
+
+@pytest.mark.parametrize(("ahead", "later"), [(-4.0, 4 * SECOND), (0.0, 0), (4.0, 0)])
+async def test_the_start_is_the_later_of_both_times(world: World, ahead: float, later: int) -> None:
+    """Whoever tells the broker's time cannot have calls taken again that came before it."""
+    world.ahead = ahead
+    difference, begun = world.difference(), world.clock()
+    assert await difference.settle() is None
+    assert difference.started == begun + later
+
+
 @pytest.mark.parametrize("trip", [0.0, 0.5, 1.5])
 @pytest.mark.parametrize("ahead", [0.0, 3.0, -4.25, 300.0, -300.0])
 async def test_half_of_the_round_trip_is_taken_off(world: World, ahead: float, trip: float) -> None:

@@ -36,6 +36,7 @@ class Server:
     allowed: int = 1 << 20
     written: list[str] = field(default_factory=list)
     subjects: list[str] = field(default_factory=list)
+    cluster: dict[str, Any] | None = None
 
     async def __call__(self, subject: str, payload: bytes) -> bytes:
         if ".CONSUMER.INFO." in subject:
@@ -62,7 +63,8 @@ class Server:
         self.config["metadata"] = {LISTENED: json.dumps(times)}
 
     def _info(self) -> bytes:
-        return json.dumps({"config": self.config, "num_ack_pending": 7, "ack_floor": {"stream_seq": 3}}).encode()
+        found = {"config": self.config, "num_ack_pending": 7, "ack_floor": {"stream_seq": 3}, "cluster": self.cluster}
+        return json.dumps(found).encode()
 
     def _error(self, code: int) -> bytes:
         return json.dumps({"error": {"code": 400, "err_code": code, "description": "no"}}).encode()
@@ -194,3 +196,44 @@ async def test_an_answer_without_a_configuration_is_none() -> None:
         await bind(strange, spec())
     with pytest.raises(BusUnavailable):
         await consumer_load(strange, "EVENTS", "shop")
+
+
+def replicated(server: Server, *names: str) -> dict[str, Any]:
+    """Return the consumer's configuration, of which servers of these names have replicas from now on."""
+    assert server.config is not None
+    server.cluster = {"leader": "n1", "replicas": [{"name": name} for name in names]}
+    return server.config
+
+
+async def test_a_consumer_of_one_replica_is_made_and_one_of_several_becomes_it() -> None:
+    server, one = Server(), spec(shared=False, one_replica=True)
+    await bind(server, one)
+    assert replicated(server)["num_replicas"] == 1
+    await bind(server, one)
+    assert server.written == ["create"]
+    # As 0.1.0 made it, and with as many as the stream has.
+    for declared in (0, 3):
+        server = Server()
+        await bind(server, spec(shared=False))
+        replicated(server, "n2", "n3")["num_replicas"] = declared
+        await bind(server, one)
+        assert (server.written, replicated(server)["num_replicas"]) == (["create", "update"], 1)
+
+
+async def test_a_consumer_of_a_server_alone_is_left_as_it_is() -> None:
+    server = Server()
+    await bind(server, spec(shared=False))
+    await bind(server, spec(shared=False, one_replica=True))
+    assert server.written == ["create"]
+
+
+async def test_a_consumer_has_the_replicas_of_its_stream_where_that_is_declared() -> None:
+    server = Server()
+    await bind(server, spec(shared=False, one_replica=True))
+    await bind(server, spec(shared=False))
+    assert (server.written, replicated(server)["num_replicas"]) == (["create", "update"], 0)
+
+
+def test_a_shared_consumer_has_the_replicas_of_its_stream() -> None:
+    with pytest.raises(ConfigurationError, match="a shared consumer has the replicas of its stream"):
+        spec(one_replica=True)

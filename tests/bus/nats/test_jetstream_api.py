@@ -14,6 +14,7 @@ from sealbus.bus.nats.api import (
     existing_stream,
     parse_time,
     stream_state,
+    stream_states,
     update_stream,
 )
 from sealbus.bus.ports import Request, StreamRefused
@@ -265,11 +266,38 @@ async def test_consumers_on_further_pages_are_read_and_a_server_that_promises_mo
     assert asked == [b"", b'{"offset": 1}', b'{"offset": 2}']
 
 
+async def test_consumers_whose_servers_are_away_are_passed_over_and_no_other_is_read_twice() -> None:
+    """As nats-server 2.15.1 answers: a page begins after as many consumers, of which some were missing."""
+    names, away = [f"c{number}" for number in range(9)], {"c0", "c2", "c6"}
+
+    async def server(subject: str, payload: bytes) -> bytes:
+        page = names[json.loads(payload or b"{}").get("offset", 0) :][:4]
+        listed = [{**DURABLE, "config": {"durable_name": name}} for name in page if name not in away]
+        missing = [name for name in page if name in away]
+        return json.dumps({**consumers(*listed, total=9), "missing": missing}).encode()
+
+    found = [one.name for one in await consumer_states(server, "TASKS")]
+    assert found == [name for name in names if name not in away]
+
+
+async def test_streams_whose_servers_are_away_are_passed_over_and_no_other_is_read_twice() -> None:
+    names, away = ["A", "B", "C", "D", "E"], {"A", "D"}
+
+    async def server(subject: str, payload: bytes) -> bytes:
+        page = names[json.loads(payload or b"{}").get("offset", 0) :][:2]
+        listed = [{**GOOD, "config": {"name": name}} for name in page if name not in away]
+        missing = [name for name in page if name in away]
+        return json.dumps({"total": 5, "streams": listed, "missing": missing}).encode()
+
+    assert [one.name for one in await stream_states(server)] == ["B", "C", "E"]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         {},
         {**consumers(), "total": "1"},
+        {**consumers(), "missing": "shop"},
         consumers(7),
         consumers({}),
         consumers({**DURABLE, "config": None}),

@@ -17,16 +17,19 @@ from support.x509 import ThrowawayCa
 from vectors.issuing import INVENTORY, NOW, SECOND, party
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.ports import StoredFloor
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.ack_floors import StoredFloors
 from sealbus.bus.work.cancel import stop as stops
 from sealbus.bus.work.cancel.stop import Stop
-from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
+from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts
 from sealbus.bus.work.executor.poison import ATTEMPTS, PoisonGuard
 from sealbus.bus.work.idempotency import claim as claims
 from sealbus.bus.work.idempotency.effects import effect_key
 from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.work.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
+from sealbus.bus.work.timely_integers import TimelyIntegers
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, EnvelopeError, HandlingError, StateUnavailable
 from sealbus.envelopes.message.header import parse_header
@@ -255,11 +258,11 @@ async def test_what_stands_in_the_place_of_uses(case: Given) -> None:
     assert not await guard_of(case).used(digest, made=case["stored"] + 5 * SECOND + 1)
 
 
-def counts_of(name: str, case: Given, broker: MemoryBroker) -> StoredCounts:
+def counts_of(name: str, case: Given, broker: MemoryBroker) -> TimelyIntegers:
     site = site_of(
         broker.connect(), lambda: int(case["stored"]) + SECOND, identity=IDENTITY, trust=lambda: trust_of(case)
     )
-    return StoredCounts(name, site)
+    return TimelyIntegers(name, site)
 
 
 async def our_attempt(case: Given) -> Given:
@@ -320,3 +323,36 @@ async def test_what_is_no_count_of_failed_attempts(case: Given) -> None:
         their_own(independent.read_failed, case)
     # Then the broker's count of deliveries stands for it.
     assert await our_failed(case) == 9
+
+
+async def our_floor(case: Given) -> StoredFloor:
+    """Return what counts as the floor of the vectors' consumer, with the sequence of whatever stands there."""
+    broker, _ = site(case)
+    named = site_of(
+        broker.connect(), lambda: int(case["stored"]) + SECOND, identity=IDENTITY, trust=lambda: trust_of(case)
+    )
+    floors, of = StoredFloors(named), VECTORS["floors"]
+    found = await floors.read(of["stream"], of["consumer"])
+    # The next one is written in its place, and is what it says.
+    written = await floors.replace(of["stream"], of["consumer"], StoredFloor(NOW, 5, 1, found.last))
+    assert written is not None
+    stored = broker.streams["STATE"].stored[-1]
+    assert stored.arrival is not None
+    theirs = independent.read_floor(stored.payload, stored.subject, stored.arrival.stored, INVENTORY, world_of({}))
+    assert theirs == {"created": NOW, "floor": 5, "moves": 1}
+    return found
+
+
+@parametrized("floors", "accept")
+async def test_floors(case: Given) -> None:
+    expect = their_own(independent.read_floor, case)
+    assert expect == case["expect"]
+    found = await our_floor(case)
+    assert (found.created, found.floor, found.moves) == (expect["created"], expect["floor"], expect["moves"])
+
+
+@parametrized("floors", "reject")
+async def test_what_is_no_floor(case: Given) -> None:
+    with pytest.raises(verify_export.Bad):
+        their_own(independent.read_floor, case)
+    assert (await our_floor(case))[:3] == (0, 0, 0)

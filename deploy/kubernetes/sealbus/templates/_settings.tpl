@@ -24,6 +24,9 @@ origin = {{ .Values.notary.origin | quote }}
 
 [streams]
 replicas = {{ .Values.streams.replicas }}
+{{- if .Values.streams.replicatedConsumers }}
+replicated_consumers = true
+{{- end }}
 
 [streams.max_bytes]
 {{- range $name, $size := .Values.streams.maxBytes }}

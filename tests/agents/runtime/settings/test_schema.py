@@ -105,7 +105,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         context_start=1_800 * SECOND, context_life=7_200 * SECOND, chain_life=14_400 * SECOND, chain_after=600 * SECOND
     )
     assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20}
-    assert settings.streams.replicas == 3
+    assert (settings.streams.replicas, settings.streams.replicated_consumers) == (3, True)
     created, send = settings.own_subjects
     assert (created.subject, created.kind, created.action) == ("orders.created", Kind.EVENT, "orders.created")
     assert created.owner == settings.names.id_of("orders")

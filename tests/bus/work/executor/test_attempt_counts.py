@@ -17,9 +17,10 @@ from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.ports import StoredValue
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.executor import attempt_counts
-from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts, StoredCounts
+from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts
 from sealbus.bus.work.executor.poison import ATTEMPTS
 from sealbus.bus.work.executor.work import Work
+from sealbus.bus.work.timely_integers import TimelyIntegers
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
@@ -41,8 +42,8 @@ class Site:
         self.transport = FaultyTransport(self.broker)
         self.keyed = KeyValue(self.broker.connect())
 
-    def counts(self, name: str = FAILED) -> StoredCounts:
-        return StoredCounts(name, site_of(self.transport, lambda: self.now))
+    def counts(self, name: str = FAILED) -> TimelyIntegers:
+        return TimelyIntegers(name, site_of(self.transport, lambda: self.now))
 
     def process(self) -> FailedAttempts:
         return FailedAttempts(self.counts())

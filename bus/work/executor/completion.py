@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import batch_from
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.routing.routes import TaskReporter
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
@@ -32,7 +32,7 @@ AT_A_TIME: Final = 4
 class Outcomes:
     """Records outcomes for one worker; each decision was recorded as allowed before."""
 
-    def __init__(self, audit: AuditWriter, clock: HostClock) -> None:
+    def __init__(self, audit: AuditWriter, clock: BusClock) -> None:
         self._audit = audit
         self._clock = clock
 

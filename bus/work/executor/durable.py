@@ -93,7 +93,7 @@ class DurableWork:
     async def _attempt(self, work: Work) -> Outcome | Late:
         """Run the handler once and count how that went."""
         deadline = deadline_of(work)
-        left = (deadline - self._site.host_clock()) / SECOND if deadline != math.inf else math.inf
+        left = (deadline - self._site.bus_clock()) / SECOND if deadline != math.inf else math.inf
         try:
             if left <= 0:
                 raise over(work)
@@ -127,7 +127,7 @@ class DurableWork:
     def _count(self, work: Work, outcome: str) -> None:
         action = work.permitted.route.action
         self._site.counters.add("sealbus_handled_total", 1, action=action, outcome=outcome)
-        self._seconds.observe((self._site.host_clock() - work.started) / SECOND, action)
+        self._seconds.observe((self._site.bus_clock() - work.started) / SECOND, action)
 
 
 def _not_begun(error: BusyEffect | StateUnavailable | HandlingError, busy: Code) -> NotBegun | NotRunnable:

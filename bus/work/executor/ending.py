@@ -178,7 +178,7 @@ class TurnDown(NamedTuple):
 
 
 def decide_end(work: Work, outcome: Outcome, *, now: int, random: float) -> Ending:
-    """Return what follows an outcome of a task or event; `now` is the host's time, `random` a number in [0, 1)."""
+    """Return what follows an outcome of a task or event; `now` is the time of the bus, `random` a number in [0, 1)."""
     match outcome:
         case Completed():
             return Done(outcome.result)

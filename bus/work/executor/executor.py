@@ -85,11 +85,11 @@ class Executor:
         """Messages that may be handled: at most `waiting`, and those that have a limited place."""
         self._room = asyncio.BoundedSemaphore(limits.waiting)
         self._concurrency = ConcurrencyLimits()
-        self._unsettled: set[Work] = set()
+        self._unsettled: dict[Work, None] = {}
         self._deadlines = Deadlines()
         self._group = Background()
         self._background = BoundedTasks(self._group, FINISHING)
-        outcomes = Outcomes(audit, site.host_clock)
+        outcomes = Outcomes(audit, site.bus_clock)
         self._completion = Completion(statuses=stores.statuses, effects=stores.effects, outcomes=outcomes)
         attempts = Attempts(deadlines=self._deadlines, give_up=self._give_up, ending=self._ending, tell=detail.of)
         self._replier = Replier(site, outbox=outbox, outcomes=outcomes, stops=stores.stops, attempts=attempts)
@@ -150,7 +150,7 @@ class Executor:
         await self._concurrency.room(source)
 
     def unfinished(self) -> Collection[Work]:
-        """Return the work that was put here and is not settled yet."""
+        """Return the work that was put here and is not settled yet, in that order."""
         return self._unsettled
 
     def waiting(self) -> int:
@@ -177,7 +177,7 @@ class Executor:
 
         Returns once there is room to do so.
         """
-        message, delivery = decided.opened.message, decided.opened.delivery
+        message = decided.opened.message
         refusal = decide_refusal(decided, can_park=self._parking is not None)
         note = self._detail.of(decided.error) if decided.error is not None else ""
         if isinstance(refusal, AnswerError):
@@ -186,7 +186,7 @@ class Executor:
             # Only a call comes without a consumer, and is answered.
             return
         elif isinstance(refusal, TurnDown):
-            await self._background.start(self._settlement.reject, message, delivery, pull, refusal, note)
+            await self._background.start(self._settlement.reject, decided.opened, pull, refusal, note)
         elif self._parking is not None:
             await self._background.start(self._parking.park, decided, pull, refusal.explanation)
 
@@ -213,7 +213,7 @@ class Executor:
                 continue
             if not work.lined_up:
                 self._room.release()
-            work.started = self._site.host_clock()
+            work.started = self._site.bus_clock()
             # The name that the operator is told if the handler blocks the event loop.
             running.set_name(f"handler of {work.permitted.route.action}")
             try:

@@ -65,7 +65,7 @@ class Replier:
             code = counted = error.code
             answer = error_answer(code, passed_on(permitted, error), self._attempts.tell(error))
         self._site.counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
-        self._seconds.observe((self._site.host_clock() - work.started) / SECOND, permitted.route.action)
+        self._seconds.observe((self._site.bus_clock() - work.started) / SECOND, permitted.route.action)
         if answer is not None:
             await self._send(permitted.message, answer)
         await self._outcomes.settle(work, code)

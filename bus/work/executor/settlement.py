@@ -15,8 +15,9 @@ from typing import Final
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.ports import Delivery, Pull, Settlement
 from sealbus.bus.routing.cancellation import Canceled
-from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.routing.retry import UNTIL_EXPIRY, RetryPolicy
 from sealbus.bus.routing.routes import TaskReporter
+from sealbus.bus.routing.stages import Opened
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.bus.site import Site
@@ -43,16 +44,17 @@ from sealbus.bus.work.executor.ending import (
 )
 from sealbus.bus.work.executor.poison import PoisonGuard
 from sealbus.bus.work.executor.told_detail import ErrorDetail
-from sealbus.bus.work.executor.work import Work
+from sealbus.bus.work.executor.work import Work, delivery_of
 from sealbus.bus.work.idempotency.claim import RESULT_BYTES
-from sealbus.bus.work.idempotency.claim_store import Claim
+from sealbus.bus.work.idempotency.claim_store import BusyEffect, Claim
 from sealbus.bus.work.idempotency.effects import Effects
-from sealbus.bus.work.places import Places
+from sealbus.bus.work.places import Cause, Places
 from sealbus.bus.work.status_writer import Statuses
 from sealbus.bus.work.verb_room import VerbRoom
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.errors import Code, HandlingError, SealbusError
-from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.errors import Code, HandlingError, SealbusError, StateUnavailable
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.trust.caches import BoundedMap
 
 _logger: Final = logging.getLogger(__name__)
@@ -143,14 +145,49 @@ class WorkSettlement:
         else:
             await self._bury(work, HandlingError(Code.HANDLER_TIMEOUT, "it did not stop"))
 
-    async def reject(
-        self, message: VerifiedMessage, delivery: Delivery, settlement: Settlement, refusal: TurnDown, note: str
-    ) -> None:
-        """Tell the requester of a task that steps 14 to 17 refused it, and terminate the delivery."""
-        reporter = self._stores.statuses.reporter(message, delivery)
-        if reporter is not None:
-            await reporter.tell(State.REJECTED, code=refusal.code, explanation=refusal.explanation, note=note)
-        settlement.term(delivery)
+    async def reject(self, opened: Opened, settlement: Settlement, refusal: TurnDown, note: str) -> None:
+        """Tell the requester of a task that steps 14 to 17 refused it, and terminate the delivery.
+
+        An earlier delivery may have been allowed and have had its effect. Then the requester is told that the outcome is not
+        known. While a later delivery may find that out, this one is put off.
+        """
+        message, delivery = opened.message, opened.delivery
+        reporter, effects = self._stores.statuses.reporter(message, delivery), self._stores.effects
+        if reporter is None or effects.was_told(message):
+            settlement.term(delivery)
+            return
+        tried = delivery if opened.resumed is None else delivery_of(opened.resumed.approval)
+        until = (message if opened.resumed is None else opened.resumed.approval).header.exp
+        try:
+            is_known = not await effects.may_have_happened(message, once=opened.route.options.once)
+        except (BusyEffect, StateUnavailable) as error:
+            # A first delivery does not wait for STATE: a sender whose messages are all denied could fill the places.
+            is_known = tried.number == 1 and isinstance(error, StateUnavailable)
+            if not is_known and (delay := self._looking_again(tried.number, error, until)) is not None:
+                self._stores.places.put_off(Cause.PASSING, delivery, settlement, delay)
+                return
+        state, code = (State.REJECTED, refusal.code) if is_known else (State.FAILED, Code.OUTCOME_UNKNOWN)
+        if not is_known:
+            self._operator_log.message(
+                "refused", message.header, action="begun before", code=code, context=message.context
+            )
+        is_told = await reporter.tell(state, code=code, explanation=refusal.explanation, note=note)
+        # A denial of what was not begun is no reason for another delivery, which would be decided and recorded again.
+        delay = None if is_told or is_known else self._telling_again(message.header, until)
+        if delay is not None:
+            self._stores.places.put_off(Cause.PASSING, delivery, settlement, delay)
+        else:
+            settlement.term(delivery)
+
+    def _looking_again(self, number: int, error: BusyEffect | StateUnavailable, until: int) -> float | None:
+        """Return in how many seconds a refused delivery is looked at again; `None` if none comes before `until`."""
+        random, now = self._site.random(), self._site.bus_clock()
+        backoff = UNTIL_EXPIRY.delay(number, random=random, now=now, until=until)
+        if backoff is None or not isinstance(error, BusyEffect):
+            return backoff
+        # Each try costs a decision and its record.
+        delay = max(backoff, error.seconds)
+        return delay if now + delay * SECOND < until else backoff
 
     async def put_off_unknown_verb(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
         """Put off a genuine message whose verb has no handler here, for a replica that has one, until its `exp`.
@@ -161,7 +198,7 @@ class WorkSettlement:
         """
         pause = None
         if (room := self._stores.verb_room) is not None:
-            random, now = self._site.random(), self._site.host_clock()
+            random, now = self._site.random(), self._site.bus_clock()
             pause = await room.put_off(message, delivery, pull, random=random, now=now)
         self._operator_log.message(
             "put off",
@@ -188,7 +225,7 @@ class WorkSettlement:
             outcome = await self._with_reasons(work, outcome)
         else:
             await self._release(work)
-        ending = decide_end(work, outcome, now=self._site.host_clock(), random=self._site.random())
+        ending = decide_end(work, outcome, now=self._site.bus_clock(), random=self._site.random())
         match ending:
             case Done():
                 raise TypeError("a message without a claim is not done")
@@ -263,14 +300,20 @@ class WorkSettlement:
 
     async def _tell_later(self, work: Work, code: Code | None) -> bool:
         """Put off a delivery whose end was not stored for its requester; return whether it will be redelivered."""
-        tries = (self._untold.get(work.header.digest) or 0) + 1
-        delay = TELL_AGAIN.delay(tries, random=self._site.random(), now=self._site.host_clock(), until=work.exp)
+        delay = self._telling_again(work.header, work.exp)
         if delay is None:
             return False
-        self._untold.put(work.header.digest, tries)
         await self._outcomes.note(work, code)
         work.put_off(delay, self._stores.places)
         return True
+
+    def _telling_again(self, header: Header, until: int) -> float | None:
+        """Count a try to tell the end of a message; return the seconds until the next, `None` after the last."""
+        tries = (self._untold.get(header.digest) or 0) + 1
+        delay = TELL_AGAIN.delay(tries, random=self._site.random(), now=self._site.bus_clock(), until=until)
+        if delay is not None:
+            self._untold.put(header.digest, tries)
+        return delay
 
     async def _close(self, work: Work, ending: Close) -> None:
         self._log(work, ending.event, ending.code, ending.extra)

@@ -34,7 +34,7 @@ class Work:
     )
 
     def __init__(
-        self, permitted: Permitted, delivery: Delivery, settlement: Settlement | None, unsettled: set[Work]
+        self, permitted: Permitted, delivery: Delivery, settlement: Settlement | None, unsettled: dict[Work, None]
     ) -> None:
         self.permitted = permitted
         self.header: Header = permitted.message.header
@@ -43,7 +43,7 @@ class Work:
         resumed = permitted.resumed
         self.exp: int = self.header.exp if resumed is None else resumed.approval.header.exp
         """The end of the time in which it may be handled (microseconds). For a parked task, that of its approval."""
-        self.tried: Delivery = delivery if resumed is None else _delivery_of(resumed.approval)
+        self.tried: Delivery = delivery if resumed is None else delivery_of(resumed.approval)
         """The delivery whose number counts the attempts. For a parked task, that of its approval."""
         arrival = self.tried.arrival
         self.is_first = arrival is None or arrival.delivery == 1
@@ -57,7 +57,7 @@ class Work:
         self.lined_up = False
         """Whether it had to wait for a limit of its handler or partition."""
         self._unsettled = unsettled
-        unsettled.add(self)
+        unsettled[self] = None
 
     @property
     def since(self) -> int | None:
@@ -80,7 +80,7 @@ class Work:
         """Acknowledge the delivery for good."""
         if self.settlement is not None:
             self.settlement.ack([self.delivery])
-        self._unsettled.discard(self)
+        self._unsettled.pop(self, None)
         if self.permitted.span is not None:
             self.permitted.span.end("acknowledged")
 
@@ -89,12 +89,13 @@ class Work:
         if self.settlement is None:
             raise TypeError("a call is not redelivered")
         places.put_off(Cause.PASSING, self.tried, self.settlement, seconds)
-        self._unsettled.discard(self)
+        self._unsettled.pop(self, None)
         if self.permitted.span is not None:
             self.permitted.span.end("put off")
 
 
-def _delivery_of(approval: VerifiedMessage) -> Delivery:
+def delivery_of(approval: VerifiedMessage) -> Delivery:
+    """Return the delivery of an approval; raise `TypeError` if it came by no stream."""
     arrival = approval.arrival
     if not isinstance(arrival, StreamArrival):
         raise TypeError("an approval comes from a stream")

@@ -109,6 +109,31 @@ class ClaimStore:
         self._idle.put(claim.key, False)
         return begun
 
+    async def may_have_happened(self, claim: Claim) -> bool:
+        """Return whether the message `claim.first` may have had its effect: its own claim is there and not given back.
+
+        What is no claim of this agent counts, a claim of another message does not. Raises `BusyEffect` while a process may
+        still handle the message, and `StateUnavailable` if STATE does not answer.
+        """
+        try:
+            value = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
+        except BusUnavailable as error:
+            raise StateUnavailable("the claim of the effect cannot be read") from error
+        if value is None:
+            return False
+        try:
+            held = self._held(value.payload, claim)
+        except HandlingError as error:
+            return error.code is Code.OUTCOME_UNKNOWN
+        if held.first != claim.first or held.stage is Stage.FREE:
+            return False
+        if held.by == self._instance and self._idle.get(claim.key):
+            return False
+        left = held.until - self._site.bus_clock()
+        if held.stage is Stage.STARTED and left > 0:
+            raise BusyEffect(left / SECOND)
+        return True
+
     async def stored_result(self, claim: Claim) -> Content | None:
         """Return the stored result of an effect that has happened; `None` if there is none or it cannot be read."""
         try:
@@ -123,7 +148,7 @@ class ClaimStore:
         outcome = ""
         for _ in range(_MARKS):
             try:
-                mark = self._stored_claim(claim, stage, at=self._site.host_clock(), until=claim.until, result=result)
+                mark = self._stored_claim(claim, stage, at=self._site.bus_clock(), until=claim.until, result=result)
                 stored = self._stored(mark)
                 if await self._keyed.replace(subject, stored, last=claim.last, within=WITHIN) is not None:
                     return
@@ -143,7 +168,7 @@ class ClaimStore:
     async def _claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
         subject = self._prefix + claim.key.hex()
         for _ in range(_ROUNDS):
-            now = self._site.host_clock()
+            now = self._site.bus_clock()
             own = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
             last = await self._keyed.create(subject, unsigned(own), within=WITHIN)
             if last is None:

@@ -30,8 +30,11 @@ BUSY_AGAIN: Final = 1.0
 
 
 class _Remembered(NamedTuple):
+    """An effect of the message with the hash `first`; `told` is whether its requester was told the end."""
+
     dig: bytes
     first: bytes
+    told: bool = False
 
 
 class Effects:
@@ -39,7 +42,7 @@ class Effects:
 
     def __init__(self, claims: ClaimStore) -> None:
         self._claims = claims
-        self._running: dict[bytes, bytes] = {}
+        self._running: dict[bytes, Claim] = {}
         self._handled: BoundedMap[bytes, _Remembered] = BoundedMap(REMEMBERED)
         self._results: BoundedMap[bytes, Content] = BoundedMap(RESULTS)
 
@@ -53,17 +56,17 @@ class Effects:
         key = effect_key(permitted.message)
         running = self._running.get(key)
         if running is not None:
-            same_body(running, header.dig)
+            same_body(running.dig, header.dig)
             raise BusyEffect(BUSY_AGAIN)
         known = self._handled.get(key)
         if known is not None:
             same_body(known.dig, header.dig)
             same, result = known.first == header.digest, self._results.get(key)
-            if result is None and not same and permitted.route.options.once:
+            told = same and known.told
+            if result is None and not told and permitted.route.options.once:
                 result = await self._claims.stored_result(Claim(key=key, dig=header.dig, first=header.digest))
-            return AlreadyDone(result=result, same=same, told=same)
-        claim = Claim(key=key, dig=header.dig, first=header.digest)
-        self._running[key] = header.dig
+            return AlreadyDone(result=result, same=same, told=told)
+        claim = self._running[key] = Claim(key=key, dig=header.dig, first=header.digest)
         if not permitted.route.options.once:
             return claim
         begun: Claim | AlreadyDone | None = None
@@ -73,6 +76,24 @@ class Effects:
             if not isinstance(begun, Claim):
                 del self._running[key]
         return begun
+
+    def was_told(self, message: VerifiedMessage) -> bool:
+        """Return whether this process remembers that the requester of `message` was told the end of its effect."""
+        known = self._handled.get(effect_key(message))
+        return known is not None and known.told and known.first == message.header.digest
+
+    async def may_have_happened(self, message: VerifiedMessage, *, once: bool) -> bool:
+        """Return whether an earlier delivery of `message` may have had its effect; `once` is whether its route says so.
+
+        Without `once` only effects that this process remembers count. Raises `BusyEffect` while it may be running, and
+        `StateUnavailable`.
+        """
+        digest, key = message.header.digest, effect_key(message)
+        if (running := self._running.get(key)) is not None and running.first == digest:
+            raise BusyEffect(BUSY_AGAIN)
+        if (known := self._handled.get(key)) is not None and known.first == digest:
+            return True
+        return once and await self._claims.may_have_happened(Claim(key=key, dig=message.header.dig, first=digest))
 
     async def done(self, claim: Claim, result: Content | None) -> None:
         """Note that the effect has happened, and mark its claim, with a bounded number of tries.
@@ -91,11 +112,11 @@ class Effects:
 
     def told(self, claim: Claim) -> None:
         """Note that the requester was told the end of an effect that has happened, or that there is none to tell."""
+        self._handled.put(claim.key, _Remembered(claim.dig, claim.first, told=True))
         self._running.pop(claim.key, None)
 
     def untold(self, claim: Claim) -> None:
         """Note that the requester was not told the result of an effect that has happened."""
-        self._handled.put(claim.key, _Remembered(claim.dig, b""))
         self._running.pop(claim.key, None)
 
     async def failed(self, claim: Claim) -> None:

@@ -81,7 +81,7 @@ class ReplayGuard:
             for attempt in range(_TRIES):
                 if digest in slot.uses:
                     return False
-                now = self._site.host_clock()
+                now = self._site.bus_clock()
                 uses = {known: end for known, end in slot.uses.items() if end > now} | {digest: until}
                 if len(uses) > MOST:
                     raise StateUnavailable("too many uses at a time")

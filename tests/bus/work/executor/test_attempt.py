@@ -70,7 +70,7 @@ ATTEMPTS = Attempts(deadlines=Deadlines(), give_up=lambda _: None)
 
 
 def work(one: Permitted) -> Work:
-    return Work(one, Delivery("task.a.run", b"", b""), None, set())
+    return Work(one, Delivery("task.a.run", b"", b""), None, {})
 
 
 async def tried(one: Permitted) -> Content | None:

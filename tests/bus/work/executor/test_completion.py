@@ -73,7 +73,7 @@ class Worker:
 
 def done(name: bytes) -> Finished:
     permitted = Permitted(message=TASK, value=None, route=ROUTE, leaf=name, sent=[], cancellation=Cancellation())
-    work = Work(permitted, Delivery("task.works.plain", b"", b""), None, set())
+    work = Work(permitted, Delivery("task.works.plain", b"", b""), None, {})
     reporter = StatusReporter(cast("Statuses", None), TASK.header, 1)
     return Finished(work, Claim(key=name, dig=b"", first=b""), reporter, Content(body=name, typ="application/json"))
 

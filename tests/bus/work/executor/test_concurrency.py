@@ -249,7 +249,7 @@ def work(
     permitted = Permitted(
         message=opened(), value=None, route=route, leaf=bytes(32), sent=[], cancellation=Cancellation()
     )
-    return Work(permitted, Delivery(subject, b"", b""), cast("Pull", source), set())
+    return Work(permitted, Delivery(subject, b"", b""), cast("Pull", source), {})
 
 
 async def test_who_has_passed_the_line_of_its_partition_may_wait_for_its_handler() -> None:

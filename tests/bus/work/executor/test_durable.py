@@ -407,6 +407,7 @@ async def test_an_event_is_handled_once_and_tells_nobody(bus: TestBus, works: Wo
 
 @pytest.fixture
 def tell_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settlement, "UNTIL_EXPIRY", pausing(0.02, 0.02, 21))
     monkeypatch.setattr(settlement, "TELL_AGAIN", pausing(0.02, 0.02, 21))
 
 
@@ -452,6 +453,86 @@ async def test_a_result_that_could_not_be_told_in_an_outage_is_told_after_it(
     await bus.idle()
     assert works.done == ["one"]
     assert (await outcomes(bus))[0] is None
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_was_done_is_not_told_as_rejected_by_a_later_denial(
+    bus: TestBus, works: Works, engine: ScriptedEngine, again: bool
+) -> None:
+    """Its result could not be told, and the policy has changed before it could, as when the user is revoked."""
+    bus.broker.fail("RESULTS", BusUnavailable("away"))
+    handle = await submit(bus, "works.once")
+    await unstored(bus)
+    engine.verdict = lambda _: deny("revoked")
+    if again:
+        # The end that the denial leads to cannot be told at first, either.
+        counters = bus.workers["works"].node.counters
+        untold = {"state": "failed", "outcome": "bus_unavailable"}
+        await until(lambda: counters.value("sealbus_statuses_total", **untold) > 0)
+    bus.broker.fail("RESULTS", None)
+    assert states(await told(handle))[-1] == (State.FAILED, "outcome_unknown")
+    await bus.idle()
+    assert works.done == ["one"]
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_the_denial_of_a_first_delivery_waits_for_nothing(
+    bus: TestBus, works: Works, engine: ScriptedEngine
+) -> None:
+    """A sender whose messages are all denied could otherwise fill the places while STATE is away."""
+    engine.verdict = lambda _: deny("not_owner")
+    bus.broker.fail("STATE", BusUnavailable("away"))
+    handle = await submit(bus, "works.once")
+    assert states(await told(handle)) == [(State.REJECTED, "denied")]
+    assert bus.workers["works"].node.counters.value("sealbus_put_off_total", cause="passing") == 0
+    assert works.done == []
+
+
+@pytest.fixture
+async def denied_again(bus: TestBus, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> TaskHandle[object]:
+    """The handle of a task that is denied at a later delivery, while STATE is away."""
+    monkeypatch.setattr(gate, "UNTIL_EXPIRY", pausing(0.02, 0.02, 21))
+    counters = bus.workers["works"].node.counters
+    bus.broker.fail("AUDIT", StreamRefused("full", 10_077))
+    handle = await submit(bus, "works.once")
+    await until(lambda: counters.value("sealbus_put_off_total", cause="passing") > 0)
+    engine.verdict = lambda _: deny("revoked")
+    bus.broker.fail("STATE", BusUnavailable("away"))
+    bus.broker.fail("AUDIT", None)
+    return handle
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_the_denial_of_a_later_delivery_waits_until_the_claim_can_be_read(
+    bus: TestBus, works: Works, denied_again: TaskHandle[object]
+) -> None:
+    decided = len(bus.stored("AUDIT"))
+    await until(lambda: len(bus.stored("AUDIT")) > decided + 2)
+    assert bus.stored("RESULTS") == []
+    bus.broker.fail("STATE", None)
+    assert states(await told(denied_again)) == [(State.REJECTED, "denied")]
+    assert works.done == []
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_a_denied_task_ends_as_unknown_if_its_claim_cannot_be_read_in_time(
+    denied_again: TaskHandle[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement, "UNTIL_EXPIRY", pausing(0.001, 0.001, 1))
+    assert states(await told(denied_again)) == [(State.FAILED, "outcome_unknown")]
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_a_denial_of_what_was_not_done_is_not_told_by_a_redelivery(bus: TestBus, engine: ScriptedEngine) -> None:
+    """A sender could otherwise have each of its denied messages decided many times."""
+    engine.verdict = lambda _: deny("not_owner")
+    counters = bus.workers["works"].node.counters
+    bus.broker.fail("RESULTS", BusUnavailable("away"))
+    await submit(bus, "works.once")
+    await until(lambda: counters.value("sealbus_statuses_total", state="rejected", outcome="bus_unavailable") > 0)
+    await bus.idle()
+    assert counters.value("sealbus_put_off_total", cause="passing") == 0
 
 
 @pytest.mark.usefixtures("tell_soon", "impatient")

@@ -101,7 +101,7 @@ def work(
         delivery=number,
     )
     delivery = Delivery(subject=arrival.subject, payload=b"", header_block=b"", arrival=one)
-    return Work(permitted, delivery, cast("Settlement", object()), set())
+    return Work(permitted, delivery, cast("Settlement", object()), {})
 
 
 def ending(outcome: Outcome, task: Work | None = None, *, now: int = NOW) -> Ending:

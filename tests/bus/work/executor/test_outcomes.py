@@ -9,7 +9,7 @@ import pytest
 from support.audit import opened
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
@@ -64,14 +64,14 @@ def delivery(number: int | None) -> Delivery:
 
 
 def work(number: int | None, pull: Acks | None = None) -> Work:
-    made = Work(PERMITTED, delivery(number), cast("Pull | None", pull), set())
+    made = Work(PERMITTED, delivery(number), cast("Pull | None", pull), {})
     made.started = 1_000
     return made
 
 
 def outcomes(now: int) -> tuple[Outcomes, Audit]:
     audit = Audit()
-    return Outcomes(cast("AuditWriter", audit), HostClock(lambda: now)), audit
+    return Outcomes(cast("AuditWriter", audit), BusClock(lambda: now)), audit
 
 
 @pytest.mark.parametrize("code", [None, Code.HANDLER_FAILED])

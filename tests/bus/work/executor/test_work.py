@@ -47,34 +47,34 @@ class Consumer:
         self.asked.append(("working", 0))
 
 
-def work(pull: Consumer | None, unsettled: set[Work]) -> Work:
+def work(pull: Consumer | None, unsettled: dict[Work, None]) -> Work:
     return Work(PERMITTED, DELIVERY, cast("Pull | None", pull), unsettled)
 
 
 def test_it_is_unsettled_until_it_is_acknowledged() -> None:
-    unsettled: set[Work] = set()
+    unsettled: dict[Work, None] = {}
     pull = Consumer()
     one, other = work(pull, unsettled), work(pull, unsettled)
     one.alive()
     one.ack()
-    assert unsettled == {other}
+    assert [*unsettled] == [other]
     assert pull.asked == [("working", 0), ("ack", 0)]
 
 
 def test_it_is_unsettled_until_it_is_put_off() -> None:
-    unsettled: set[Work] = set()
+    unsettled: dict[Work, None] = {}
     pull = Consumer()
     work(pull, unsettled).put_off(2.5, Places(8_192, counters=Counters()))
-    assert unsettled == set()
+    assert not unsettled
     assert pull.asked == [("retry", 2.5)]
 
 
 def test_a_call_is_among_them_and_does_not_come_again() -> None:
-    unsettled: set[Work] = set()
+    unsettled: dict[Work, None] = {}
     call = work(None, unsettled)
-    assert unsettled == {call}
+    assert [*unsettled] == [call]
     call.alive()
     call.ack()
-    assert unsettled == set()
+    assert not unsettled
     with pytest.raises(TypeError):
         call.put_off(1.0, Places(8_192, counters=Counters()))

@@ -112,9 +112,13 @@ async def test_a_process_takes_its_own_claim_over_if_that_it_was_stored_was_not_
     with pytest.raises(StateUnavailable):
         await one.claim(ASKED, TIMEOUT)
     site.transport.unheard = False
-    with pytest.raises(BusyEffect):
-        await site.process(2).claim(ASKED, TIMEOUT)
+    other = site.process(2)
+    for look in (other.claim(ASKED, TIMEOUT), other.may_have_happened(ASKED)):
+        with pytest.raises(BusyEffect):
+            await look
+    assert not await one.may_have_happened(ASKED)
     await one.mark(await claimed_by(one), Stage.DONE, None)
+    assert await other.may_have_happened(ASKED)
     assert isinstance(await one.claim(ASKED, TIMEOUT), AlreadyDone)
 
 
@@ -217,3 +221,41 @@ async def test_without_an_identity_a_claim_is_not_given_back_to_others(site: Sit
     with pytest.raises(BusyEffect):
         await site.process(2).claim(ASKED, TIMEOUT)
     assert (await claimed_by(one)).last
+
+
+async def test_what_was_claimed_may_have_happened_unless_it_was_given_back(site: Site) -> None:
+    one, two = site.process(1), site.process(2)
+    assert not await two.may_have_happened(ASKED)
+    claimed = await claimed_by(one)
+    with pytest.raises(BusyEffect) as busy:
+        await two.may_have_happened(ASKED)
+    assert busy.value.seconds == TIMEOUT + MARGIN
+    await one.mark(claimed, Stage.FREE, None)
+    assert not await two.may_have_happened(ASKED)
+    await two.mark(await claimed_by(two), Stage.DONE, None)
+    assert await one.may_have_happened(ASKED)
+
+
+async def test_what_a_gone_process_began_may_have_happened(site: Site) -> None:
+    two = site.process(2)
+    await claimed_by(site.process(1))
+    site.now += int((TIMEOUT + MARGIN) * SECOND)
+    assert await two.may_have_happened(ASKED)
+    with pytest.raises(HandlingError):
+        await two.claim(ASKED, TIMEOUT)
+    assert await two.may_have_happened(ASKED)
+
+
+@pytest.mark.parametrize("copy", [COPY, OTHER_BODY], ids=["copy", "other body"])
+async def test_what_happened_for_another_message_did_not_for_this(site: Site, copy: Claim) -> None:
+    one, two = site.process(1), site.process(2)
+    await one.mark(await claimed_by(one), Stage.DONE, RESULT)
+    assert not await two.may_have_happened(copy)
+
+
+async def test_a_claim_that_nobody_can_read_may_have_happened(site: Site) -> None:
+    await site.keyed.create(SUBJECT, b"of a newer version")
+    assert await site.process(1).may_have_happened(ASKED)
+    site.broker.fail("STATE", BusUnavailable("away"))
+    with pytest.raises(StateUnavailable):
+        await site.process(1).may_have_happened(ASKED)

@@ -102,8 +102,9 @@ async def test_a_copy_waits_until_the_end_of_the_first_was_told(effects: Effects
         with pytest.raises(BusyEffect):
             await effects.begin(permitted(message, once=once))
     effects.untold(claim)
-    untold = AlreadyDone(result=RESULT, same=False, told=False)
+    untold = AlreadyDone(result=RESULT, same=True, told=False)
     assert await effects.begin(permitted(task(), once=once)) == untold
+    assert await effects.begin(permitted(task(number=3), once=once)) == replace(untold, same=False)
 
 
 @pytest.mark.parametrize("once", [False, True])
@@ -164,3 +165,36 @@ async def test_what_cannot_be_claimed_is_asked_for_again(effects: Effects, site:
 async def test_without_once_nothing_is_stored(effects: Effects, site: Site) -> None:
     await effects.done(await begin(effects, task()), RESULT)
     assert not site.broker.streams["STATE"].stored
+
+
+async def test_what_this_process_handled_may_have_happened(effects: Effects) -> None:
+    message, copy = opened(task()), opened(task(number=3))
+    assert not await effects.may_have_happened(message, once=False)
+    claim = await begin(effects, task())
+    with pytest.raises(BusyEffect):
+        await effects.may_have_happened(message, once=False)
+    assert not await effects.may_have_happened(copy, once=False)
+    await effects.done(claim, RESULT)
+    effects.untold(claim)
+    assert await effects.may_have_happened(message, once=False)
+    assert not await effects.may_have_happened(copy, once=False)
+
+
+async def test_who_was_told_is_remembered(effects: Effects) -> None:
+    message, copy = opened(task()), opened(task(number=3))
+    claim = await begin(effects, task())
+    assert not effects.was_told(message)
+    await effects.done(claim, RESULT)
+    assert not effects.was_told(message)
+    effects.untold(claim)
+    assert not effects.was_told(message)
+    effects.told(claim)
+    assert effects.was_told(message)
+    assert not effects.was_told(copy)
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_what_another_process_handled_may_have_happened_only_if_it_was_claimed(site: Site, once: bool) -> None:
+    first, second = Effects(site.process(1)), Effects(site.process(2))
+    await first.done(await begin(first, task(), once=once), RESULT)
+    assert await second.may_have_happened(opened(task()), once=once) is once

@@ -8,6 +8,7 @@ work.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from importlib.metadata import version
@@ -32,10 +33,14 @@ from sealbus.bus.nats.api import StreamState, takes_records
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import Clock
 from sealbus.bus.stream_names import EVENTS, HELD, STATE, TASKS
-from sealbus.bus.streams.snapshot import list_streams, take_snapshot
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.bus.streams.snapshot import Snapshot, list_streams, take_snapshot
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
+_logger = logging.getLogger(__name__)
+
+SNAPSHOT_TRIES: Final = 3
+"""Snapshots that are begun of one stream, before a backup fails."""
 AT_A_TIME: Final = 4
 """Streams that are copied out of the server, or into it, at a time."""
 
@@ -115,14 +120,13 @@ async def take_backup(
         log_last=await asyncio.to_thread(log_end, folder / LOG) if log is not None else 0,
     )
     manifest = unsigned.signed(signers)
-    with await asyncio.to_thread(FileWriter, folder, MANIFEST) as writer:
+    with FileWriter(folder, MANIFEST) as writer:
         writer.write(manifest.encode())
     return manifest
 
 
 async def _take_stream(folder: Path, connection: Connection, state: StreamState) -> tuple[BackedUpStream, BackedUpFile]:
-    with await asyncio.to_thread(FileWriter, folder, f"{STREAMS}/{state.name}.snapshot") as writer:
-        snapshot = await take_snapshot(connection, state.name, writer.write)
+    snapshot, file = await _snapshot(folder, connection, state.name)
     stream = BackedUpStream(
         name=state.name,
         config=snapshot.config,
@@ -132,7 +136,24 @@ async def _take_stream(folder: Path, connection: Connection, state: StreamState)
         first=snapshot.first,
         last=snapshot.last,
     )
-    return stream, writer.written
+    return stream, file
+
+
+async def _snapshot(folder: Path, connection: Connection, stream: str) -> tuple[Snapshot, BackedUpFile]:
+    """Write a snapshot of `stream`, again if it is cut off: a server ends it if a reader's consumer goes away meanwhile."""
+    path, tries = f"{STREAMS}/{stream}.snapshot", SNAPSHOT_TRIES
+    while True:
+        tries -= 1
+        try:
+            with FileWriter(folder, path) as writer:
+                snapshot = await take_snapshot(connection, stream, writer.write)
+        except BusUnavailable as error:
+            if not tries:
+                raise
+            _logger.warning("%s is copied again: %s", stream, error.detail)
+            await asyncio.to_thread((folder / path).unlink)
+        else:
+            return snapshot, writer.written
 
 
 def _begin(folder: Path) -> None:

@@ -23,16 +23,16 @@ _TRIES: Final = 3
 
 
 class FileWriter:
-    """Writes one new file of mode 0600, durable at the end; `written` is then its entry in the manifest."""
+    """Writes one new file of mode 0600, durable at the end; `written` is then its entry in the manifest. Its calls block."""
 
     def __init__(self, folder: Path, path: str, keeps: str = "") -> None:
-        self._path, self._keeps = path, keeps
-        target = folder / path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+        self._folder, self._path, self._keeps = folder, path, keeps
         self._digest, self._size = hashlib.sha256(), 0
 
     def __enter__(self) -> Self:
+        target = self._folder / self._path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,6 +12,7 @@ from support.kept_log import log_settings
 from support.lab import Lab, running, until
 from support.notary import SIGNER, Bench
 
+from sealbus.agents.backup import backup as backup_module
 from sealbus.agents.backup import restore
 from sealbus.agents.backup.backup import in_order, take_backup
 from sealbus.agents.backup.files import copy_log, key_files, log_end
@@ -24,8 +25,8 @@ from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, StreamRefused
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
-from sealbus.bus.streams.snapshot import delete_stream, list_streams
-from sealbus.envelopes.errors import BackupRefused, Code, ConfigurationError
+from sealbus.bus.streams.snapshot import Snapshot, delete_stream, list_streams, take_snapshot
+from sealbus.envelopes.errors import BackupRefused, BusUnavailable, Code, ConfigurationError
 from sealbus.envelopes.log.note import NoteSigner
 
 STREAMS = declared_streams({"TASKS": 1 << 22, "AUDIT": 1 << 22})
@@ -105,6 +106,32 @@ async def test_it_comes_back_as_it_was(
 @pytest.mark.nats
 async def test_where_nothing_was_restored_copies_are_refused(connection: Connection) -> None:
     assert [one.stream for one in await check_copies(connection)] == ["AUDIT", "TASKS"]
+
+
+@pytest.mark.nats
+async def test_a_stream_whose_snapshot_is_cut_off_is_copied_again(
+    connection: Connection, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server cuts a snapshot off if a consumer ends in the middle of it, which no test can time.
+    began: list[str] = []
+
+    async def cut_off(connection: Connection, stream: str, write: Callable[[bytes], object]) -> Snapshot:
+        began.append(stream)
+        if began.count(stream) < tries:
+            write(b"the first bytes")
+            raise BusUnavailable(f"the snapshot of {stream} was cut off")
+        return await take_snapshot(connection, stream, write)
+
+    monkeypatch.setattr(backup_module, "take_snapshot", cut_off)
+    tries = backup_module.SNAPSHOT_TRIES
+    taken = await take_backup(tmp_path / "again", connection, settings, log=None)
+    assert {began.count(stream.name) for stream in taken.streams} == {tries}
+    assert validate(tmp_path / "again", settings, log=None) == taken
+    tries += 1
+    began.clear()
+    with pytest.raises(BusUnavailable, match="cut off"):
+        await take_backup(tmp_path / "never", connection, settings, log=None)
+    assert not (tmp_path / "never" / MANIFEST).exists()
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {

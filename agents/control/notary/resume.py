@@ -84,9 +84,7 @@ class ResumedLog:
     recorded: tuple[PolicyRecord, ...]
     """The policies that the notary's own records name after the log's end."""
     pending: tuple[StoredRestoration, ...]
-    """Restorations of the stream that the log has not reached."""
-    restored: bool
-    """Whether a restoration was added to `ledger`."""
+    """Restorations of the stream that `ledger` does not hold."""
     streams: tuple[RestoredStream, ...]
     """The other streams that were restored. Processes learn of them once the log holds every restoration."""
 
@@ -142,7 +140,6 @@ async def resume_log(
         await asyncio.to_thread(
             lambda: store.forget(fence, {*store.names(TRUST), *store.names(RECORDS)}.difference(held))
         )
-    remaining = add_restorations(ledger, pending) if floor is None else pending
     return ResumedLog(
         ledger=ledger,
         last=last,
@@ -152,8 +149,7 @@ async def resume_log(
         history=history,
         policies=await in_thread(lambda: stored_policies(store)),
         recorded=tuple(records.policies),
-        pending=remaining,
-        restored=len(remaining) < len(pending),
+        pending=pending,
         streams=restorations.streams,
     )
 
@@ -169,15 +165,6 @@ async def _checked_ledger(
     first = 0 if plan.whole or restorations.pending else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
     await check_stream(transport, plan.stream, store, last.size, first=first, restorations=restorations)
     return ledger
-
-
-def add_restorations(ledger: Ledger, pending: Sequence[StoredRestoration]) -> tuple[StoredRestoration, ...]:
-    """Add to `ledger` those of `pending` that it has reached; return the others."""
-    added = 0
-    while added < len(pending) and ledger.settled and ledger.next > pending[added].restoration.last:
-        ledger.append(pending[added].entry)
-        added += 1
-    return tuple(pending[added:])
 
 
 def _check_floor(store: FolderStore, last: Checkpoint, other: Checkpoint) -> None:

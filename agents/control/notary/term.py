@@ -15,7 +15,7 @@ from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, placed
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
 from sealbus.agents.control.notary.publisher import NotarySite, RecordPublisher
-from sealbus.agents.control.notary.resume import LogPlan, ResumedLog, add_restorations, own_checkpoint, trust_path
+from sealbus.agents.control.notary.resume import LogPlan, ResumedLog, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
 from sealbus.bus.ports import Delivery
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
@@ -70,15 +70,17 @@ class Term:
         self._due: float | None = None
         self._named = asyncio.Event()
         """Set once every restoration of the stream is under a stored checkpoint."""
-        if not log.pending and not log.restored:
+        if not log.pending:
             self._named.set()
-        if log.last is None or log.restored:
-            # A new log, and a log whose stream was restored, already have entries to sign.
+        if log.last is None:
+            # A new log already has entries to sign.
             self._make_due()
 
     async def follow(self) -> None:
         """Follow the stream until an error ends the term, such as `LeaseLost`, `BusUnavailable` or `LogError`; raise it."""
         failure: SealbusError | None = None
+        # First, because reading begins where the ledger ends: a log that is ahead of a restored stream goes back.
+        self._add_restorations()
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(), name="notary-reading")
             # A task of its own: the lease is renewed even while a book takes long to write.
@@ -166,11 +168,7 @@ class Term:
                 break
         if not batch:
             # The restoration comes before these messages, but could not be added.
-            if self._ledger.next <= (last or 0):
-                raise LogError(
-                    Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}"
-                )
-            raise LogError(Code.LOG_MISMATCH, "another notary has signed more than was restored")
+            raise LogError(Code.LOG_MISMATCH, f"the stream was restored up to {self._ledger.next - 1}, not to {last}")
         following, now = self._ledger.next, self._parts.site.clock()
         messages = await asyncio.to_thread(lambda: list(self._log.verifier.verify(batch, following, now)))
         for message in messages:
@@ -179,12 +177,24 @@ class Term:
         return len(messages) < len(batch)
 
     def _add_restorations(self) -> None:
-        """Add the restorations that the log has reached."""
-        if self._floor is None and self._restorations:
-            before, self._restorations = self._restorations, add_restorations(self._ledger, self._restorations)
-            if added := len(before) - len(self._restorations):
-                self._pending += added
-                self._make_due()
+        """Add the restorations that the log has reached, whatever others have signed after them."""
+        while (
+            self._restorations and self._ledger.settled and self._ledger.next > self._restorations[0].restoration.last
+        ):
+            restored, *waiting = self._restorations
+            self._ledger.append(restored.entry)
+            self._restorations = tuple(waiting)
+            self._pending += 1
+            self._make_due()
+            self._compare_floor()
+
+    def _compare_floor(self) -> None:
+        """Compare the log with what another notary has signed, once it is as long. Raises `LogError` (`log_mismatch`)."""
+        floor = self._floor
+        if floor is not None and self._ledger.size >= floor.size:
+            if (self._ledger.size, self._ledger.root()) != (floor.size, floor.root):
+                raise LogError(Code.LOG_MISMATCH, "another notary has signed another history of this stream")
+            self._floor = None
 
     def _make_due(self) -> None:
         """Let a checkpoint be due in `SECONDS`, unless one is due before."""
@@ -209,11 +219,7 @@ class Term:
         if message.counts:
             self._make_due()
         self._parts.site.counters.add("sealbus_notary_entries_total", len(message.entries))
-        floor = self._floor
-        if floor is not None and self._ledger.size >= floor.size:
-            if (self._ledger.size, self._ledger.root()) != (floor.size, floor.root):
-                raise LogError(Code.LOG_MISMATCH, "another notary has signed another history of this stream")
-            self._floor = None
+        self._compare_floor()
 
     async def _check_checkpoint(self, record: CheckpointRecord) -> None:
         """Raise `LogError` for a checkpoint in the stream that this notary signed and that does not match the log."""

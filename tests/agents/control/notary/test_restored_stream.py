@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,8 +13,8 @@ import pytest
 from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, Bench
 
 from sealbus.agents.control.notary import term
-from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.ledger import entry_rows
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
+from sealbus.agents.control.notary.log.ledger import entry_rows, stored_checkpoint
 from sealbus.agents.control.notary.restored_stream import Restorations, RestoredBackup, record_restoration
 from sealbus.bus.clocks import BusClock
 from sealbus.bus.nats.api import StreamState
@@ -22,7 +24,7 @@ from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.log.places import encode_places
 from sealbus.envelopes.log.restoration import FOLDER, Restoration, restoration_path, sign_restoration
-from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TiledTree, TileName, tile_reader
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
@@ -253,6 +255,69 @@ async def test_a_log_that_is_older_than_the_backup_comes_to_its_end_first(bench:
     found = kinds(bench)
     assert found.count(EntryKind.RESTORED) == 1
     assert found.index(EntryKind.RESTORED) >= upto + 4
+
+
+def stored_size(store: FolderStore) -> int:
+    found = stored_checkpoint(store, ORIGIN, [SIGNER.verifier])
+    assert found is not None
+    return found.checkpoint.size
+
+
+def told_too(bench: Bench) -> FolderStore:
+    """Return the folder of another notary, which has a copy of the operator's words."""
+    folder = bench.folder.with_name("another")
+    shutil.copytree(bench.folder / FOLDER, folder / FOLDER)
+    return FolderStore(folder)
+
+
+@pytest.mark.parametrize("more", [0, 2], ids=["nothing after it", "more"])
+@pytest.mark.parametrize("behind", [False, True], ids=["with a log", "without a log"])
+async def test_another_notary_goes_on_where_the_first_has_logged_the_restoration(
+    bench: Bench, behind: bool, more: int
+) -> None:
+    upto = await logged(bench)
+    other = FolderStore(bench.folder.with_name("another"))
+    if not behind:
+        async with bench.running(store=other):
+            bench.record()
+            await bench.sealed(last(bench), other.folder)
+        upto = last(bench)
+    restore(bench, upto)
+    say(bench, upto)
+    other = told_too(bench) if behind else other
+    shutil.copytree(bench.folder / FOLDER, other.folder / FOLDER, dirs_exist_ok=True)
+    async with bench.running():
+        bench.record(more)
+        await bench.sealed(last(bench))
+        await bench.until(lambda: EntryKind.RESTORED in kinds(bench))
+    for _ in range(2):
+        async with bench.running(store=other):
+            bench.record(3)
+            await bench.sealed(last(bench), other.folder)
+    first, size = bench.checkpoint(), stored_size(other)
+    assert first is not None
+    assert first.size < size
+    assert TiledTree(size, tile_reader(other.get)).root(first.size) == first.root
+
+
+async def test_another_notary_signs_nothing_where_the_first_had_signed_more_than_was_restored(bench: Bench) -> None:
+    upto = await logged(bench)
+    async with bench.running():
+        bench.record(3)
+        await bench.sealed(upto + 3)
+    restore(bench, upto)
+    say(bench, upto)
+    other = told_too(bench)
+    async with bench.running():
+        bench.record(4)
+        await bench.sealed(last(bench))
+    # As many as were lost: its log becomes as long as what the first has signed.
+    bench.record(3)
+    with pytest.raises(LogError) as caught:
+        async with bench.notary(store=other) as notary, asyncio.timeout(30):
+            await notary.run()
+    assert caught.value.code in (Code.LOG_MISMATCH, Code.INCONSISTENT_LOG)
+    assert not (other.folder / CHECKPOINT).exists()
 
 
 async def test_a_stream_that_differs_is_not_made_right_by_a_word(bench: Bench) -> None:

@@ -169,11 +169,20 @@ class WorkloadIdentity:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline):
                 await current.settled.wait()
-        svid = current.credential.verified
+                while current.credential.is_old(self._clock()) and not current.final_failure:
+                    current.settled.clear()
+                    await current.settled.wait()
+        svid, now = current.credential.verified, self._clock()
         if svid is None:
             late = f"no identity within {deadline:g} s: {current.trouble() if current.failures else self._silence()}"
             raise IdentityUnavailable(current.final_failure or late)
-        if svid.exp - self._clock() < LEAST_LIFE:
+        if current.credential.is_old(now):
+            late = (
+                f"no identity within {deadline:g} s: the JWT-SVID has {(svid.exp - now) // SECOND} s left of "
+                f"{(svid.exp - svid.iat) // SECOND}, sealing needs {LEAST_LIFE // SECOND}: check this host's clock"
+            )
+            raise IdentityUnavailable(current.final_failure or late)
+        if svid.exp - now < LEAST_LIFE:
             raise IdentityUnavailable(
                 f"JWT-SVIDs of {self.spiffe_id} from the Workload API at {current.endpoint} live "
                 f"{(svid.exp - svid.iat) // SECOND} s, sealing needs {LEAST_LIFE // SECOND}: raise their TTL"

@@ -88,6 +88,15 @@ class KeyCredential:
             return 0
         return max(current.iat + (current.exp - current.iat) // 2, self._requested + ASK_AGAIN)
 
+    def is_old(self, now: int) -> bool:
+        """Return whether the current JWT-SVID has under 20 s of life left, although it had 25 s at first or more."""
+        current = self._verified
+        return (
+            current is not None
+            and current.exp - now < LEAST_LIFE
+            and current.exp - current.iat >= LEAST_LIFE + ASK_AGAIN
+        )
+
     def withdraw(self) -> None:
         """Stop sealing: the Workload API says that this workload has no identity."""
         self._sealer = self._verified = None

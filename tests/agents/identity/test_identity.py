@@ -15,6 +15,7 @@ from spiffe._proto import workload_pb2 as proto
 from support.lab import until
 from support.scripted_workload_api import ScriptedWorkloadApi, scripted_workload_api
 from support.workload_api import (
+    MovedClock,
     RunningWorkloadApi,
     no_thread_left,
     short_folder,
@@ -26,6 +27,7 @@ from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.ports import Identity
 from sealbus.envelopes.encoding.jws import decode_base64url
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = pytest.mark.workload_api
@@ -43,22 +45,34 @@ async def serve():
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 asyncio.run(serve())
 """
+CLIENTS_PER_PROCESS = 50
+"""Each has three threads: all 500 in one process wait longer for its interpreter than for the Workload API."""
 START = """
-import asyncio, os, sys
+import asyncio, sys
 from sealbus.agents.identity import WorkloadIdentity
 async def start():
     address, clients = sys.argv[1], int(sys.argv[2])
-    all_in = asyncio.Barrier(clients)
+    all_in = asyncio.Barrier(clients + 1)
     async def one():
         async with WorkloadIdentity.connect(address, deadline=300, patient=True) as identity:
             assert identity.sealer().iss == identity.spiffe_id
             await all_in.wait()
+            await all_in.wait()
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(one())
-os.nice(5)  # a thousand and a half threads, which are to leave processors to other tests
+        await all_in.wait()
+        print("all in", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        await all_in.wait()
 asyncio.run(start())
 """
+
+
+async def line_of(process: asyncio.subprocess.Process) -> str:
+    """Return the next line that `process` prints, or nothing when it has ended."""
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()
 
 
 @asynccontextmanager
@@ -68,9 +82,8 @@ async def served_elsewhere(name: str) -> AsyncIterator[str]:
         sys.executable, "-c", SERVE, name, cwd=TESTS, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        yield (await process.stdout.readline()).decode().strip()
+        yield await line_of(process)
     finally:
         process.stdin.close()
         await process.wait()
@@ -249,15 +262,23 @@ async def test_an_overload_that_lasts_is_no_absence(scripted: ScriptedWorkloadAp
 
 @pytest.mark.serial
 async def test_five_hundred_that_start_together_all_get_their_identity() -> None:
-    """Against a Workload API in a process of its own, in the time that long-running processes have."""
+    """Against a Workload API in a process of its own; each stays until all are in."""
+    processes: list[asyncio.subprocess.Process] = []
     async with served_elsewhere("planner") as address:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", START, address, str(CLIENTS))
         try:
-            assert await process.wait() == 0
+            while len(processes) < CLIENTS // CLIENTS_PER_PROCESS:
+                command = (sys.executable, "-c", START, address, str(CLIENTS_PER_PROCESS))
+                pipe = asyncio.subprocess.PIPE
+                processes.append(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
+            assert [await line_of(process) for process in processes] == ["all in"] * len(processes)
+            for process in processes:
+                await process.communicate(b"")  # the end of its input lets its clients go
+                assert process.returncode == 0
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            for process in processes:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
 
 
 async def test_another_service_fails_at_once() -> None:
@@ -309,12 +330,58 @@ async def test_a_missing_identity_is_named(running: RunningWorkloadApi) -> None:
             pass
 
 
-async def test_tokens_that_never_live_long_enough_are_named(authority: DevelopmentAuthority) -> None:
+@pytest.mark.parametrize("ttl", [15, 20])
+async def test_tokens_that_never_live_long_enough_are_named(authority: DevelopmentAuthority, ttl: int) -> None:
     """Their TTL is what has to change."""
-    async with scripted_workload_api(authority, jwt_ttl=15) as scripted:
-        with pytest.raises(IdentityUnavailable, match="live 15 s, sealing needs 20: raise their TTL"):
+    async with scripted_workload_api(authority, jwt_ttl=ttl) as scripted:
+        with pytest.raises(IdentityUnavailable, match=f"live {ttl} s, sealing needs 20: raise their TTL"):
             async with WorkloadIdentity.connect(scripted.address, clock=authority.clock, deadline=60):
                 pass
+
+
+async def test_a_token_that_came_late_is_asked_for_again(clock: MovedClock, authority: DevelopmentAuthority) -> None:
+    """A process that did not run for a while finds it old, and waits for the next one."""
+    begun = clock()
+    async with scripted_workload_api(authority, x509_ttl=600, jwt_ttl=60) as scripted:
+        given = scripted.token
+
+        def delayed(audience: list[str]) -> str:
+            token = given(audience)
+            clock.advance(45)
+            scripted.token = given
+            return token
+
+        scripted.token = delayed
+        async with WorkloadIdentity.connect(scripted.address, clock=clock, deadline=60) as identity:
+            assert identity.sealer().expires - clock() > 20 * SECOND
+            assert identity.status().jwt_issued > begun + 44 * SECOND
+
+
+async def test_tokens_that_all_come_late_are_named(authority: DevelopmentAuthority) -> None:
+    """The deadline is in force for them, too."""
+    clock = authority.clock
+    async with scripted_workload_api(authority, jwt_ttl=60) as scripted:
+        with pytest.raises(IdentityUnavailable, match=r"within 4 s: .* has 1\d s left of 60, .* this host's clock"):
+            async with WorkloadIdentity.connect(scripted.address, clock=lambda: clock() + 45 * SECOND, deadline=4):
+                pass
+
+
+async def test_who_waits_for_a_newer_token_hears_of_an_end(authority: DevelopmentAuthority) -> None:
+    """Not only at the deadline."""
+    clock = authority.clock
+    async with scripted_workload_api(authority, jwt_ttl=60) as scripted:
+
+        async def end() -> None:
+            await scripted.until("FetchJWTSVID", 1)
+            scripted.status["FetchJWTSVID"] = "UNIMPLEMENTED"
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(end())
+            with pytest.raises(IdentityUnavailable, match=r"^(?!.*no identity within).*is not a SPIFFE Workload API"):
+                async with WorkloadIdentity.connect(
+                    scripted.address, clock=lambda: clock() + 45 * SECOND, deadline=3_600
+                ):
+                    pass
 
 
 async def test_a_foreign_token_is_never_used(scripted: ScriptedWorkloadApi) -> None:

@@ -50,6 +50,7 @@ def fill(store: Path) -> Path:
 
 @asynccontextmanager
 async def looking(client: Client) -> AsyncIterator[Readiness]:
+    await client.node.clocks.settle()
     readiness = Readiness(client.node)
     running = asyncio.create_task(readiness.watch_engine())
     try:

@@ -20,7 +20,7 @@ from sealbus.agents.runtime.settings.settings import Settings
 STRONG = "urn:example:silver"
 """The `acr` that the starter policy requires of a manager who approves."""
 
-WITHIN = 15.0
+WITHIN = 60.0
 """Seconds that any step may take before the demonstration gives up."""
 
 _LOOK_EVERY = 0.02

@@ -32,7 +32,7 @@ from stack.site import Site
 from stack.soak import RECORDS_BYTES, Report, Soak
 from stack.state import State
 
-UP_SECONDS: Final = 120.0
+UP_SECONDS: Final = 240.0
 DOWN_SECONDS: Final = 60.0
 _LOOK_EVERY: Final = 0.1
 

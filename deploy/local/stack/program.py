@@ -16,7 +16,8 @@ from stack.run_as import as_user
 
 __all__ = ["Program", "output_of"]
 
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 120.0
+COMMAND_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 10.0
 _LOG_SECONDS: Final = 2.0
 _LOOK_AGAIN: Final = 0.05
@@ -122,7 +123,11 @@ class Program:
 
 
 async def output_of(
-    command: Sequence[str], *, stdin: bytes = b"", within: float = 20.0, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    within: float = COMMAND_SECONDS,
+    environment: Mapping[str, str] | None = None,
 ) -> bytes:
     """Run `command` to its end and return its output. `environment` is all that it gets; without it, ours.
 

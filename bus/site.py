@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sealbus.bus.clocks import BusClock, HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.subjects import OwnSubjects
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Site:
     """The identity of a process, the names and trust of its deployment, its clocks, counters, transport and randomness.
 
-    `trust` returns the bundles and revocations in force now; `random` returns a number in [0, 1). `tracer` is absent where
-    nobody collects spans.
+    `trust` returns the bundles and revocations in force now. `elapsed` counts seconds (`clocks.ELAPSED`). `random`
+    returns a number in [0, 1). `tracer` is absent where nobody collects spans.
     """
 
     identity: Identity
@@ -32,11 +32,11 @@ class Site:
     own_subjects: OwnSubjects
     trust: Callable[[], Trust]
     caches: Caches
-    host_clock: HostClock
     bus_clock: BusClock
     counters: Counters
     transport: Transport
     random: Callable[[], float]
+    elapsed: Callable[[], float]
     tracer: Tracer | None = None
 
     @property

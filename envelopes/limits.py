@@ -34,6 +34,8 @@ class Limits:
     """Every language's double, and so JSON, holds it exactly."""
     clock_skew: int = 5 * SECOND
     """Largest difference between a host's clock and the broker's, either way, in microseconds (SPEC.md section 3)."""
+    remembered_after: int = 12 * SECOND
+    """How long a call is remembered beyond its `exp`: *now* may go back by two `clock_skew`, and by a round trip of 2 s."""
     stored_within: int = 60 * SECOND
     """Longest time from `iat` to the storing of a stream message (step 6): half of the least `duplicate_window`."""
     key_awaited: int = 60 * SECOND

@@ -9,9 +9,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " [seconds == math.inf dropped]"
         ),
     ),
-    "what follows a version keeps the stored value that the version was read from, which alone is looked at": (
-        "sealbus.bus.work.approvals.progress.ParkedProgress._change: self._tasks.change of parked [after instead]",
-    ),
     "what is stored at the very microsecond of its stream's creation is measured by that creation, whoever is asked": (
         "sealbus.bus.gate.opener._older_than_its_stream: arrival.stored < arrival.created [bound]",
     ),
@@ -166,6 +163,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest not in slot.uses [by prefix]",
         "sealbus.bus.work.idempotency.replay_guard.ReplayGuard.used: digest in slot.uses [by prefix]",
         "sealbus.bus.gate.resumption.Resumption.take: digest in self.under_way [by prefix]",
+        (
+            "sealbus.bus.gate.approval_authorizer.ApprovalAuthorizer.authorize: decision.opened.message.header.digest"
+            " not in self._under_way [by prefix]"
+        ),
         ("sealbus.envelopes.export.trust.pinned_bundles: sha256(record.jwt).digest() in root.bundles [by prefix]"),
     ),
     "it is kept under its recorder, and looked for under who minted, who then is another": (
@@ -190,7 +191,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.standing._statement: header.iss != recorder [by path]",
     ),
     "a marker of the same time is the one that is there, and is not written again": (
-        "sealbus.bus.gate.resumption._ParkedSource.may_run: max(end, self._site.host_clock()) > parked.until [bound]",
+        "sealbus.bus.gate.resumption._ParkedSource.may_run: max(end, self._site.bus_clock()) > parked.until [bound]",
         "sealbus.bus.work.approvals.progress.ParkedProgress.count_verdict: until > parked.until [bound]",
     ),
     "it is looked for once more, and nothing is there": (
@@ -202,7 +203,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "its requester looks at the same moment, and finds it expired either way": (
         (
             "sealbus.bus.work.approvals.parking.Parking._parks:"
-            " _waits_until(decided.opened.message.header) <= self._site.host_clock() [bound]"
+            " _waits_until(decided.opened.message.header) <= self._site.bus_clock() [bound]"
         ),
     ),
     "what is remembered under a hash is compared with bytes of that hash": (

@@ -367,6 +367,7 @@ async def open_revoker(settings: Settings, *, counters: Counters) -> AsyncGenera
     anchors = await asyncio.to_thread(anchors_of, policy)
     async with open_connected_node(REVOKER, settings, counters=counters) as (node, connection):
         store = PolicyStore(connection, policy.bucket)
-        revoker = Revoker(store, anchors, key, in_force=node.revocations, counters=counters)
+        clock = node.site.bus_clock
+        revoker = Revoker(store, anchors, key, in_force=node.revocations, counters=counters, clock=clock)
         async with Worker(revoker_agent(revoker), node, WORKER_LIMITS) as worker:
             yield RevokerRole(revoker, worker)

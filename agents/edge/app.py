@@ -15,7 +15,6 @@ from sealbus.agents.edge.front import RESOURCE, SCHEME, Front, NamedResource
 from sealbus.agents.edge.http.application import PATTERN, Application, Methods, requested_method
 from sealbus.agents.edge.http.cors import Cors
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of
-from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, Scheme, challenge, metadata_answer, metadata_path, needed
 from sealbus.agents.edge.v1.approval_routes import APPROVALS_PATH, ApprovalRoutes
 from sealbus.agents.edge.v1.openapi import OPENAPI_PATH, openapi_answer
@@ -82,7 +81,7 @@ def edge_app(
         answer_of=answer_of,
         counters=front.node.counters,
         tracer=front.node.tracer,
-        addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
+        addresses=front.buckets(limits.address_rate, limits.address_burst),
         secure=front.resource.startswith("https://"),
         cors=cors,
         proxies=proxies,

@@ -125,7 +125,11 @@ async def serve_edge(
     issuers = issuers_of(table)
     names, own = node.deployment.names, node.deployment.own_subjects
     async with AsyncExitStack() as stack:
+        # Before the first request: no token is judged until the broker's time is known.
+        await node.clocks.settle()
         await stack.enter_async_context(node.status_reader.together())
+        measuring = (await stack.enter_async_context(Background())).create_task(node.clocks.run(), name="clocks")
+        stack.callback(measuring.cancel)
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls, counters=node.counters))
         introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
         front = Front(

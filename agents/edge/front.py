@@ -115,26 +115,36 @@ class Front:
 
     def __post_init__(self) -> None:
         limits = self.limits
-        users = TokenBuckets(rate=limits.user_rate, burst=limits.user_burst, entries=limits.rate_entries)
-        clients = TokenBuckets(rate=limits.client_rate, burst=limits.client_burst, entries=limits.rate_entries)
-        readers = TokenBuckets(rate=limits.read_rate, burst=limits.read_burst, entries=limits.rate_entries)
-        object.__setattr__(self, "readers", readers)
-        object.__setattr__(self, "users", users)
-        object.__setattr__(self, "clients", clients)
+        object.__setattr__(self, "readers", self.buckets(limits.read_rate, limits.read_burst))
+        object.__setattr__(self, "users", self.buckets(limits.user_rate, limits.user_burst))
+        object.__setattr__(self, "clients", self.buckets(limits.client_rate, limits.client_burst))
+
+    def buckets(self, rate: float, burst: int) -> TokenBuckets:
+        """Return new token buckets: `burst` requests at once, then `rate` a second, by this process's monotonic clock."""
+        elapsed = self.node.site.elapsed
+        return TokenBuckets(rate=rate, burst=burst, entries=self.limits.rate_entries, clock=elapsed)
 
     async def verified(self, token: str, *, now: int) -> AccessToken:
         """Return the contents of `token` (`AccessTokenVerifier.verify`).
 
         Raises `TokenRefused` (`revoked`) if its user, session or client is revoked. The bus would deny their messages; this
-        also protects what the edge itself knows of their tasks.
+        also protects what the edge itself knows of their tasks. Raises `ClockSkew` while our clock and the broker's disagree,
+        or the broker's time is not known.
         """
+        self._check_clock()
         return self.unrevoked(await self.verifier.verify(token, now=now))
 
     async def asserted(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
         """Return a partner's `assertion` from `presenter`, verified but not yet used; raises as `verified`."""
+        self._check_clock()
         verified = await self.assertions.verify(assertion, presenter=presenter, now=now)
         self.unrevoked(verified.contents)
         return verified
+
+    def _check_clock(self) -> None:
+        """Raise `ClockSkew` unless our clock is known to be right: tokens are judged, and messages dated, by it."""
+        if (problem := self.node.clocks.problem) is not None:
+            raise problem
 
     def unrevoked(self, token: AccessToken) -> AccessToken:
         """Return `token`; raise `TokenRefused` (`revoked`) if its user, session or client is revoked by now."""
@@ -221,7 +231,7 @@ class Front:
             token,
             self.node.identity.sealer(),
             transaction=request.scope[REQUEST_ID],
-            now=self.node.clock(),
+            now=self.node.site.bus_clock(),
             workload=workload,
             door=request.scope.get(DOOR, ""),
         )

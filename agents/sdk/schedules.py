@@ -114,7 +114,7 @@ class Schedules:
         `name` is 1 to 64 letters, digits, `_` and `-`; a schedule of that name is replaced. `owner` is the name of the agent
         that sends the tasks, by default our own.
         """
-        now = self._site.host_clock()
+        now = self._site.bus_clock()
         with _as_seal_errors():
             if cron is not None and every is None:
                 when: When = Cron(expression=cron, zone=zone)
@@ -140,7 +140,7 @@ class Schedules:
 
         There is no handle before the task is sent. The task cannot carry a user's context, which would have ended by then.
         """
-        now = self._site.host_clock()
+        now = self._site.bus_clock()
         if (at is None) == (after is None):
             raise SealError("give either at or after")
         time = _micros(at) if at is not None else now + int((after or 0.0) * SECOND)
@@ -173,7 +173,7 @@ class Schedules:
         Raises `BusUnavailable`, `StateUnavailable`.
         """
         schedules = await self._book.all()
-        now = self._site.host_clock()
+        now = self._site.bus_clock()
         return [self._describe(schedule, now) for _, schedule in sorted(schedules.items()) if schedule.stands(now)]
 
     async def last(self, name: str) -> TaskHandle[Any] | None:

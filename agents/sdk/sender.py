@@ -57,7 +57,7 @@ class Sender:
         self._own = site.own
         self._names = site.names
         self._own_subjects = site.own_subjects
-        self._clock: Clock = site.host_clock
+        self._clock: Clock = site.bus_clock
         self._outbox = outbox
         self._requests = requests
         self._reader = reader

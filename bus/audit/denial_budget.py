@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from sealbus.bus.clocks import HOST_CLOCK, HostClock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
@@ -56,7 +56,7 @@ class Denials:
         counters: Counters,
         budget: int,
         issuers: int,
-        clock: HostClock = HOST_CLOCK,
+        clock: BusClock = UNMEASURED_CLOCK,
     ) -> None:
         self._store = store
         self._counters = counters

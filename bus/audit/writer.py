@@ -20,7 +20,7 @@ from sealbus.bus.audit.denial_budget import Denials
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool
 from sealbus.bus.background import Background, batch_from
-from sealbus.bus.clocks import HOST_CLOCK, HostClock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.ports import DuplicateFirstAttempt
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.message import record_message
@@ -89,7 +89,7 @@ class AuditWriter:
         recording: Recording = DECISIONS_ALONE,
         spool: Spool | None = None,
         created: Callable[[str], Awaitable[int]] | None = None,
-        clock: HostClock = HOST_CLOCK,
+        clock: BusClock = UNMEASURED_CLOCK,
     ) -> None:
         self._subject = subject
         self._outbox = outbox

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from sealbus.bus.clocks import HOST_CLOCK, HostClock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.routing.timers import being_cancelled
 from sealbus.bus.telemetry import Counters, OperatorLog
@@ -43,11 +43,11 @@ class Authorizer:
     """Asks one policy engine about opened messages."""
 
     def __init__(
-        self, *, engine: PolicyEngine, counters: Counters | None = None, clock: HostClock | None = None
+        self, *, engine: PolicyEngine, counters: Counters | None = None, clock: BusClock = UNMEASURED_CLOCK
     ) -> None:
         self._engine = engine
         self._took = (counters or Counters()).histogram("sealbus_decision_seconds")
-        self._clock = clock or HOST_CLOCK
+        self._clock = clock
         self._operator_log = OperatorLog(_logger)
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:

@@ -238,7 +238,7 @@ class Requests:
             request is None
             or self._closing
             or stopped()
-            or request.pending.end - self._site.host_clock() < WORTH_CANCELLING * SECOND
+            or request.pending.end - self._site.bus_clock() < WORTH_CANCELLING * SECOND
         ):
             return
         cancel = CancelRequest(
@@ -247,7 +247,7 @@ class Requests:
             end=request.pending.end,
             reason="its caller has left",
         )
-        message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._site.host_clock())
+        message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._site.bus_clock())
         self._group.create_task(self._tell(message), name="call-left")
 
     async def _tell(self, message: OutgoingMessage) -> None:
@@ -288,7 +288,7 @@ class Requests:
     async def _take_answers(self, deliveries: Sequence[Delivery]) -> None:
         """Verify a batch of answers, decide on them together, and hand answers or denials to the callers."""
         results: list[tuple[_OpenCall, VerifiedResult]] = []
-        trust, now = self._site.trust(), self._site.host_clock()
+        trust, now = self._site.trust(), self._site.bus_clock()
         for delivery in deliveries:
             try:
                 result = accept_reply(

@@ -139,7 +139,7 @@ class Gate:
             for message, delivery in batch.unknown:
                 await self._executor.put_off(message, delivery, pull)
         decided = self._executor.mark(await self._authorizer.authorize(batch.opened))
-        at = self._site.host_clock() if self._site.tracer is not None else 0
+        at = self._site.bus_clock() if self._site.tracer is not None else 0
         lasting = [decision for decision in decided if not self._try_again(decision, pull)]
         await self._recording.acquire()
         before, done = turn.take()
@@ -156,7 +156,7 @@ class Gate:
         [decided] = await self._authorizer.authorize([opened])
         if decided.error is not None and decided.error.code in RETRIED_CODES:
             raise decided.error
-        at = self._site.host_clock()
+        at = self._site.bus_clock()
         decided = source.mark(decided)
         [leaf] = await self._audit.decisions([decided])
         if not isinstance(leaf, bytes):
@@ -188,7 +188,7 @@ class Gate:
         self._refusals.count(error, delivery)
         if pull is None or delivery.arrival is None:
             return
-        now = self._site.host_clock()
+        now = self._site.bus_clock()
         if error.code in UNAUTHENTICATED_CODES:
             cause, schedule = Cause.UNAUTHENTICATED, KEY_AWAITED
             until = delivery.arrival.stored + DEFAULT_LIMITS.key_awaited
@@ -206,7 +206,7 @@ class Gate:
         delivery = decided.opened.delivery
         if decided.error is None or decided.error.code not in RETRIED_CODES or pull is None or delivery.arrival is None:
             return False
-        exp, now = decided.opened.message.header.exp, self._site.host_clock()
+        exp, now = decided.opened.message.header.exp, self._site.bus_clock()
         delay = UNTIL_EXPIRY.delay(delivery.number, random=self._site.random(), now=now, until=exp)
         if delay is None:
             return False
@@ -262,6 +262,7 @@ class Gate:
                 action=opened.route.action,
                 opened=opened.time,
                 decided=at,
+                recorded=self._site.bus_clock(),
                 verdict=decided.code or "allow",
                 revision=(decision.revision or "") if decision is not None else "",
                 record=leaf,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sealbus.bus.ports import Delivery
@@ -24,9 +24,10 @@ from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreOrigin:
-    """The times that step 6 needs for core calls: when this process started and when its audit stream was created."""
+    """The times that step 6 needs for core calls: when this process started, and when its audit stream was created."""
 
-    started: int
+    started: Callable[[], int]
+    """By the time of the bus, which is known before a call is opened."""
     audit_created: int
 
 
@@ -67,14 +68,14 @@ class Opener:
         """Verify each delivery (steps 1 to 13) and find its route; a failure affects only its own delivery."""
         batch = OpenedBatch()
         known, restored = await self._with_known_streams(deliveries, batch.refused)
-        trust, now = self._site.trust(), self._site.host_clock()
+        trust, now = self._site.trust(), self._site.bus_clock()
         replays = Replays(self._replay, restored)
         for delivery in known:
             try:
                 route = self._routes.find_route(delivery.subject)
                 message = accept_live(
                     delivery.payload,
-                    delivery.arrival or CoreArrival(delivery.subject, self._core.started, self._core.audit_created),
+                    delivery.arrival or CoreArrival(delivery.subject, self._core.started(), self._core.audit_created),
                     self._profile,
                     action=route.action if route is not None else self._unknown_action(delivery),
                     trust=trust,
@@ -103,7 +104,7 @@ class Opener:
             parked, profile=self._profile, trust=self._site.trust(), past=self._past, caches=self._site.caches
         )
         delivery = Delivery(subject=parked.header.to, payload=parked.envelope, header_block=b"", arrival=parked.arrival)
-        return Opened(delivery, route, message, self._site.host_clock(), resumed)
+        return Opened(delivery, route, message, self._site.bus_clock(), resumed)
 
     async def _with_known_streams(
         self, deliveries: Sequence[Delivery], refused: list[tuple[SealbusError, Delivery]]

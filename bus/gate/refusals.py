@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sealbus.bus.clocks import HOST_CLOCK, HostClock
+from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Transport
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError
@@ -44,13 +44,13 @@ class Refusals:
         transport: Transport,
         subject: str,
         counters: Counters,
-        clock: HostClock | None = None,
+        clock: BusClock | None = None,
         every: float = 1.0,
     ) -> None:
         self._transport = transport
         self._subject = subject
         self._counters = counters
-        self._clock = clock or HOST_CLOCK
+        self._clock = clock or UNMEASURED_CLOCK
         self._every = every
         self._counts: dict[tuple[str, str, int], _Count] = {}
         self._operator_log = OperatorLog(_logger)

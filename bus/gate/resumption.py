@@ -87,7 +87,7 @@ class Resumption:
         message, case = permitted.message, permitted.value
         if not isinstance(case, ApprovalCase):
             raise TypeError("not an approval")
-        started = self._site.host_clock()
+        started = self._site.bus_clock()
         confirmation: asyncio.Future[None] | None = None
         approval = _Approval(message, delivery, settlement, self.under_way)
         try:
@@ -95,7 +95,7 @@ class Resumption:
                 parked = await self._count(case, permitted)
             except SealbusError as error:
                 raise NotNow(f"it is not counted: {error.code}") from error
-            micros = max(0, self._site.host_clock() - started)
+            micros = max(0, self._site.bus_clock() - started)
             await self._audit.note(OutcomeRecord(decision=permitted.leaf, micros=micros, delivery=delivery.number))
             # The person is told that the verdict is counted while the task goes on, and before the approval is acknowledged.
             confirmation = asyncio.ensure_future(_confirm(permitted))
@@ -117,7 +117,7 @@ class Resumption:
         self._operator_log.warning("an approval is put off: %s", later)
         delay = later.seconds
         if delay is None:
-            now, until = self._site.host_clock(), approval.message.header.exp
+            now, until = self._site.bus_clock(), approval.message.header.exp
             delay = UNTIL_EXPIRY.delay(approval.delivery.number, random=self._site.random(), now=now, until=until)
         if delay is None:
             await self._give_up(approval.message)
@@ -217,7 +217,7 @@ class _ParkedSource:
         """Return whether the task may run; end it if its requester may have been told otherwise, or a copy of it has run."""
         opened, parked = decided.opened, self._parked
         end = (opened.resumed.approval.header.end or 0) if opened.resumed is not None else 0
-        if max(end, self._site.host_clock()) > parked.until:
+        if max(end, self._site.bus_clock()) > parked.until:
             # Its requester looks for a result as long as it may be under way.
             try:
                 self.marker = await self._progress.move(parked, end)

@@ -103,7 +103,7 @@ class StatusFeed:
     def __init__(self, site: Site) -> None:
         self._transport = site.transport
         self._subjects = f"status.{site.token}.*"
-        self._clock = site.host_clock
+        self._clock = site.bus_clock
         self._watches: dict[str, set[Watch]] = {}
         self._recent: BoundedMap[str, int] = BoundedMap(_RECENT)
         self._created = 0

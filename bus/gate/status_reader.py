@@ -424,7 +424,7 @@ class StatusReading:
         return self._term.phase is Phase.OVER
 
     def _now(self) -> int:
-        return self._reader.site.host_clock()
+        return self._reader.site.bus_clock()
 
     def _left(self, now: int) -> float:
         """Return the seconds until the requester concludes `expired`."""

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from math import nan
 from typing import Final
 
-from sealbus.bus.clocks import HOST_CLOCK, HostClock
+from sealbus.bus.clocks import ELAPSED, HOST_CLOCK, HostClock
 from sealbus.envelopes.errors import ClockSkew, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 
@@ -43,7 +42,7 @@ class ClockDifference:
         ask: Callable[[], Awaitable[int]],
         *,
         clock: HostClock = HOST_CLOCK,
-        elapsed: Callable[[], float] = time.monotonic,
+        elapsed: Callable[[], float] = ELAPSED,
     ) -> None:
         self._ask = ask
         self._clock = clock
@@ -53,6 +52,12 @@ class ClockDifference:
         self._agreed: int | None = None
         """The offset of the broker's clock from our monotonic clock, when ours last agreed with it."""
         self._reported = ""
+        self._begun = elapsed()
+        self.started = clock()
+        """When this was made, by our clock's time until that has agreed with the broker's, and then by the later of the two.
+
+        What was sent before that may have been handled by a process before this one.
+        """
 
     def now(self) -> int:
         """Return the broker's time (microseconds); our clock's until the two have agreed."""
@@ -106,6 +111,12 @@ class ClockDifference:
                 await self._measure()
                 due = self._elapsed() + EVERY
 
+    async def run(self) -> None:
+        """Measure periodically until cancelled, whether or not the clocks agree."""
+        while True:
+            await self.agree()
+            await self.disagree()
+
     async def _measure(self) -> None:
         """Measure. Without an answer keep the last result; `ahead` adjusts it by how far our clock was set."""
         begun = self._elapsed()
@@ -119,7 +130,10 @@ class ClockDifference:
             ours = int(begun * SECOND) + trip // 2 + beside
             self._measured = ours - broker_time, trip // 2, beside
             if self.problem is None:
-                self._agreed = beside - (ours - broker_time)
+                agreed = beside - (ours - broker_time)
+                if self._agreed is None:
+                    self.started = int(self._begun * SECOND) + max(agreed, beside)
+                self._agreed = agreed
             self._report()
 
     def _report(self) -> None:

@@ -14,7 +14,7 @@ from sealbus.policies.decision.decision import Decision
 
 
 class Opened(NamedTuple):
-    """A delivery that passed steps 1 to 13 at `time`, by this host's clock."""
+    """A delivery that passed steps 1 to 13 at `time`, by the clock of the bus."""
 
     delivery: Delivery
     route: Route

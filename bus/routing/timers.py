@@ -29,7 +29,7 @@ class Deadlines:
     __slots__ = ("_open", "_timer")
 
     def __init__(self) -> None:
-        self._open: set[Alarm] = set()
+        self._open: dict[Alarm, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float, *, stuck: Stuck | None = None) -> Deadline:
@@ -45,13 +45,13 @@ class Deadlines:
 
     def enter(self, alarm: Alarm) -> None:
         """Start watching `alarm`; only for alarms to call."""
-        self._open.add(alarm)
+        self._open[alarm] = None
         if self._timer is None or alarm.until < self._timer.when():
             self._set(alarm.until)
 
     def leave(self, alarm: Alarm) -> None:
         """Stop watching `alarm`; only for alarms to call."""
-        self._open.discard(alarm)
+        self._open.pop(alarm, None)
 
     def close(self) -> None:
         """Cancel the timer, once no alarm is open any more."""
@@ -69,7 +69,7 @@ class Deadlines:
         now = loop.time()
         try:
             for alarm in [alarm for alarm in self._open if alarm.until <= now]:
-                self._open.discard(alarm)
+                self._open.pop(alarm, None)
                 alarm.ring()
         finally:
             # Even if an alarm raises, the others ring at the next turn.

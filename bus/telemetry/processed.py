@@ -9,8 +9,9 @@ from sealbus.envelopes.message.header import Header
 
 
 class ProcessedMessage(NamedTuple):
-    """A message that was opened and decided at these times (microseconds), and the leaf of its record.
+    """A message that was opened, decided and recorded at these times, and the leaf of its record.
 
+    The times are microseconds of one clock, which need not be the host's; it is recorded now.
     `place` is the stream and sequence of the record, if they are known, `approval` the header of the approval by which a
     parked task goes on.
     """
@@ -19,6 +20,7 @@ class ProcessedMessage(NamedTuple):
     action: str
     opened: int
     decided: int
+    recorded: int
     verdict: str
     revision: str
     record: bytes = b""

@@ -59,6 +59,9 @@ class Tracer:
         The span of a resumed task also links to its approval.
         """
         message, action = processed.message, processed.action
+        # Other times of a span are the host's.
+        recorded = now()
+        beside = recorded - processed.recorded
         header, arrival = message.header, message.arrival
         parent = parent_of(header)
         links = [parent] if isinstance(arrival, StreamArrival) else []
@@ -71,8 +74,8 @@ class Tracer:
             "sealbus.sender": header.iss.value,
             "sealbus.verdict": processed.verdict,
             "sealbus.policy.revision": processed.revision,
-            "sealbus.decided": processed.decided,
-            "sealbus.recorded": now(),
+            "sealbus.decided": processed.decided + beside,
+            "sealbus.recorded": recorded,
         }
         if message.context is not None:
             attributes["messaging.message.conversation_id"] = message.context.txn.hex()
@@ -89,7 +92,7 @@ class Tracer:
             SpanKind.CONSUMER,
             attributes,
             [Link(link) for link in links if link is not None],
-            processed.opened * MICROSECOND,
+            (processed.opened + beside) * MICROSECOND,
         )
         return Processing(span)
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.chain import check_grants, verify_chain
 from sealbus.envelopes.message.freshness import (
     CoreArrival,
@@ -125,8 +126,8 @@ def accept_live(
 ) -> VerifiedMessage:
     """Verify `payload` by steps 1 to 13 and return its message; raise `EnvelopeError` at the first step that it fails.
 
-    `action` is the action that the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's
-    clock. Only `caches` and, for a call, the memory of `replays` change. Neither remembers a refused message as accepted.
+    `action` is the action that the subscription is about to do. `now` is microseconds since the Unix epoch, by the clock of
+    the bus. Only `caches` and, for a call, the memory of `replays` change. Neither remembers a refused message as accepted.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -158,7 +159,8 @@ def accept_live(
     check_grants(message.chain[:-1], action)
     # Step 13. Remember.
     if not stream:
-        replays.memory.remember((header.iss, header.id), header.exp, now=now)
+        until = header.exp + DEFAULT_LIMITS.remembered_after
+        replays.memory.remember((header.iss, header.id), until, now=now)
     return message
 
 

@@ -173,7 +173,7 @@ INVENTORY: Table = (
     ("pub $JS.ACK.TASKS.inventory.1.1.1.1700000000000000000.0 +ACK", True),
     ("pub $JS.ACK.TASKS.pricing.1.1.1.1700000000000000000.0 +ACK", "$JS.ACK.TASKS.pricing.1.1.1.1700000000000000000.0"),
     ("consumer rm TASKS pricing -f", "$JS.API.CONSUMER.DELETE.TASKS.pricing"),
-    ("consumer rm TASKS inventory -f", "$JS.API.CONSUMER.DELETE.TASKS.inventory"),
+    ("consumer rm TASKS inventory -f", True),
     ("request $JS.API.CONSUMER.PAUSE.TASKS.inventory {}", "$JS.API.CONSUMER.PAUSE.TASKS.inventory"),
     ("request $JS.API.CONSUMER.NAMES.TASKS {}", "$JS.API.CONSUMER.NAMES.TASKS"),
     ("request $JS.API.DIRECT.GET.STATE.state.inventory.effect.00 x", True),

@@ -13,7 +13,7 @@ from support.lab import until
 from support.real_bus import RealBus, real_bus
 from support.shop import Price, Shop, Update
 
-from sealbus import Client
+from sealbus import Agent, Client, Context
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.api import parse_time
@@ -66,10 +66,8 @@ async def test_a_clock_five_minutes_off_decides_nothing(tmp_path: Path, ahead: i
         worker = await replica(bus, shop, wrong, clock)
         async with running(worker):
             handle = await web.submit("inventory.update", Update(item_id="1"))
-            await until(lambda: reason(worker) != "")
-            way = "ahead of" if ahead > 0 else "behind"
-            assert reason(worker).startswith("clock_skew: this host is ")
-            assert way in reason(worker)
+            await until(lambda: reason(worker).startswith("clock_skew: this host is "))
+            assert ("ahead of" if ahead > 0 else "behind") in reason(worker)
             assert worker.not_ready()["sources"] == "not consuming"
             assert "identity" not in worker.not_ready()
             [metric] = [
@@ -118,3 +116,43 @@ async def test_a_call_goes_to_a_replica_whose_clock_is_right(tmp_path: Path) -> 
                 await web.call("pricing.quote", Update(item_id=str(number)), returns=Price, timeout=60)
         assert wrong.asked == []
         assert len(right.asked) == 20
+
+
+async def test_who_started_with_its_clock_ahead_answers_calls_once_it_is_right(tmp_path: Path) -> None:
+    engine, clock = ScriptedEngine(), Clock(MINUTES)
+    async with real_bus(tmp_path, "pricing", "shop-web") as bus:
+        web = Client.on(await bus.node("shop-web", ScriptedEngine()))
+        worker = Worker(Shop().pricing, await bus.node("pricing", engine, clock=clock))
+        async with running(worker):
+            await until(lambda: reason(worker) != "")
+            clock.ahead = 0
+            await worker.ready.wait()
+            await web.call("pricing.quote", Update(item_id="1"), returns=Price, timeout=60)
+        assert len(engine.asked) == 1
+
+
+@pytest.mark.parametrize(("first", "ahead"), [(4 * SECOND, 3_600 * SECOND), (-4 * SECOND, -3_600 * SECOND)])
+async def test_a_handler_whose_clock_is_set_hears_answers_that_are_decided_by_the_true_time(
+    tmp_path: Path, first: int, ahead: int
+) -> None:
+    engine, clock, buyer = ScriptedEngine(), Clock(first), Agent("inventory")
+
+    @buyer.task("order", retry=0)
+    async def order(body: Update, ctx: Context) -> Price:
+        clock.ahead = ahead
+        return await ctx.call("pricing.quote", body, returns=Price)
+
+    async with real_bus(tmp_path, "inventory", "pricing", "shop-web") as bus:
+        asked_by_it = Worker(Shop().pricing, await bus.node("pricing", ScriptedEngine()))
+        async with running(asked_by_it):
+            # Before the other measures its clock: its calls are then not from before this one's start.
+            await asked_by_it.ready.wait()
+            web = Client.on(await bus.node("shop-web", ScriptedEngine()))
+            begun = wall_clock()
+            async with running(Worker(buyer, await bus.node("inventory", engine, clock=clock))):
+                handle = await web.submit("inventory.order", Update(item_id="1"))
+                assert await handle.result(Price, timeout=60) == Price(item_id="1", price=7)
+        asked = [parse_time(one["context"]["time"]) for one in engine.asked]
+        # About the task and about the answer. Its time has no fraction, and the broker's is known to a second.
+        assert len(asked) == 2
+        assert all(begun - 2 * SECOND <= time <= wall_clock() + SECOND for time in asked)

@@ -52,6 +52,7 @@ after = 600
 notaries = ["spiffe://example.org/agent/notary"]
 [streams]
 replicas = 3
+replicated_consumers = true
 [streams.max_bytes]
 tasks = "1GiB"
 audit = 5_000_000

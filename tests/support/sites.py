@@ -1,7 +1,8 @@
-"""A `Site` for parts of the bus that a test builds by itself: the agent `inventory`, on one broker and one clock."""
+"""A `Site` for parts of the bus that a test builds by itself: the agent `inventory`, on one broker."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from support.acceptance import INVENTORY, ISSUER, TRUST
@@ -9,7 +10,7 @@ from support.envelopes import NAMES
 from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.clocks import BusClock, HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.site import Site
 from sealbus.bus.telemetry import Counters
@@ -33,16 +34,16 @@ def site_of(
     trust: Callable[[], Trust] = lambda: TRUST,
     counters: Counters | None = None,
 ) -> Site:
-    """Return the site of a process with `identity`, or of `inventory`, whose two clocks both show `clock`."""
+    """Return the site of a process with `identity`, or of `inventory`, whose clock shows `clock`."""
     return Site(
         identity=identity or inventory_identity(),
         names=NAMES,
         own_subjects={},
         trust=trust,
         caches=Caches(),
-        host_clock=HostClock(clock),
         bus_clock=BusClock(clock),
         counters=counters or Counters(),
         transport=transport,
         random=lambda: 0.5,
+        elapsed=time.monotonic,
     )

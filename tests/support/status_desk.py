@@ -22,7 +22,7 @@ from support.x509 import ThrowawayCa
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.audit.redaction import DECISIONS_ALONE
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import ReplyPolicy
@@ -81,7 +81,7 @@ class Desk:
         self.broker.add_stream("REFUSALS", ["refused.>"])
         self.transport = transport = self.connect(self.broker)
         self.refusals = Refusals(
-            transport=transport, subject="refused.planner", counters=self.counters, clock=HostClock(lambda: self.now)
+            transport=transport, subject="refused.planner", counters=self.counters, clock=BusClock(lambda: self.now)
         )
         planner = StaticIdentity(ThrowawayCa("example.org"), agent("planner").value)
         self.site = site_of(

@@ -30,7 +30,7 @@ from sealbus.agents.edge.actions import Actions
 from sealbus.agents.edge.front import DOOR
 from sealbus.agents.edge.http.application import REQUEST_ID
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem_of, too_often
-from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
+from sealbus.agents.edge.http.rate_limits import address_key
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.health import parse_address
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
@@ -105,9 +105,7 @@ class _Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
         self._front = actions.front
         self._streams = actions.streams
         self._write_seconds = write_seconds
-        self._addresses = TokenBuckets(
-            rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries
-        )
+        self._addresses = self._front.buckets(limits.address_rate, limits.address_burst)
 
     async def intercept_service(
         self,

@@ -38,7 +38,7 @@ class KeptTasks:
 
     async def keep(self, task: str, context_id: str, *, agent: str, token: AccessToken) -> None:
         """Remember a task of the user of `token`; raise `BusUnavailable` or `IdentityUnavailable`."""
-        value = encode([_VERSION, context_id, task, self._node.clock()], text_bytes=_BYTES)
+        value = encode([_VERSION, context_id, task, self._node.site.bus_clock()], text_bytes=_BYTES)
         parts = signed(value, _TYPE, self._node.identity.sealer())
         await self._keyed.create(self._place(agent, token) + task, encode([*parts], text_bytes=_BYTES))
 

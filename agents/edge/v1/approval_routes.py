@@ -83,7 +83,7 @@ class ApprovalRoutes:
         if task.asked_by(person):
             raise ApprovalRefused(Code.APPROVAL_SELF, "nobody approves what they asked for")
         try:
-            check_login(task.parked.obligation, person, at=self._front.node.clock())
+            check_login(task.parked.obligation, person, at=self._front.node.site.bus_clock())
         except ApprovalRefused as error:
             obligation = task.parked.obligation
             login = Remedy(kind=RemedyKind.LOGIN, acr=" ".join(obligation.acr), max_age=obligation.max_age)

@@ -314,7 +314,7 @@ class ParkedTaskReader:
         return _PageEntry(task if not await self._is_canceled(task) else None, reads)
 
     def _waits(self, parked: Parked | None) -> bool:
-        return parked is not None and parked.state is ParkedState.WAITING and self._node.clock() < parked.until
+        return parked is not None and parked.state is ParkedState.WAITING and self._node.site.bus_clock() < parked.until
 
     async def find_task(self, digest: bytes, person: UserContext) -> ParkedTask | None:
         """Return the waiting task with H(header) `digest`, if `person` may see it. Raises as `page`."""
@@ -326,7 +326,7 @@ class ParkedTaskReader:
 
     async def ended(self, digest: bytes, person: UserContext) -> bool:
         """Return whether the task with H(header) `digest` waits no longer, and `person` may know that. Raises as `page`."""
-        now = self._node.clock()
+        now = self._node.site.bus_clock()
         return any([await self.may(parked, person, _VIEW, now=now) for parked in await self._all(digest)])
 
     async def _all(self, digest: bytes) -> list[Parked]:
@@ -359,7 +359,7 @@ class ParkedTaskReader:
         if (
             parked is None
             or not self._waits(parked)
-            or not await self.may(parked, person, _VIEW, now=self._node.clock())
+            or not await self.may(parked, person, _VIEW, now=self._node.site.bus_clock())
         ):
             return None
         return await self._proved(parked)

@@ -19,7 +19,6 @@ from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.application import REQUEST_ID
 from sealbus.agents.edge.http.bodies import media_type, read_bytes, read_form
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError, too_often
-from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.tokens.security_events import ReportedEvent
 from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
 from sealbus.agents.sdk.bodies import JSON
@@ -44,9 +43,7 @@ class RevocationRoutes:
         limits = front.limits
         self._front = front
         # One bucket for each issuer that the settings name.
-        self._issuers = TokenBuckets(
-            rate=limits.event_rate, burst=limits.event_burst, entries=max(1, len(front.issuers))
-        )
+        self._issuers = front.buckets(limits.event_rate, limits.event_burst)
 
     async def security_event(self, request: Request) -> Response:
         """Accept a security event token (RFC 8935): 202 once it is published, or 400 with `err` and `description`."""

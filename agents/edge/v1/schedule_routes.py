@@ -71,8 +71,8 @@ class ScheduleRoutes:
         token = await front.admitted(request)
         if STANDING_SCOPE not in token.scope:
             raise Denied("no scope", remedies=(Remedy(kind=RemedyKind.SCOPE, scope=STANDING_SCOPE),))
-        fresh, now = front.limits.schedule_login_seconds, front.node.clock()
-        if token.auth_time is None or now - token.auth_time > fresh * SECOND:
+        fresh, now = front.limits.schedule_login_seconds, front.node.site.bus_clock()
+        if token.auth_time is None or front.node.clock() - token.auth_time > fresh * SECOND:
             raise Denied("the login is too old", remedies=(Remedy(kind=RemedyKind.LOGIN, max_age=fresh),))
         if token.type is not None:
             raise EdgeError(Code.DENIED, 403, "only a person can have something done later")
@@ -134,7 +134,7 @@ class ScheduleRoutes:
             raise BusUnavailable("the schedule was not confirmed in time, but may be stored yet") from error
 
     async def _document(self, schedule: Schedule) -> dict[str, object]:
-        planned, now = schedule.planned, self._front.node.clock()
+        planned, now = schedule.planned, self._front.node.site.bus_clock()
         following, last = schedule.next(now), await self._grants.claims.sent_last(schedule.name)
         document: dict[str, object] = {
             "name": own_name(schedule.name),

@@ -88,7 +88,7 @@ class EdgeGrants:
         user = _user_of(schedule)
         if user is None:
             return "it is no standing grant"
-        if schedule.held is not None and node.clock() - schedule.held.at > REVOKED_FOR:
+        if schedule.held is not None and node.site.bus_clock() - schedule.held.at > REVOKED_FOR:
             return "the edge was down for too long to know all revocations meanwhile"
         revocations = node.revocations()
         for session in (user.sid, standing_session(schedule.grant.digest)) if revocations else ():
@@ -102,7 +102,7 @@ class EdgeGrants:
     def statement(self, schedule: Schedule) -> Statement:
         """Mint the context of one tick, for its absent user. Raises `SealbusError`."""
         node, limits = self._front.node, self._front.limits
-        user, sealer, now = _user_of(schedule), node.identity.sealer(), node.clock()
+        user, sealer, now = _user_of(schedule), node.identity.sealer(), node.site.bus_clock()
         if user is None:
             raise SealError("it is no standing grant")
         if now >= sealer.expires:
@@ -129,7 +129,7 @@ class EdgeGrants:
 
     async def of(self, user: UserContext) -> list[Schedule]:
         """Return the standing schedules of `user`, by name. Raises as `ScheduleBook.all`."""
-        now = self._front.node.clock()
+        now = self._front.node.site.bus_clock()
         return [
             schedule
             for _, schedule in sorted((await self.book.all()).items())
@@ -172,7 +172,7 @@ class EdgeGrants:
                             "by": schedule.grant.by.value,
                         },
                     ),
-                    time=node.clock(),
+                    time=node.site.bus_clock(),
                     nats_subject=control_subject(node.token, "schedule"),
                     kind=Kind.TASK.value,
                     message_id="",

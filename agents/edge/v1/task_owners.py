@@ -91,7 +91,7 @@ class TaskOwners:
 
     async def _keep(self, handle: TaskHandle, owner: str) -> None:
         value = json.dumps(
-            {"v": _VERSION, "handle": handle.text, "who": owner, "at": self._node.clock()},
+            {"v": _VERSION, "handle": handle.text, "who": owner, "at": self._node.site.bus_clock()},
             separators=(",", ":"),
         )
         parts = signed(value.encode(), _TYPE, self._node.identity.sealer())
@@ -158,7 +158,7 @@ class TaskOwners:
 
     def _age(self, task: str) -> int:
         """Return the age of a task by its id: the first 48 bits of a UUIDv7 are milliseconds (RFC 9562, 5.7)."""
-        return self._node.clock() - int(task[:12], 16) * 1_000
+        return self._node.site.bus_clock() - int(task[:12], 16) * 1_000
 
     async def _read_stored(self, task: str) -> bytes | None:
         fresh = abs(self._age(task)) < FRESH_SECONDS * SECOND

@@ -21,7 +21,6 @@ from sealbus.agents.edge.http.application import Application, Methods
 from sealbus.agents.edge.http.bodies import read_form
 from sealbus.agents.edge.http.peer import PEER, Peer
 from sealbus.agents.edge.http.problem import HEADERS, STATUS, EdgeError, TokenRefused, too_often
-from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
 from sealbus.agents.sdk.token_exchange import USER_CONTEXT_TYPE, context_token
 from sealbus.envelopes.errors import Code, SealbusError
@@ -39,7 +38,7 @@ JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
 def token_app(front: Front) -> Application:
     """Return the application of the token service; to be served by `PeerProtocol` only."""
     limits = front.limits
-    workloads = TokenBuckets(rate=limits.workload_rate, burst=limits.workload_burst, entries=limits.rate_entries)
+    workloads = front.buckets(limits.workload_rate, limits.workload_burst)
 
     async def exchange(request: Request) -> Response:
         peer = _peer(request, front.node.clock())

@@ -86,7 +86,7 @@ class Parking:
         if len(decided.opened.delivery.payload) > ENVELOPE_BYTES or len(decided.input_document) > INPUT_BYTES:
             self._operator_log.warning("a task of %s is too large to be parked", decided.opened.route.action)
             return False
-        if _waits_until(decided.opened.message.header) <= self._site.host_clock():
+        if _waits_until(decided.opened.message.header) <= self._site.bus_clock():
             # Its requester waits no longer.
             return False
         try:
@@ -104,7 +104,7 @@ class Parking:
 
     def _charge_budget(self, decided: Decided) -> bool:
         """Charge a task to the budget of its user in this minute; return whether the budget allows it."""
-        minute = self._site.host_clock() // MINUTE
+        minute = self._site.bus_clock() // MINUTE
         if minute != self._minute:
             self._minute = minute
             self._parked.clear()
@@ -143,7 +143,7 @@ class Parking:
                 known = replace(stored, state=ParkedState.ENDED) if ended else stored
         except SealbusError as error:
             delay = UNTIL_EXPIRY.delay(
-                delivery.number, random=self._site.random(), now=self._site.host_clock(), until=message.header.exp
+                delivery.number, random=self._site.random(), now=self._site.bus_clock(), until=message.header.exp
             )
             self._site.counters.add("sealbus_parked_total", 1, outcome="put_off")
             self._operator_log.warning("a task of %s is not parked: %s", decided.opened.route.action, error.detail)
@@ -183,7 +183,7 @@ class Parking:
         obligation = approval_of(decided.decision.obligations) if decided.decision is not None else None
         if obligation is None or delivery.arrival is None:
             raise ValueError("not to be parked")
-        since = self._site.host_clock()
+        since = self._site.bus_clock()
         until = min(
             since + obligation.until * SECOND,
             _waits_until(message.header),

@@ -70,7 +70,7 @@ class ParkedProgress:
 
         The requester looks for a result until the task can have been decided; a task for which that is too late ends.
         """
-        until = self._site.host_clock() + DECIDED_WITHIN
+        until = self._site.bus_clock() + DECIDED_WITHIN
         if until > parked.until and await self.move(parked, until) is None:
             await self.end(parked)
             raise NotNow("its task has expired", LOST)
@@ -113,7 +113,7 @@ class ParkedProgress:
         if anew.obligation == parked.obligation:
             after = replace(parked, state=ParkedState.WAITING, run=b"")
         else:
-            until = self._site.host_clock() + anew.obligation.until * SECOND
+            until = self._site.bus_clock() + anew.obligation.until * SECOND
             after = replace(anew, until=min(parked.until, until))
         # First: no verdict counts after `until`, and a reader that does not know it waits for longer.
         if await self.move(parked, after.until) is None:

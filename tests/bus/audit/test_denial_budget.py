@@ -14,7 +14,7 @@ from sealbus import Denied
 from sealbus.bus.audit import denial_budget as module
 from sealbus.bus.audit.denial_budget import Denials
 from sealbus.bus.audit.writer import AuditLimits
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
@@ -49,7 +49,7 @@ class Book:
             counters=self.counters,
             budget=self.budget,
             issuers=self.issuers,
-            clock=HostClock(lambda: self.now),
+            clock=BusClock(lambda: self.now),
         )
 
     async def store(self, record: DenialsRecord) -> None:
@@ -172,7 +172,7 @@ async def test_the_end_of_a_minute_is_enough_to_have_it_stored() -> None:
         counters=Counters(),
         budget=0,
         issuers=1,
-        clock=HostClock(lambda: START + MINUTE - SECOND // 20 + int((time.monotonic() - began) * SECOND)),
+        clock=BusClock(lambda: START + MINUTE - SECOND // 20 + int((time.monotonic() - began) * SECOND)),
     )
     assert denials.only_counted(ALICE, Code.DENIED)
     running = asyncio.ensure_future(denials.store_minutes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -18,9 +18,10 @@ from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.audit.writer import AuditLimits, RecordPlaces
+from sealbus.bus.gate.gate import permit
 from sealbus.bus.ports import Outgoing, Overloaded, StreamRefused
 from sealbus.bus.routing.retry import RetryPolicy
-from sealbus.bus.routing.stages import Decided
+from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.work import verb_room
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Remedy, RemedyKind
@@ -35,6 +36,7 @@ from sealbus.envelopes.errors import (
 from sealbus.envelopes.message.wire import encode_envelope, parse_envelope
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.policies.decision.decision import Decision
 from sealbus.testing import TestBus
 
 
@@ -695,3 +697,13 @@ async def test_batches_are_handled_in_their_order_whichever_is_recorded_first(
         await bus.idle()
     assert [item for item, _ in shop.handled] == ["1", "2"]
     assert recorded == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("decision", "error"),
+    [(deny("no"), None), (None, None), (None, PolicyUnavailable("away")), (allow(), PolicyFailed("late"))],
+)
+def test_only_what_the_policy_allowed_is_permitted(decision: Verdict | None, error: SealbusError | None) -> None:
+    decided = Decided(opened=cast("Opened", None), decision=cast("Decision | None", decision), error=error)
+    with pytest.raises(ValueError, match="not allowed"):
+        permit(decided, b"", None, None)

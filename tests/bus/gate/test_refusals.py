@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.gate.refusals import MAX_KEYS, Refusals
 from sealbus.bus.ports import Delivery
 from sealbus.bus.telemetry import Counters
@@ -27,7 +27,7 @@ class Setting:
             transport=self.broker.connect(),
             subject="refused.inventory",
             counters=self.counters,
-            clock=HostClock(lambda: self.now),
+            clock=BusClock(lambda: self.now),
         )
 
     def count(self, subject: str = "task.inventory.update", payload: bytes = b"garbage") -> None:

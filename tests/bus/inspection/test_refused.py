@@ -10,7 +10,7 @@ from support.shop import Shop, Update
 from sealbus.agents.control.callout.responder import RefusedConnection
 from sealbus.agents.control.callout.role import into_refusals
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.clocks import HostClock
+from sealbus.bus.clocks import BusClock
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.inspection.refused import RefusedMessages, refused_messages, summed
 from sealbus.bus.ports import Delivery
@@ -32,7 +32,7 @@ class Site:
 
     def counting(self, subject: str) -> Refusals:
         return Refusals(
-            transport=self.broker.connect(), subject=subject, counters=Counters(), clock=HostClock(lambda: self.now)
+            transport=self.broker.connect(), subject=subject, counters=Counters(), clock=BusClock(lambda: self.now)
         )
 
     async def found(self, since: int = 0) -> list[RefusedMessages]:

@@ -14,7 +14,7 @@ from support.acceptance import EDGE, INVENTORY, ISSUER, PLANNER, Delivery, Messa
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, message_id
 
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, action_of, check_addressing, own_subjects
@@ -437,9 +437,11 @@ def test_step_06_refuses_when_its_memory_is_full_and_forgets_nothing() -> None:
 def test_step_06_accepts_again_when_what_filled_its_memory_has_expired() -> None:
     delivery = replace(called(), replay=ReplayMemory(1))
     delivery.accept(CALL)
-    later = replace(CALL, fields={**CALL_ENTRIES, "id": message_id(3), "iat": NOW + MINUTE, "exp": NOW + 2 * MINUTE})
-    later = replace(later, fields={**later.fields, "end": NOW + 2 * MINUTE})
-    assert replace(delivery, now=NOW + MINUTE).accept(later).header.id == message_id(3)
+    free = NOW + MINUTE + DEFAULT_LIMITS.remembered_after
+    later = replace(CALL, fields={**CALL_ENTRIES, "id": message_id(3), "iat": free, "exp": free + MINUTE})
+    later = replace(later, fields={**later.fields, "end": free + MINUTE})
+    refuses(Code.OVERLOADED, 6, lambda: replace(delivery, now=free - 1).accept(later))
+    assert replace(delivery, now=free).accept(later).header.id == message_id(3)
 
 
 def test_step_06_does_not_remember_a_call_that_fails_later() -> None:
@@ -549,12 +551,13 @@ def test_step_12_accepts_a_message_that_limits_only_what_follows() -> None:
 # Step 13.
 
 
-def test_step_13_accepts_and_remembers_a_call_until_its_exp() -> None:
+def test_step_13_accepts_and_remembers_a_call_until_now_cannot_be_before_its_exp_again() -> None:
     delivery = called()
     delivery.accept(CALL)
     key: ReplayKey = (PLANNER.iss, ID)
-    assert delivery.replay.seen(key, now=NOW + MINUTE - 1)
-    assert not delivery.replay.seen(key, now=NOW + MINUTE)
+    forgotten = NOW + MINUTE + 2 * DEFAULT_LIMITS.clock_skew + 2 * SECOND
+    assert delivery.replay.seen(key, now=forgotten - 1)
+    assert not delivery.replay.seen(key, now=forgotten)
 
 
 def test_step_13_accepts_a_task_without_remembering_it() -> None:

@@ -170,7 +170,7 @@ async def test_svids_are_replaced_before_half_life() -> None:
 
 async def test_all_streams_of_an_identity_see_one_svid(clock: MovedClock) -> None:
     """As many as are open, one key; it is due at 45 % of its life."""
-    async with workload_api("planner", clock=clock, x509_ttl=100) as running:
+    async with workload_api("planner", clock=clock, x509_ttl=1_000) as running:
         address = running.address("planner")
         async with (
             WorkloadIdentity.connect(address, clock=clock, deadline=60) as one,
@@ -178,10 +178,10 @@ async def test_all_streams_of_an_identity_see_one_svid(clock: MovedClock) -> Non
         ):
             assert one.x509() == two.x509()
             assert one.sealer().key.public != two.sealer().key.public
-            clock.advance(44)
+            clock.advance(390)
             async with WorkloadIdentity.connect(address, clock=clock, deadline=60) as three:
                 assert three.x509() == one.x509()
-            clock.advance(2)
+            clock.advance(61)
             async with WorkloadIdentity.connect(address, clock=clock, deadline=60) as four:
                 assert four.x509() != one.x509()
 

@@ -10,6 +10,7 @@ from sealbus.agents.edge.http.problem import STATUS, EdgeError, KeysUnavailable,
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
 from sealbus.envelopes.denial import Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import (
+    ClockSkew,
     Code,
     Denied,
     HandlingError,
@@ -39,6 +40,7 @@ SECRET = "a text that quotes a payload"
         (HandlingError(Code.BAD_RESULT, SECRET), 502, "bad_result"),
         (CallExpired(SECRET), 504, "expired"),
         (IdentityUnavailable(SECRET), 503, "identity_unavailable"),
+        (ClockSkew(SECRET), 503, "clock_skew"),
         (PolicyFailed(SECRET), 500, "internal"),
         (SealError(SECRET), 500, "internal"),
         (TokenRefused("typ"), 401, "bad_token"),

@@ -34,6 +34,8 @@ SERIAL = (
     "integration/test_stack.py",
 )
 """Whole systems under load: beside all others they would wait for processors."""
+SERIAL_SECONDS = 1_800
+"""When such a test is taken for one that hangs, unless it says so itself."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in files:
             item.add_marker(pytest.mark.serial)
+        if item.get_closest_marker("serial") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SERIAL_SECONDS))
     slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -525,15 +525,17 @@ async def test_an_owner_with_too_many_schedules_keeps_those_that_it_has(ground: 
         names = [f"s{number}" for number in range(MOST)]
         for start in range(0, MOST, 64):
             some = names[start : start + 64]
-            await asyncio.gather(*[own.schedules.add(name, "works.soon", Job(), every=80_000) for name in some])
+            await asyncio.gather(
+                *[own.schedules.add(name, "works.soon", Job(), every=80_000, timeout=60.0) for name in some]
+            )
         with pytest.raises(RemoteError) as refused:
-            await own.schedules.add("one-more", "works.soon", Job(), every=80_000)
+            await own.schedules.add("one-more", "works.soon", Job(), every=80_000, timeout=60.0)
         assert refused.value.code == "too_many_schedules"
         assert sorted(worker.schedules.known) == sorted(names)
-        await shop.schedules.add("nightly", "works.soon", Job(), every=80_000)
+        await shop.schedules.add("nightly", "works.soon", Job(), every=80_000, timeout=60.0)
         assert list(other.schedules.known) == ["nightly"]
         await own.schedules.remove("s0")
-        await own.schedules.add("one-more", "works.soon", Job(), every=80_000)
+        await own.schedules.add("one-more", "works.soon", Job(), every=80_000, timeout=60.0)
 
 
 # Streams that are full

@@ -3,7 +3,8 @@
 A message that waits holds one of its consumer's `max_ack_pending` until it is handled, whichever process put it off last. So
 the room is measured at the broker: half of what the consumer allows, over all processes. A process also bounds the bytes that
 it has put off itself. A message needs room at its first delivery and then keeps it, so that later messages cannot displace a
-waiting task. A sender gets at most as much room as it leaves free, so that some is left for the next sender.
+waiting task. A sender gets at most as much room as it leaves free, so that some is left for the next sender. A message that
+comes again counts for its sender only from when it is put off anew.
 
 ::
 

@@ -1,15 +1,20 @@
 """Connecting to NATS with the auth callout and without: the same client, the same certificate, in turn, in the same run.
 
 The responder runs in the client's process, so its work is included;
-the server without a callout maps the certificate to a user of its configuration with an agent's permissions.
+the server without a callout maps the certificate to a user of its configuration with an agent's permissions. Then a crowd
+connects at once, from processes of its own, and the server's configuration is read again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import resource
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -29,6 +34,7 @@ ROUNDS = 5
 CONNECTS = 60
 WARM = 20
 GUARD, GOAL = 2.0, 1.6
+CROWD, PROCESSES = 4_000, 2
 
 
 async def figures(rounds: int = ROUNDS) -> AsyncIterator[Figure]:
@@ -60,6 +66,58 @@ async def figures(rounds: int = ROUNDS) -> AsyncIterator[Figure]:
     yield Figure.of(without, name="  without callout", unit="ms")
     yield Figure.of(with_callout, name="  with callout", unit="ms")
     yield Figure(name="  with callout, p99", value=statistics.quantiles(with_callout, n=100)[98], unit="ms")
+    async for figure in _crowd():
+        yield figure
+
+
+async def _crowd() -> AsyncIterator[Figure]:
+    """Measure how long a crowd waits, whom the server refuses, and whom a reload loses."""
+    # A process inherits the limit, the server, too.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with callout_site(folder / "callout") as site:
+            authority, certificate = folder / "authority.pem", folder / "client.pem"
+            svid = site.ca.issue(str(NAMES.id_of("inventory")))
+            authority.write_bytes(site.ca.cert_pem)
+            certificate.write_bytes(svid.cert_pem + svid.key_pem)
+            asked = {"authority": str(authority), "certificate": str(certificate), "port": site.port}
+            clients = [await _clients() for _ in range(PROCESSES)]
+            try:
+                started = time.perf_counter()
+                let_in = await _told(clients, json.dumps({**asked, "clients": CROWD // PROCESSES}))
+                waited = time.perf_counter() - started
+                started = time.perf_counter()
+                await site.reload()
+                reloaded = time.perf_counter() - started
+                stayed = await _told(clients, "")
+            finally:
+                for process in clients:
+                    process.kill()
+                    await process.wait()
+    yield Figure(name=f"{CROWD} clients at once, refused", value=CROWD - let_in, unit="", guard=CROWD / 4, goal=0)
+    yield Figure(name="  until all are in", value=waited, unit="s")
+    yield Figure(name="a reload, who is lost", value=let_in - stayed, unit="", guard=CROWD / 4, goal=0)
+    yield Figure(name="  until it is done", value=reloaded, unit="s")
+
+
+async def _clients() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.callout_clients", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+
+
+async def _told(clients: Sequence[asyncio.subprocess.Process], line: str) -> int:
+    """Tell all clients a line, and return the sum of their answers."""
+    for process in clients:
+        assert process.stdin is not None
+        process.stdin.write(f"{line}\n".encode())
+    answers = []
+    for process in clients:
+        assert process.stdout is not None
+        answers.append(int(await process.stdout.readline()))
+    return sum(answers)
 
 
 async def _connect(url: str, identity: StaticIdentity, server: SpiffeId) -> float:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.callout import NAMES, REFUSED, SERVER_ID, callout_site, let_in
+from support.callout import NAMES, REFUSED, SERVER_ID, callout_site, impatient, let_in
 
 from sealbus.agents.control.callout.nkeys import Prefix, SigningKey
 from sealbus.bus.nats.connection.connection import Connection
@@ -22,7 +22,7 @@ INVENTORY = str(NAMES.id_of("inventory"))
 
 
 async def test_a_server_that_is_not_listed_is_not_answered(tmp_path: Path) -> None:
-    async with callout_site(tmp_path, responders=0) as site:
+    async with callout_site(tmp_path, responders=0, conf=impatient(tmp_path)) as site:
         responder = await site.respond(servers=[SigningKey.generate(Prefix.SERVER).public])
         started = time.monotonic()
         assert not await let_in(site, site.ca.issue(INVENTORY))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import responder_process
-from support.callout import CONTROL, SERVER_ID, CalloutSite, callout_site, let_in
+from support.callout import CONTROL, SERVER_ID, CalloutSite, callout_site, impatient, let_in
 from support.lab import until
 
 pytestmark = [pytest.mark.nats]
@@ -55,7 +55,7 @@ nkey = "{keys / "user.seed"}"
 
 async def test_one_of_two_is_killed_between_connections(tmp_path: Path) -> None:
     async with (
-        callout_site(tmp_path, responders=0) as site,
+        callout_site(tmp_path, responders=0, conf=impatient(tmp_path)) as site,
         responding(site, "one") as one,
         responding(site, "two"),
         site.raw("pricing") as live,
@@ -72,7 +72,7 @@ async def test_one_of_two_is_killed_between_connections(tmp_path: Path) -> None:
 async def test_one_that_hangs_is_missed_in_the_end(tmp_path: Path) -> None:
     """Until then its share of the connections is refused: the server waits for an answer, and lets nobody in without."""
     async with (
-        callout_site(tmp_path, responders=0) as site,
+        callout_site(tmp_path, responders=0, conf=impatient(tmp_path)) as site,
         responding(site, "one") as one,
         responding(site, "two"),
     ):
@@ -91,7 +91,7 @@ async def test_one_that_hangs_is_missed_in_the_end(tmp_path: Path) -> None:
 
 async def test_all_are_killed_and_one_comes_back(tmp_path: Path) -> None:
     async with (
-        callout_site(tmp_path, responders=0) as site,
+        callout_site(tmp_path, responders=0, conf=impatient(tmp_path)) as site,
         responding(site, "one") as one,
         site.raw("pricing") as live,
     ):
@@ -107,7 +107,7 @@ async def test_all_are_killed_and_one_comes_back(tmp_path: Path) -> None:
 async def test_a_bus_connection_waits_for_a_responder(tmp_path: Path) -> None:
     """The server has forgotten everybody, and nobody may say who they are: connections try until somebody does."""
     async with (
-        callout_site(tmp_path, responders=0) as site,
+        callout_site(tmp_path, responders=0, conf=impatient(tmp_path)) as site,
         responding(site, "one") as one,
         site.connection("inventory") as connection,
     ):

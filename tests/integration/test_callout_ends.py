@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.callout import NAMES, callout_site, let_in, policy_folder
+from support.callout import NAMES, callout_site, impatient, let_in, policy_folder
 from support.lab import until
 
 from sealbus.envelopes.errors import BusUnavailable, Code
@@ -19,7 +19,7 @@ INVENTORY = str(NAMES.id_of("inventory"))
 
 
 async def test_without_a_responder_nobody_is_let_in_and_who_is_there_stays(tmp_path: Path) -> None:
-    async with callout_site(tmp_path) as site, site.raw("inventory") as live:
+    async with callout_site(tmp_path, conf=impatient(tmp_path)) as site, site.raw("inventory") as live:
         (responder,) = site.responders
         await responder.stop()
         assert responder.callout.problem

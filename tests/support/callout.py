@@ -48,6 +48,7 @@ __all__ = [
     "CalloutSite",
     "Responder",
     "callout_site",
+    "impatient",
     "let_in",
     "policy_folder",
     "with_own",
@@ -287,6 +288,16 @@ async def let_in(site: CalloutSite, svid: IssuedSvid | None = None, name: str = 
             return await client.may_publish(f"audit.{name}")
     except REFUSED:
         return False
+
+
+def impatient(folder: Path) -> Path:
+    """Return a copy of the configuration by which a server waits 2 s for a responder."""
+    text = CONF.read_text()
+    assert text.count("  timeout: 12\n") == 1
+    folder.mkdir(exist_ok=True)
+    conf = folder / "impatient.conf"
+    conf.write_text(text.replace("  timeout: 12\n", "  timeout: 2\n"))
+    return conf
 
 
 def with_own(folder: Path, own: Sequence[OwnSubject]) -> Path:

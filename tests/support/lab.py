@@ -27,6 +27,7 @@ TRUST_DOMAIN = "example.org"
 
 QUICK = ConnectionOptions(
     connect=30.0,
+    admission=30.0,
     ping=5.0,
     backoff=Backoff(initial_interval=0.02, maximum_interval=0.2, jitter=0.5),
     overlap=0.02,

@@ -45,6 +45,8 @@ class RawNats:
         self._numbers = 0
         self.errors: list[str] = []
         self.messages: list[tuple[str, bytes]] = []
+        self.pinged = asyncio.Event()
+        """Set once the server has sent a PING."""
         pem = folder / f"raw-{svid.certificate.serial_number}.pem"
         pem.write_bytes(svid.cert_pem + svid.key_pem)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -168,6 +170,7 @@ class RawNats:
                 if verb in (b"MSG", b"HMSG"):
                     payload = (await self._reader.readexactly(int(rest.split()[-1]) + 2))[:-2]
                 if verb == b"PING":
+                    self.pinged.set()
                     self._writer.write(b"PONG\r\n")
                 else:
                     self._frames.put_nowait((line, payload))

@@ -81,7 +81,7 @@ class StartingEngine:
     """An engine that decides only about the workload `own` until `known` is set, and then about all workloads.
 
     Others wait until then, but only `WAITING` at a time, so that requests of `own` find a place. The callout ends each wait
-    (`ANSWER_WITHIN`). Further requests are refused with `PolicyUnavailable`; their clients connect to NATS again.
+    (`ANSWER_SHARE`). Further requests are refused with `PolicyUnavailable`; their clients connect to NATS again.
     """
 
     def __init__(self, engine: ConnectEngine, own: SpiffeId, known: asyncio.Event) -> None:

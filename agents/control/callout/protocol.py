@@ -38,7 +38,8 @@ class AuthorizationRequest:
 
     `server` is the server's nkey and `server_xkey` its curve key, empty if it has none. `user` is the nkey that the
     server made for this attempt. `chains` are PEM certificates, each chain from the leaf to a root, as the server
-    verified them: empty without a client certificate. `expires` is in seconds.
+    verified them: empty without a client certificate. `expires` is in seconds. `timeout` is the number of seconds that the
+    server waits for an answer, 0 if it does not say since when.
     """
 
     server: str
@@ -46,6 +47,7 @@ class AuthorizationRequest:
     server_xkey: str
     user: str
     expires: int
+    timeout: int
     chains: tuple[tuple[str, ...], ...] = field(repr=False)
 
 
@@ -95,8 +97,13 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
         server_xkey=xkey,
         user=user,
         expires=expires,
+        timeout=_timeout(claims.get("iat"), expires),
         chains=_chains(request.get("client_tls")),
     )
+
+
+def _timeout(issued: Json, expires: int) -> int:
+    return max(0, min(expires - issued, LONGEST // SECOND)) if type(issued) is int else 0
 
 
 def _chains(tls: Json) -> tuple[tuple[str, ...], ...]:

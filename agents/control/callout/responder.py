@@ -34,11 +34,13 @@ _logger: Final = logging.getLogger(__name__)
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 QUEUE: Final = "sealbus-callout"
-ANSWER_WITHIN: Final = 1.5
-"""Seconds from a request's arrival; the server waits 2 s unless its `authorization.timeout` says otherwise."""
+ANSWER_SHARE: Final = 0.75
+"""The part of a server's `authorization.timeout` in which a request is answered, counted from its arrival."""
+FIRST_TIMEOUT: Final = 2.0
+"""That timeout in seconds, nats-server's own, until a request says how long its server waits."""
 CONCURRENCY: Final = 64
 PENDING: Final = 4_096
-"""Most waiting requests: one responder answers them in a few seconds. More would exceed the server's timeout."""
+"""Most waiting requests: one responder answers them within the `authorization.timeout` of deploy/local/nats/nats.conf."""
 
 _XKEY_HEADER: Final = "Nats-Server-Xkey"
 
@@ -114,6 +116,7 @@ class Callout:
         self._on_refused = on_refused
         self._clock = clock
         self._seen = SeenRequests()
+        self._within = ANSWER_SHARE * FIRST_TIMEOUT
         self._operator_log = OperatorLog(_logger)
         self._answering: Responder | None = None
         self._counters.describe({"sealbus_callout_total": "Connections to NATS that were asked about, by result."})
@@ -149,7 +152,7 @@ class Callout:
     async def answer(self, asking: Asked) -> bytes | None:
         """Return the sealed answer to a request; None if it is no request of our servers, or too old."""
         sender = header_value(asking.header_block, _XKEY_HEADER)
-        if asyncio.get_running_loop().time() > asking.arrived + ANSWER_WITHIN:
+        if asyncio.get_running_loop().time() > asking.arrived + self._within:
             # The server's timeout is over: dropping this request answers new attempts sooner.
             self._refused(ConnectRefused(Code.OVERLOADED, "waited too long"), None, None)
             return None
@@ -158,6 +161,8 @@ class Callout:
         except ConnectRefused as error:
             self._refused(error, None, None)
             return None
+        if request.timeout:
+            self._within = ANSWER_SHARE * request.timeout
         now = self._clock()
         peer: VerifiedPeer | None = None
         try:
@@ -207,7 +212,7 @@ class Callout:
             )
         )
         try:
-            async with asyncio.timeout_at(arrived + ANSWER_WITHIN):
+            async with asyncio.timeout_at(arrived + self._within):
                 decision = await self._engine.connect(document)
         except TimeoutError as error:
             raise ConnectRefused(Code.POLICY_UNAVAILABLE, "no decision in time") from error

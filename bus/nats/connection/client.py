@@ -72,13 +72,13 @@ class SafeClient(Client):
         options = self._connect_options
         before = cancellations()
         try:
-            async with asyncio.timeout(options.connect):
+            async with asyncio.timeout(options.connect + options.admission):
                 await self.connect(
                     servers=[url],
                     name=options.name,
                     error_cb=self._note,
                     allow_reconnect=False,
-                    connect_timeout=max(1, int(options.connect)),
+                    connect_timeout=max(1, int(options.admission)),
                     tls=self._stream._context,  # nats-py wants one; the stream uses it
                     tls_handshake_first=True,
                     ping_interval=options.ping,  # type: ignore[arg-type]  # only passed to sleep, fractions are fine
@@ -89,6 +89,9 @@ class SafeClient(Client):
             # nats-py awaits with `asyncio.wait_for`. Before Python 3.12 that loses a cancellation in the same turn as the
             # server's line, and a task that awaits the cancelled task would then wait forever.
             raise_if_cancelled_since(before)
+            if not self.is_connected:
+                # nats-py takes the end of the connection for an answer to its first PING.
+                raise errors.UnexpectedEOF  # noqa: TRY301  closed below like every failure
         except BaseException:
             self._reported = True
             await self._cut_and_close()
@@ -143,7 +146,7 @@ class SafeClient(Client):
         # nats-py's version cycles through its pool forever if a port is closed. Here: one server, one attempt.
         server = self._server_pool[0]
         self._transport = self._stream
-        await self._stream.connect(server.uri, READ_BYTES, self.options["connect_timeout"])
+        await self._stream.connect(server.uri, READ_BYTES, self._connect_options.connect)
         self._current_server = server
 
     async def _read_loop(self) -> None:
@@ -244,6 +247,18 @@ class TlsStream(TcpTransport):
         writer = self._io_writer
         if writer is None or writer.get_extra_info("ssl_object") is None:
             raise ConnectionError("the connection is not encrypted")
+
+    async def readline(self) -> bytes:
+        """Return the server's next line that is no PING; nats-py reads lines until it is connected.
+
+        A server sends its first PING after 2 s, also while it asks its auth callout. nats-py would take it for the answer to
+        its own.
+        """
+        while True:
+            line: bytes = await super().readline()  # type: ignore[no-untyped-call]  # untyped in nats-py
+            if not line.startswith(b"PING"):
+                return line
+            self.write(b"PONG\r\n")
 
     def write(self, payload: bytes) -> None:
         """Write `payload` in order, as one piece with all writes of this turn of the loop.

@@ -30,8 +30,11 @@ class ConnectionOptions:
     """Shown by the server's monitoring and by the metric `sealbus_bus_connected`."""
     login: NkeyLogin | None = None
     """For a server that needs more than the client certificate."""
-    connect: float = 5.0
-    """For one attempt: TCP, TLS, CONNECT and the first PONG."""
+    connect: float = 10.0
+    """For TCP and TLS of one attempt, of which a crowd may make thousands at once."""
+    admission: float = 14.0
+    """For the answer to CONNECT. A server asks its auth callout first, which a crowd may keep busy, and then says why it lets
+    nobody in: this is longer than `authorization.timeout` in deploy/local/nats/nats.conf."""
     ping: float = 3.0
     """Between PINGs. A server that leaves two unanswered counts as gone."""
     backoff: Backoff = Backoff(initial_interval=0.05, maximum_interval=5.0, jitter=0.5)
@@ -46,6 +49,6 @@ class ConnectionOptions:
     """A connection ends this long before its client certificate's `notAfter`."""
 
     def __post_init__(self) -> None:
-        for name in ("connect", "ping", "overlap", "settle", "jitter", "margin"):
+        for name in ("connect", "admission", "ping", "overlap", "settle", "jitter", "margin"):
             if not 0 <= getattr(self, name) <= 3600:
                 raise ConfigurationError(f"connection option {name}: must be between 0 and 3600 seconds")

@@ -30,8 +30,13 @@ def test_a_request_is_typed() -> None:
     request = verify_request(SERVER.request(SERVER.claims([["leaf", "root"]])), now=NOW, servers=[SERVER.key.public])
     assert (request.server, request.server_name, request.server_xkey) == (SERVER.key.public, "n1", SERVER.xkey.public)
     assert (request.user, request.chains) == (SERVER.user, (("leaf", "root"),))
-    assert request.expires == 1_700_000_002
+    assert (request.expires, request.timeout) == (1_700_000_002, 2)
     assert verify_request(SERVER.request(SERVER.claims([["leaf"]])), now=NOW).chains == (("leaf",),)
+
+
+@pytest.mark.parametrize(("issued", "timeout"), [(1_699_999_962, 40), (1_600_000_000, 120), (1_700_000_003, 0)])
+def test_a_server_says_how_long_it_waits(issued: int, timeout: int) -> None:
+    assert verify_request(SERVER.request(SERVER.claims(), issued=issued), now=NOW).timeout == timeout
 
 
 def test_a_client_without_a_certificate_has_no_chains() -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -46,6 +47,7 @@ class Asker:
 
     def __init__(self, engine: PolicyEngine, keys: Sequence[CalloutKeys] = (KEYS,), **rules: Any) -> None:
         self.server = AskingServer()
+        self.timeout = 2
         self.identity = StaticIdentity(CA, "spiffe://example.org/control", federated=(PARTNER,))
         self.refused: list[RefusedConnection] = []
         self.counters = Counters()
@@ -66,16 +68,21 @@ class Asker:
 
     def claims(self, svid: IssuedSvid, ca: ThrowawayCa = CA) -> dict[str, Any]:
         chain = [svid.cert_pem.decode(), ca.cert_pem.decode()]
-        return self.server.claims([chain], expires=int(time.time()) + 2)
+        return self.server.claims([chain], expires=int(time.time()) + self.timeout)
 
     def asked(self, claims: dict[str, Any], *, sealed: bytes | None = None, sender: str | None = None) -> Asked:
-        token = self.server.request(claims)
+        token = self.server.request(claims, issued=claims["exp"] - self.timeout)
         block = f"NATS/1.0\r\nNats-Server-Xkey: {self.server.xkey.public if sender is None else sender}\r\n\r\n"
         return Asked(
             payload=self.server.xkey.seal(token, KEYS.xkey.public) if sealed is None else sealed,
             header_block=block.encode(),
             arrived=asyncio.get_running_loop().time(),
         )
+
+    def waiting_since(self, seconds: float) -> Asked:
+        """Return a request about `INVENTORY` that arrived so many seconds ago."""
+        asked = self.asked(self.claims(CA.issue(INVENTORY)))
+        return replace(asked, arrived=asked.arrived - seconds)
 
     def read(self, answer: bytes | None, keys: CalloutKeys = KEYS) -> dict[str, Any]:
         """Return what an answer under `keys` says, verified as the server does."""
@@ -221,7 +228,7 @@ async def test_no_decision_is_a_refusal(answer: ConnectAnswer, code: str) -> Non
 
 
 async def test_a_decision_that_comes_too_late_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responder, "ANSWER_WITHIN", 0.05)
+    monkeypatch.setattr(responder, "ANSWER_SHARE", 0.02)
 
     class Hanging(ScriptedEngine):
         async def connect(self, document: bytes) -> ConnectAnswer:
@@ -235,11 +242,17 @@ async def test_a_decision_that_comes_too_late_is_a_refusal(monkeypatch: pytest.M
 
 async def test_a_request_that_waited_too_long_takes_no_more_time(engine: PolicyEngine) -> None:
     asker = Asker(engine)
-    asked = asker.asked(asker.claims(CA.issue(INVENTORY)))
-    late = Asked(
-        payload=asked.payload, header_block=asked.header_block, arrived=asked.arrived - responder.ANSWER_WITHIN
-    )
-    assert await asker.callout.answer(late) is None
+    assert await asker.callout.answer(asker.waiting_since(1.5)) is None
+    assert [str(one.code) for one in asker.refused] == ["overloaded"]
+
+
+async def test_a_server_that_waits_longer_is_answered_later(engine: PolicyEngine) -> None:
+    asker = Asker(engine)
+    asker.timeout = 40
+    assert await asker.callout.answer(asker.waiting_since(0.0)) is not None
+    asker.server.user = SigningKey.generate(Prefix.USER).public
+    assert "jwt" in asker.read(await asker.callout.answer(asker.waiting_since(20.0)))
+    assert await asker.callout.answer(asker.waiting_since(30.0)) is None
     assert [str(one.code) for one in asker.refused] == ["overloaded"]
 
 

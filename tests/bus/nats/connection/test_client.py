@@ -1,10 +1,12 @@
-"""The client as it opens: a cancellation that comes with the server's line is not lost on the way."""
+"""The client as it opens: a cancellation that comes with the server's line is not lost, nor the end of the connection."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from typing import cast
+
+from nats.errors import UnexpectedEOF
 
 from sealbus.bus.nats.connection.client import SafeClient, TlsStream
 from sealbus.bus.nats.connection.options import ConnectionOptions
@@ -17,9 +19,9 @@ class ScriptedStream:
 
     _context = ssl.create_default_context()
 
-    def __init__(self, *, cancels: bool) -> None:
+    def __init__(self, *, cancels: bool = False, answer: bytes = b"PONG\r\n") -> None:
         self._cancels = cancels
-        self._lines = [INFO, b"PONG\r\n"]
+        self._lines = [INFO, answer]
         self._silence = asyncio.Event()
         self.opener: asyncio.Task[None] | None = None
         self.aborted = False
@@ -76,10 +78,19 @@ async def open_on(stream: ScriptedStream) -> SafeClient:
 
 
 async def test_it_opens_and_closes() -> None:
-    stream = ScriptedStream(cancels=False)
+    stream = ScriptedStream()
     client = await open_on(stream)
     assert client.is_connected
     await client.close()
+    assert client.is_closed
+
+
+async def test_a_server_that_ends_the_connection_instead_of_answering_has_let_nobody_in() -> None:
+    stream = ScriptedStream(answer=b"")
+    client = await open_on(stream)
+    assert stream.opener is not None
+    assert isinstance(stream.opener.exception(), UnexpectedEOF)
+    assert stream.aborted
     assert client.is_closed
 
 

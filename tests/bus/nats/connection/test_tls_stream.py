@@ -60,7 +60,7 @@ async def connect(server: Server, seconds: float = 5.0) -> TlsStream:
 
 async def test_a_server_that_proves_itself_is_read_and_written(good: Server) -> None:
     stream = await connect(good)
-    assert await stream.readline() == b"INFO {}\r\n"  # type: ignore[no-untyped-call]
+    assert await stream.readline() == b"INFO {}\r\n"
     await stream.connect_tls("", CONTEXT, READ_BYTES, 1.0)
     stream.write(b"PING!")
     await stream.drain()

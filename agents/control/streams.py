@@ -1,4 +1,4 @@
-"""The role `streams`: counts the messages of streams, and those that wait for each agent, and shows the counts at /metrics.
+"""The role `streams`: shows at /metrics what streams hold, what waits for each agent, and which servers have what.
 
 Messages are never read. Any number of processes may have the role: all show the same.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,7 +16,7 @@ from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import deployment_of, open_connection
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.inspection.agents import AgentSeen, agents_seen
-from sealbus.bus.nats.api import StreamState, consumer_states, stream_states
+from sealbus.bus.nats.api import ConsumerList, StreamList, list_consumers, list_streams
 from sealbus.bus.ports import Request
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.telemetry import Counters
@@ -29,6 +30,7 @@ LOOK_EVERY: Final = 5.0
 """Seconds between two reads: a scrape every 15 s sees no older figures than these."""
 _WITHIN: Final = 5.0
 """Seconds for all answers of one read."""
+_NOTHING: Final = StreamList([], [])
 
 
 class StreamGauges:
@@ -41,19 +43,39 @@ class StreamGauges:
         self._names = names
         self._own = own
         self._every = every
-        self._streams: list[StreamState] = []
+        self._streams = _NOTHING
+        self._consumers: dict[str, ConsumerList] = {}
         self._agents: list[AgentSeen] = []
         self.problem = "the broker was not asked yet"
         """Why figures are missing; empty if they are there."""
         counters.gauges(
-            "sealbus_stream_bytes", ("stream",), lambda: {(stream.name,): stream.bytes for stream in self._streams}
+            "sealbus_stream_bytes",
+            ("stream",),
+            lambda: {(stream.name,): stream.bytes for stream in self._streams.states},
         )
         counters.gauges(
             "sealbus_stream_messages",
             ("stream",),
-            lambda: {(stream.name,): stream.messages for stream in self._streams},
+            lambda: {(stream.name,): stream.messages for stream in self._streams.states},
         )
         counters.gauges("sealbus_stream_limit_bytes", ("stream", "when_full"), self._limits)
+        counters.gauges(
+            "sealbus_stream_servers",
+            ("stream",),
+            lambda: {(stream.name,): len(stream.group.servers) or 1 for stream in self._streams.states},
+        )
+        counters.gauges("sealbus_stream_current_servers", ("stream",), self._current)
+        counters.gauges(
+            "sealbus_consumers",
+            ("stream",),
+            lambda: {(name,): len(found.states) + len(found.away) for name, found in self._consumers.items()},
+        )
+        counters.gauges(
+            "sealbus_consumers_away",
+            ("stream",),
+            lambda: {(name,): len(found.away) for name, found in self._consumers.items()},
+        )
+        counters.gauges("sealbus_replicated_assets", ("server",), self._assets)
         counters.gauges(
             "sealbus_agent_processes", ("agent",), lambda: {(agent.token,): agent.processes for agent in self._agents}
         )
@@ -74,25 +96,40 @@ class StreamGauges:
             await asyncio.sleep(self._every)
 
     async def _read(self) -> None:
-        streams: list[StreamState] = []
+        streams = _NOTHING
+        consumers: dict[str, ConsumerList] = {}
         agents: list[AgentSeen] = []
         problem = ""
         try:
             async with asyncio.timeout(_WITHIN):
-                streams = await stream_states(self._request)
-                tasks, events = [await consumer_states(self._request, name) for name in (TASKS, EVENTS)]
-            agents = agents_seen(tasks, events, {}, names=self._names, own=self._own)
+                streams = await list_streams(self._request)
+                consumers = {name: await list_consumers(self._request, name) for name in (TASKS, EVENTS)}
+            agents = agents_seen(
+                consumers[TASKS].states, consumers[EVENTS].states, {}, names=self._names, own=self._own
+            )
         except (BusUnavailable, TimeoutError) as error:
             # A server gives no answer to a request that is not permitted.
             missing = (
-                "consumers cannot be listed (is CONSUMER.LIST permitted?)" if streams else "streams cannot be listed"
+                "streams cannot be listed"
+                if streams is _NOTHING
+                else "consumers cannot be listed (is CONSUMER.LIST permitted?)"
             )
             problem = f"{missing}: {str(error) or 'no answer'}"
-        self._streams, self._agents, self.problem = streams, agents, problem
+        self._streams, self._consumers, self._agents, self.problem = streams, consumers, agents, problem
+
+    def _current(self) -> dict[tuple[str, ...], float]:
+        away: dict[tuple[str, ...], float] = {(name,): 0 for name in self._streams.away}
+        return away | {(stream.name,): len(stream.group.current) or 1 for stream in self._streams.states}
+
+    def _assets(self) -> dict[tuple[str, ...], float]:
+        groups = [stream.group.servers for stream in self._streams.states]
+        groups += [consumer.group.servers for found in self._consumers.values() for consumer in found.states]
+        counts = Counter(server for servers in groups if len(servers) > 1 for server in servers)
+        return {(server,): counts[server] for servers in groups for server in servers}
 
     def _limits(self) -> dict[tuple[str, ...], float]:
         limits: dict[tuple[str, ...], float] = {}
-        for stream in self._streams:
+        for stream in self._streams.states:
             most = stream.config.get("max_bytes")
             if isinstance(most, int) and most > 0:
                 limits[stream.name, "refuses" if stream.config.get("discard") == "new" else "drops"] = float(most)

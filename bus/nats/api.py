@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from sealbus.bus.ports import JsonObject, Request, StreamRefused
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
@@ -116,6 +116,14 @@ def filters_of(config: Mapping[str, object]) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaGroup:
+    """The names of the servers that have a stream or consumer, and of those that are in step, the leader among them."""
+
+    servers: frozenset[str] = frozenset()
+    current: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
     """One stream as it is on the server. `first` and `last` are sequences.
 
@@ -131,6 +139,7 @@ class StreamState:
     first: int = 1
     last: int = 0
     answered: int = 0
+    group: ReplicaGroup = ReplicaGroup()
 
     @property
     def is_replicated(self) -> bool:
@@ -154,13 +163,25 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
     return None
 
 
+class StreamList(NamedTuple):
+    """All streams of an account: those that answer, and the names of those that no server leads."""
+
+    states: list[StreamState]
+    away: list[str]
+
+
+async def list_streams(request: Request) -> StreamList:
+    """Return all streams. Raises `BusUnavailable`."""
+    found = StreamList([], [])
+    async for listed, missing in _stream_lists(request, "streams"):
+        found.states.extend(_state(str(_name(entry)), cast("JsonObject", entry)) for entry in listed)
+        found.away.extend(str(name) for name in missing)
+    return found
+
+
 async def stream_states(request: Request) -> list[StreamState]:
     """Return all streams whose servers answer. Raises `BusUnavailable`."""
-    return [
-        _state(str(_name(entry)), cast("JsonObject", entry))
-        async for listed, _ in _stream_lists(request, "streams")
-        for entry in listed
-    ]
+    return (await list_streams(request)).states
 
 
 async def _stream_lists(request: Request, label: str) -> AsyncGenerator[tuple[list[object], list[object]], None]:
@@ -197,23 +218,37 @@ class ConsumerState:
     pulls: int
     max_unacknowledged: int
     active: int
+    group: ReplicaGroup = ReplicaGroup()
+
+
+class ConsumerList(NamedTuple):
+    """All consumers of a stream: the durable ones that answer, and the names of those that no server leads."""
+
+    states: list[ConsumerState]
+    away: list[str]
 
 
 async def consumer_states(request: Request, stream: str) -> list[ConsumerState]:
-    """Return the durable consumers of a stream whose servers answer. Raises `BusUnavailable`, also for a malformed answer."""
-    consumers: list[ConsumerState] = []
+    """Return the durable consumers of a stream whose servers answer. Raises as `list_consumers` does."""
+    return (await list_consumers(request, stream)).states
+
+
+async def list_consumers(request: Request, stream: str) -> ConsumerList:
+    """Return the consumers of a stream. Raises `BusUnavailable`, also for a malformed answer."""
+    found = ConsumerList([], [])
     seen = 0
     while True:
         answer = await api(request, f"CONSUMER.LIST.{stream}", {"offset": seen} if seen else None)
         listed, missing, total = _array(answer, "consumers"), _array(answer, "missing"), answer.get("total")
         if listed is None or missing is None or not isinstance(total, int):
             raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
-        consumers += [state for entry in listed if (state := _consumer(stream, entry)) is not None]
+        found.states.extend(state for entry in listed if (state := _consumer(stream, entry)) is not None)
+        found.away.extend(str(name) for name in missing)
         # The page has also those whose server is away.
         page = len(listed) + len(missing)
         seen += page
         if not page or seen >= total:
-            return consumers
+            return found
 
 
 def _consumer(stream: str, answer: object) -> ConsumerState | None:
@@ -244,6 +279,24 @@ def _consumer(stream: str, answer: object) -> ConsumerState | None:
         pulls=pulls,
         max_unacknowledged=most if isinstance(most, int) else 0,
         active=last,
+        group=_group(info),
+    )
+
+
+def _group(info: JsonObject) -> ReplicaGroup:
+    """Return the servers in the `cluster` of an answer; a server by itself names its leader alone, or nobody."""
+    cluster = info.get("cluster")
+    leader = cluster.get("leader") if isinstance(cluster, dict) else None
+    if not isinstance(cluster, dict) or not isinstance(leader, str):
+        return ReplicaGroup()
+    others = [
+        (str(replica.get("name")), replica.get("current") is True and replica.get("offline") is not True)
+        for replica in _array(cluster, "replicas") or []
+        if isinstance(replica, dict)
+    ]
+    return ReplicaGroup(
+        servers=frozenset({leader, *(name for name, _ in others)}),
+        current=frozenset({leader, *(name for name, is_current in others if is_current)}),
     )
 
 
@@ -413,4 +466,5 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         first=first if isinstance(first, int) and first > 0 else 1,
         last=last if isinstance(last, int) else 0,
         answered=answered,
+        group=_group(answer),
     )

@@ -93,6 +93,17 @@ def test_each_alert_was_seen_to_fire_and_is_explained() -> None:
     }
     headings = re.findall(r"^### (\w+)\n(\S.{60,})", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE)
     assert fired == {one["alert"] for one in alerts} == {name for name, _ in headings}
+    chapters = re.findall(
+        r"^## (?:The )?(\w+)\n(.*?)(?=^## |\Z)", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    groups = {
+        group["name"]: [one["alert"] for one in group["rules"] if "alert" in one]
+        for group in yaml.safe_load(RULES.read_text())["groups"]
+    }
+    del groups["sealbus-figures"]
+    assert groups == {
+        f"sealbus-{name.lower()}": re.findall(r"^### (\w+)", text, re.MULTILINE) for name, text in chapters
+    }
     for one in alerts:
         assert one["annotations"]["runbook"] == f"docs/alerts.md#{one['alert'].lower()}"
         assert one["labels"]["severity"] in {"critical", "warning"}

@@ -9,15 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats.errors import Error
+from support.lab import until
 from support.plain_servers import PlainServer, plain_client, plain_servers, replicated_assets
 
+from sealbus.agents.control.streams import StreamGauges
 from sealbus.agents.runtime.policy.store import policy_stream
 from sealbus.bus.nats.durable_consumer import DurableSpec, bind
 from sealbus.bus.ports import Request
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.estimate import CONSUMERS_OF_AGENT, ExpectedAgents
 from sealbus.bus.streams.plan import apply
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = pytest.mark.nats
 
@@ -78,6 +84,50 @@ async def test_servers_have_as_many_as_the_estimate_says(tmp_path: Path) -> None
             await bind(request, spec(f"b{number}", one_replica=False))
         replicated = replace(expected, agents=1, replicated_consumers=True).replicated_assets
         await until_each_has(servers, replicated + 1)
+
+
+async def test_gauges_tell_what_a_lost_server_leaves_behind(tmp_path: Path) -> None:
+    counters = Counters()
+
+    def gauge(name: str) -> dict[str, float]:
+        rows = [line.split() for line in counters.render().splitlines() if line.startswith(f"{name}{{")]
+        return {label.split('"')[1]: float(value) for label, value in rows}
+
+    async with plain_servers(tmp_path, 3, jetstream={}) as (client, servers):
+
+        async def request(subject: str, payload: bytes) -> bytes:
+            try:
+                return (await client.request(subject, payload, timeout=30.0)).data
+            except Error as error:
+                raise BusUnavailable(type(error).__name__) from error
+
+        await apply(declared_streams({"TASKS": 1 << 20, "AUDIT": 1 << 20}, replicas=3), request)
+        last = servers[-1]
+        number = 0
+        while await leader_of(request, f"b{number}") != last.name:
+            number += 1
+        await bind(request, spec("a", one_replica=False))
+        role = StreamGauges(request, counters, names=Names(TrustDomain("example.org")), own={}, every=0.1)
+        running = asyncio.create_task(role.run())
+        try:
+            await until(lambda: gauge("sealbus_stream_current_servers").get("TASKS") == 3)
+            await until(lambda: gauge("sealbus_replicated_assets") == {server.name: 9 for server in servers})
+            assert gauge("sealbus_consumers_away") == {"TASKS": 0, "EVENTS": 0}
+            last.process.kill()
+            await until(lambda: gauge("sealbus_consumers_away").get("TASKS", 0) > 0)
+            await until(lambda: gauge("sealbus_stream_current_servers").get("TASKS") == 2)
+            assert gauge("sealbus_stream_servers")["TASKS"] == 3
+            assert gauge("sealbus_consumers")["TASKS"] == number + 2
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+
+async def leader_of(request: Request, name: str) -> str:
+    """Bind a consumer of one replica, and return the server that has it."""
+    await bind(request, spec(name, one_replica=True))
+    info = json.loads(await request(f"$JS.API.CONSUMER.INFO.TASKS.{name}", b""))
+    return str(info["cluster"]["leader"])
 
 
 async def until_each_has(servers: Sequence[PlainServer], assets: int) -> None:

@@ -22,9 +22,12 @@ NAMES = Names(TrustDomain("example.org"))
 CREATED = "2026-11-24T12:02:57.975307123Z"
 
 
-def stream(name: str, size: int, most: int, discard: str) -> dict[str, object]:
+def stream(
+    name: str, size: int, most: int, discard: str, cluster: dict[str, object] | None = None
+) -> dict[str, object]:
     config = {"name": name, "max_bytes": most, "discard": discard}
-    return {"config": config, "created": CREATED, "state": {"messages": 3, "bytes": size}}
+    found: dict[str, object] = {"config": config, "created": CREATED, "state": {"messages": 3, "bytes": size}}
+    return found if cluster is None else {**found, "cluster": cluster}
 
 
 def consumer(name: str, subject: str, waiting: int, unsettled: int, pulls: int) -> dict[str, object]:
@@ -36,6 +39,10 @@ def consumer(name: str, subject: str, waiting: int, unsettled: int, pulls: int) 
         "num_redelivered": 0,
         "num_waiting": pulls,
     }
+
+
+def replica(name: str, *, current: bool = True, offline: bool = False) -> dict[str, object]:
+    return {"name": name, "current": current, "active": 1, **({"offline": True} if offline else {})}
 
 
 class Broker:
@@ -77,11 +84,57 @@ async def shown(broker: Broker) -> AsyncIterator[tuple[StreamGauges, Counters]]:
             await running
 
 
+class Cluster(Broker):
+    """Answers as a cluster of three does, of which one server is away, and which has lost another stream's majority."""
+
+    async def __call__(self, subject: str, payload: bytes) -> bytes:
+        found = json.loads(await super().__call__(subject, payload))
+        if subject.endswith("STREAM.LIST"):
+            replicas = [replica("n2"), replica("n3", offline=True)]
+            found["streams"] = [
+                stream("AUDIT", 90, 100, "new", {"leader": "n1", "replicas": replicas}),
+                stream(
+                    "DEAD", 7, 50, "old", {"leader": "n2", "replicas": [replica("n1"), replica("n3", current=False)]}
+                ),
+                stream("ONE", 7, 50, "old", {"leader": "n2"}),
+            ]
+            found |= {"total": 4, "missing": ["HELD"]}
+        elif subject.endswith("LIST.TASKS"):
+            found["consumers"][0]["cluster"] = {"leader": "n1", "replicas": [replica("n2"), replica("n3")]}
+            found["consumers"][1]["cluster"] = {"leader": "n2", "replicas": None}
+            found |= {"total": 4, "missing": ["mail", "id-ctl-mail"]}
+        return json.dumps(found).encode()
+
+
+async def test_which_servers_have_what_is_shown() -> None:
+    kinds = ("sealbus_stream_servers", "sealbus_stream_current", "sealbus_consumers", "sealbus_replicated")
+    async with shown(Cluster()) as (role, counters):
+        await until(lambda: role.problem == "")
+        lines = [line for line in counters.render().splitlines() if line.startswith(kinds)]
+    assert lines == [
+        'sealbus_consumers{stream="EVENTS"} 1.0',
+        'sealbus_consumers{stream="TASKS"} 4.0',
+        'sealbus_consumers_away{stream="EVENTS"} 0.0',
+        'sealbus_consumers_away{stream="TASKS"} 2.0',
+        'sealbus_replicated_assets{server="n1"} 3.0',
+        'sealbus_replicated_assets{server="n2"} 3.0',
+        'sealbus_replicated_assets{server="n3"} 3.0',
+        'sealbus_stream_current_servers{stream="AUDIT"} 2.0',
+        'sealbus_stream_current_servers{stream="DEAD"} 2.0',
+        'sealbus_stream_current_servers{stream="HELD"} 0.0',
+        'sealbus_stream_current_servers{stream="ONE"} 1.0',
+        'sealbus_stream_servers{stream="AUDIT"} 3.0',
+        'sealbus_stream_servers{stream="DEAD"} 3.0',
+        'sealbus_stream_servers{stream="ONE"} 1.0',
+    ]
+
+
 async def test_streams_and_agents_are_shown() -> None:
+    kinds = ("sealbus_stream_b", "sealbus_stream_l", "sealbus_stream_m", "sealbus_agent")
     async with shown(Broker()) as (role, counters):
         assert role.problem
         await until(lambda: role.problem == "")
-        lines = [one for one in counters.render().splitlines() if one.startswith(("sealbus_stream", "sealbus_agent"))]
+        lines = [one for one in counters.render().splitlines() if one.startswith(kinds)]
     assert lines == [
         'sealbus_agent_processes{agent="mail"} 0.0',
         'sealbus_agent_processes{agent="shop"} 2.0',

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.callout import CONF, CalloutSite, callout_site
+from support.callout import CalloutSite, callout_site, waiting
 from support.lab import until
 from support.ports import held_port
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.nats]
 
 def in_cluster(folder: Path, name: str, port: int, other: int) -> Path:
     """Write the configuration with a route to another server on loopback, and without streams, which need three."""
-    text = CONF.read_text().replace("jetstream { store_dir: $NATS_STORE }", "").replace("jetstream: enabled,", "")
+    text = waiting(2).replace("jetstream { store_dir: $NATS_STORE }", "").replace("jetstream: enabled,", "")
     routes = f'["nats-route://127.0.0.1:{other}"]'
     path = folder / f"{name}.conf"
     path.write_text(f'{text}\ncluster {{ name: c, listen: "127.0.0.1:{port}", routes: {routes} }}\n')

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from support.callout import callout_site
+from support.callout import callout_site, waiting
 from support.engines import ScriptedEngine
 from support.lab import until
 from support.raw_nats import RawNats
@@ -39,8 +39,10 @@ class WaitingEngine(ScriptedEngine):
 
 
 async def test_a_crowd_is_let_in_after_the_first_ping_of_the_server(tmp_path: Path) -> None:
-    """The server sends its first PING 2 s after a client has come, and would wait 2 s for a responder if nobody said more."""
-    async with callout_site(tmp_path, responders=0) as site, AsyncExitStack() as stack:
+    """The server sends its first PING 2 s after a client has come."""
+    conf = tmp_path / "patient.conf"
+    conf.write_text(waiting(60))
+    async with callout_site(tmp_path / "site", responders=0, conf=conf) as site, AsyncExitStack() as stack:
         engine = WaitingEngine(await stack.enter_async_context(EmbeddedEngine.of_folder(STARTER)))
         responder = await site.respond(engine=engine)
         raw: list[RawNats] = [site.raw("pricing") for _ in range(CROWD)]

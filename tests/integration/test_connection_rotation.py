@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from support.lab import Lab, make_stream, outgoing, running, until
+from support.lab import QUICK, Lab, make_stream, outgoing, running, until
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.nats.connection.connection import Connection
@@ -19,7 +21,7 @@ from sealbus.bus.nats.consumer import NatsPull
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, PubAck
 from sealbus.envelopes.errors import BusUnavailable
-from sealbus.envelopes.trust.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = pytest.mark.nats
 
@@ -160,6 +162,27 @@ async def test_without_a_newer_certificate_the_connection_ends_in_time(lab: Lab)
         await until(lambda: connection.counters.value("sealbus_bus_connect_failures_total") > 0)
         identity.rotate(3600.0)
         await connection.ready(60)
+
+
+async def test_while_another_server_says_nothing_the_connection_ends_in_time(lab: Lab) -> None:
+    identity = lab.identity("a", life=6.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = Connection(
+            [lab.server.url, f"tls://127.0.0.1:{silent.getsockname()[1]}"],
+            identity=identity,
+            server_ids=frozenset({SpiffeId.parse(lab.server.spiffe_id)}),
+            inbox_prefix="_INBOX.a.",
+            options=replace(QUICK, margin=3.0),
+            random=lambda: 0.0,
+        )
+        async with connection:
+            link = connection.link
+            assert link.url == lab.server.url
+            identity.rotate(3600.0)
+            await until(lambda: not link.alive)
+            assert time.time() * 1e6 < link.not_after
+            await connection.ready(60)
+            assert connection.link.url == lab.server.url
 
 
 async def test_a_failed_rotation_keeps_the_old_connection_and_is_tried_again(lab: Lab) -> None:

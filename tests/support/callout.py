@@ -51,6 +51,7 @@ __all__ = [
     "impatient",
     "let_in",
     "policy_folder",
+    "waiting",
     "with_own",
 ]
 
@@ -290,13 +291,20 @@ async def let_in(site: CalloutSite, svid: IssuedSvid | None = None, name: str = 
         return False
 
 
+def waiting(seconds: int, text: str | None = None) -> str:
+    """Return the configuration by which a server waits so many seconds for a responder, and needs no PONG meanwhile."""
+    text = CONF.read_text() if text is None else text
+    for own, other in (("  timeout: 11\n", f"  timeout: {seconds}\n"), ('"5s"', f'"{max(5, seconds)}s"')):
+        assert text.count(own) == 1
+        text = text.replace(own, other)
+    return text
+
+
 def impatient(folder: Path) -> Path:
-    """Return a copy of the configuration by which a server waits 2 s for a responder."""
-    text = CONF.read_text()
-    assert text.count("  timeout: 12\n") == 1
+    """Write the configuration of a server that waits 2 s for a responder."""
     folder.mkdir(exist_ok=True)
     conf = folder / "impatient.conf"
-    conf.write_text(text.replace("  timeout: 12\n", "  timeout: 2\n"))
+    conf.write_text(waiting(2))
     return conf
 
 

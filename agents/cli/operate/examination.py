@@ -59,15 +59,16 @@ async def examine(
     only after writing to disk, and edges (URLs of their health ports), which note problems such as tokens without scopes.
     """
     settings = settings.for_command()
-    checks = [
-        await _check("identity", lambda: _identity(settings, name)),
-        await _check("trust", lambda: _trust(settings, name)),
-        await _check("nats", lambda: _nats(settings, name)),
-        await _check("answers", lambda: _answers(settings, name)),
-        await _check("clock", lambda: _clock(settings, name)),
-        await _check("context", lambda: _context(settings)),
-        await _check("policy", lambda: _policy(settings, name)),
-    ]
+    # Side by side, because several of them wait for a connection to NATS where there is none.
+    checks = await asyncio.gather(
+        _check("identity", lambda: _identity(settings, name)),
+        _check("trust", lambda: _trust(settings, name)),
+        _check("nats", lambda: _nats(settings, name)),
+        _check("answers", lambda: _answers(settings, name)),
+        _check("clock", lambda: _clock(settings, name)),
+        _check("context", lambda: _context(settings)),
+        _check("policy", lambda: _policy(settings, name)),
+    )
     checks += [await _check("disk", partial(_disk, monitor)) for monitor in nats_monitors]
     checks += [await _check("edge", partial(_edge, health)) for health in edges]
     if opa is not None:

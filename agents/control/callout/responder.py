@@ -42,6 +42,9 @@ CONCURRENCY: Final = 64
 PENDING: Final = 4_096
 """Most waiting requests: one responder answers them within the `authorization.timeout` of deploy/local/nats/nats.conf."""
 
+SERVERS: Final = 256
+"""Most servers whose timeout is known. A server has a new key at each start."""
+
 _XKEY_HEADER: Final = "Nats-Server-Xkey"
 
 MOST: Final = 65_536
@@ -116,7 +119,8 @@ class Callout:
         self._on_refused = on_refused
         self._clock = clock
         self._seen = SeenRequests()
-        self._within = ANSWER_SHARE * FIRST_TIMEOUT
+        self._within: dict[str, float] = {}
+        """By the curve key of a server, the seconds in which its requests are answered."""
         self._operator_log = OperatorLog(_logger)
         self._answering: Responder | None = None
         self._counters.describe({"sealbus_callout_total": "Connections to NATS that were asked about, by result."})
@@ -152,7 +156,8 @@ class Callout:
     async def answer(self, asking: Asked) -> bytes | None:
         """Return the sealed answer to a request; None if it is no request of our servers, or too old."""
         sender = header_value(asking.header_block, _XKEY_HEADER)
-        if asyncio.get_running_loop().time() > asking.arrived + self._within:
+        within = self._within.get(sender, ANSWER_SHARE * FIRST_TIMEOUT)
+        if asyncio.get_running_loop().time() > asking.arrived + within:
             # The server's timeout is over: dropping this request answers new attempts sooner.
             self._refused(ConnectRefused(Code.OVERLOADED, "waited too long"), None, None)
             return None
@@ -161,14 +166,13 @@ class Callout:
         except ConnectRefused as error:
             self._refused(error, None, None)
             return None
-        if request.timeout:
-            self._within = ANSWER_SHARE * request.timeout
         now = self._clock()
         peer: VerifiedPeer | None = None
         try:
             self._seen.take_request(request.user, expires=request.expires, now=now)
+            within = self._learned(request) or within
             peer = verify_peer(request.chains, self._identity.x509().bundles, now=now)
-            answer = await self._allowed(request, peer, keys.issuer, asking.arrived)
+            answer = await self._allowed(request, peer, keys.issuer, until=asking.arrived + within)
         except SealbusError as error:
             self._refused(error, request, peer)
             answer = refusing(request, Code(error.code), issuer=keys.issuer, now=now)
@@ -194,8 +198,17 @@ class Callout:
                 failure = error
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{failure}: is auth_callout.xkey our public key?") from failure
 
+    def _learned(self, request: AuthorizationRequest) -> float:
+        """Return the seconds in which requests of this server are answered, and keep them; 0 if it does not say."""
+        within = ANSWER_SHARE * request.timeout
+        if within:
+            if len(self._within) >= SERVERS:
+                self._within.clear()
+            self._within[request.server_xkey] = within
+        return within
+
     async def _allowed(
-        self, request: AuthorizationRequest, peer: VerifiedPeer, issuer: SigningKey, arrived: float
+        self, request: AuthorizationRequest, peer: VerifiedPeer, issuer: SigningKey, *, until: float
     ) -> bytes:
         """Return the answer that admits `peer`; raise the `SealbusError` with the reason for a refusal."""
         now = self._clock()
@@ -212,7 +225,7 @@ class Callout:
             )
         )
         try:
-            async with asyncio.timeout_at(arrived + self._within):
+            async with asyncio.timeout_at(until):
                 decision = await self._engine.connect(document)
         except TimeoutError as error:
             raise ConnectRefused(Code.POLICY_UNAVAILABLE, "no decision in time") from error
@@ -221,8 +234,8 @@ class Callout:
         if decision.allow is not True:
             raise _Denied(decision.reasons)
         grants = grants_of(decision, own=peer.spiffe_id, names=self._names, accounts=self._accounts)
-        until = min(peer.not_after, now + self._longest) if self._longest else peer.not_after
-        token = user_jwt(grants, user=request.user, issuer=issuer, not_after=until, now=now)
+        not_after = min(peer.not_after, now + self._longest) if self._longest else peer.not_after
+        token = user_jwt(grants, user=request.user, issuer=issuer, not_after=not_after, now=now)
         return allowing(request, token, issuer=issuer, now=now)
 
     def _refused(self, error: SealbusError, request: AuthorizationRequest | None, peer: VerifiedPeer | None) -> None:

@@ -259,6 +259,7 @@ class TlsStream(TcpTransport):
             if not line.startswith(b"PING"):
                 return line
             self.write(b"PONG\r\n")
+            await self.drain()
 
     def write(self, payload: bytes) -> None:
         """Write `payload` in order, as one piece with all writes of this turn of the loop.

@@ -32,6 +32,9 @@ _logger = logging.getLogger(__name__)
 API_SECONDS = 5.0
 """Seconds for one answer of the JetStream API."""
 
+ENTER_SECONDS = 5.0
+"""Seconds until a link's server has seen the subscriptions of those that enter it."""
+
 FOLLOW = 1.0
 """Most seconds that a new link waits for the writes of the old one; beyond that order is given up."""
 
@@ -169,7 +172,7 @@ class Connection:
             if link is None or not link.alive:
                 return  # it enters the next link
             try:
-                await enter_all([attachment], link, self.options.connect)
+                await enter_all([attachment], link, ENTER_SECONDS)
             except BusUnavailable as error:
                 link.cut(error.detail)
 
@@ -249,19 +252,10 @@ class Connection:
         return max(0.0, self._rotate_at - monotonic)
 
     async def _replace(self, old: Link | None) -> None:
-        """Make one attempt to replace `old`, or to reconnect if it is absent; pause after a failure."""
+        """Make one attempt to replace `old` while it may be used, or to reconnect if it is absent; pause after a failure."""
+        left = None if old is None else max(0.0, seconds_left(old, self.options, self._clock()))
         try:
-            link = await self._dialer.dial(self._lost, self._lame_duck)
-            self._links.add(link)
-            try:
-                async with self._moving:
-                    await enter_all(self._attachments, link, self.options.connect)
-                    if old is not None:
-                        link.hold()
-                    self._adopt(link)
-            except BaseException:
-                await link.close()
-                raise
+            link = await self._entered(old, left)
         except SealbusError as error:
             self._attempts += 1
             pause = self.options.backoff.interval(self._attempts, self._random())
@@ -278,6 +272,25 @@ class Connection:
             task = self._group.create_task(self._leave(old, link), name="leave-link")
             self._tasks.append(task)
             task.add_done_callback(self._tasks.remove)
+
+    async def _entered(self, old: Link | None, within: float | None) -> Link:
+        """Return a new link that everything has entered. Raises `BusUnavailable`, also after `within` seconds."""
+        try:
+            async with asyncio.timeout(within):
+                link = await self._dialer.dial(self._lost, self._lame_duck)
+                self._links.add(link)
+                try:
+                    async with self._moving:
+                        await enter_all(self._attachments, link, ENTER_SECONDS)
+                        if old is not None:
+                            link.hold()
+                        self._adopt(link)
+                except BaseException:
+                    await link.close()
+                    raise
+        except TimeoutError as error:
+            raise BusUnavailable("no other connection before the client certificate expires") from error
+        return link
 
     async def _leave(self, old: Link, link: Link) -> None:
         seconds = min(self.options.settle, seconds_left(old, self.options, self._clock()))

@@ -108,7 +108,8 @@ class Link:
         """Connect. Raises `BusUnavailable` with the cause in one line."""
         try:
             await self._client.open(self.url, self._lame_duck)
-        except (OSError, TimeoutError, NatsError) as error:
+        except (OSError, TimeoutError, ValueError, NatsError) as error:
+            # A `ValueError` is for a line that no server writes.
             raise BusUnavailable(explain(self.url, self._own_id, error)) from error
         if refused := too_old(self._client._server_info.get("version")):
             await self._client.close()

@@ -32,7 +32,7 @@ class ConnectionOptions:
     """For a server that needs more than the client certificate."""
     connect: float = 10.0
     """For TCP and TLS of one attempt, of which a crowd may make thousands at once."""
-    admission: float = 14.0
+    admission: float = 13.0
     """For the answer to CONNECT. A server asks its auth callout first, which a crowd may keep busy, and then says why it lets
     nobody in: this is longer than `authorization.timeout` in deploy/local/nats/nats.conf."""
     ping: float = 3.0

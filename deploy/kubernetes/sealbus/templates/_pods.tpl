@@ -89,7 +89,7 @@ capabilities: {drop: [ALL]}
 
 {{/* Until it is well it is not bothered; a process that is not ready is not asked, and not killed for it. */}}
 {{- define "sealbus.probes" -}}
-startupProbe: {httpGet: {path: /healthz, port: health}, periodSeconds: 2, failureThreshold: 60}
+startupProbe: {httpGet: {path: /healthz, port: health}, periodSeconds: 2, failureThreshold: 90}
 livenessProbe: {httpGet: {path: /healthz, port: health}, periodSeconds: 10, timeoutSeconds: 5}
 readinessProbe: {httpGet: {path: /readyz, port: health}, periodSeconds: 2}
 {{- end }}

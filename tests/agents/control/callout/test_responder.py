@@ -247,13 +247,31 @@ async def test_a_request_that_waited_too_long_takes_no_more_time(engine: PolicyE
 
 
 async def test_a_server_that_waits_longer_is_answered_later(engine: PolicyEngine) -> None:
-    asker = Asker(engine)
-    asker.timeout = 40
-    assert await asker.callout.answer(asker.waiting_since(0.0)) is not None
-    asker.server.user = SigningKey.generate(Prefix.USER).public
+    asker, patient, other = Asker(engine), AskingServer(), AskingServer()
+    for server, asker.timeout in ((patient, 40), (other, 2)):
+        asker.server = server
+        assert await asker.callout.answer(asker.waiting_since(0.0)) is not None
+    asker.server, asker.timeout = patient, 40
+    patient.user = SigningKey.generate(Prefix.USER).public
     assert "jwt" in asker.read(await asker.callout.answer(asker.waiting_since(20.0)))
     assert await asker.callout.answer(asker.waiting_since(30.0)) is None
-    assert [str(one.code) for one in asker.refused] == ["overloaded"]
+    asker.server, asker.timeout = other, 2
+    assert await asker.callout.answer(asker.waiting_since(1.5)) is None
+    assert [str(one.code) for one in asker.refused] == ["overloaded", "overloaded"]
+
+
+async def test_a_request_that_came_before_says_nothing_of_its_server(engine: PolicyEngine) -> None:
+    """Whoever has captured a request of a server that waited longer cannot make the responder work for longer."""
+    asker = Asker(engine)
+    asker.timeout = 40
+    captured = asker.waiting_since(0.0)
+    assert await asker.callout.answer(captured) is not None
+    asker.timeout = 2
+    asker.server.user = SigningKey.generate(Prefix.USER).public
+    assert await asker.callout.answer(asker.waiting_since(0.0)) is not None
+    assert await asker.callout.answer(captured) is not None
+    assert await asker.callout.answer(asker.waiting_since(1.5)) is None
+    assert [str(one.code) for one in asker.refused] == ["replayed", "overloaded"]
 
 
 # What is not answered at all: nothing is known of who asks.

@@ -6,11 +6,18 @@ import asyncio
 import ssl
 from typing import cast
 
+import pytest
 from nats.errors import UnexpectedEOF
+from support.identity import StaticIdentity
+from support.x509 import ThrowawayCa
 
 from sealbus.bus.nats.connection.client import SafeClient, TlsStream
+from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.options import ConnectionOptions
+from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
+CA = ThrowawayCa("example.org")
 INFO = b'INFO {"server_id":"S","max_payload":1048576,"headers":true,"proto":1}\r\n'
 
 
@@ -92,6 +99,23 @@ async def test_a_server_that_ends_the_connection_instead_of_answering_has_let_no
     assert isinstance(stream.opener.exception(), UnexpectedEOF)
     assert stream.aborted
     assert client.is_closed
+
+
+@pytest.mark.parametrize("answer", [b"-ERR\r\n", b"-ERR '\xff'\r\n"])
+async def test_a_line_that_no_server_writes_is_a_server_that_cannot_be_used(answer: bytes) -> None:
+    link = Link(
+        url="tls://127.0.0.1:1",
+        material=StaticIdentity(CA, "spiffe://example.org/agent/a").x509(),
+        expected=frozenset({SpiffeId("spiffe://example.org/nats")}),
+        inbox_prefix="_INBOX.a.",
+        options=ConnectionOptions(),
+        on_lost=lambda _: None,
+        on_dropped=lambda _: None,
+        on_lame_duck=lambda _: None,
+    )
+    link._client = client_on(ScriptedStream(answer=answer))
+    with pytest.raises(BusUnavailable):
+        await link.open()
 
 
 async def test_a_cancellation_that_comes_with_the_last_line_is_not_lost() -> None:

@@ -27,6 +27,7 @@ class Server:
 
     def __init__(self, server_id: str | None) -> None:
         self.first = asyncio.Queue[bytes]()
+        self.then = b""
         self.port = 0
         self._context: ssl.SSLContext | None = None
         if server_id is not None:
@@ -36,7 +37,7 @@ class Server:
 
     async def serve(self) -> asyncio.Server:
         async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"INFO {}\r\n")
+            writer.write(b"INFO {}\r\n" + self.then)
             self.first.put_nowait(await reader.read(5))
             writer.close()
 
@@ -66,6 +67,16 @@ async def test_a_server_that_proves_itself_is_read_and_written(good: Server) -> 
     await stream.drain()
     assert await good.first.get() == b"PING!"
     assert stream.buffered() == 0
+    stream.close()
+    await stream.wait_closed()
+
+
+async def test_a_ping_before_the_answer_to_ours_is_answered_and_passed_over(good: Server) -> None:
+    good.then = b"PING\r\nPONG\r\n"
+    stream = await connect(good)
+    assert await stream.readline() == b"INFO {}\r\n"
+    assert await stream.readline() == b"PONG\r\n"
+    assert await good.first.get() == b"PONG\r"
     stream.close()
     await stream.wait_closed()
 

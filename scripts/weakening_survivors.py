@@ -539,7 +539,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "it is one moment of a clock that never stands still": (
         (
             "sealbus.agents.control.callout.responder.Callout.answer: asyncio.get_running_loop().time() >"
-            " asking.arrived + ANSWER_WITHIN [bound]"
+            " asking.arrived + within [bound]"
         ),
         "sealbus.agents.control.notary.lease.Lease.acquire: now - since >= self._seconds [bound]",
     ),

@@ -260,6 +260,18 @@ async def test_a_server_that_waits_longer_is_answered_later(engine: PolicyEngine
     assert [str(one.code) for one in asker.refused] == ["overloaded", "overloaded"]
 
 
+async def test_servers_beyond_those_that_are_remembered_are_answered_as_at_first(
+    engine: PolicyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responder, "SERVERS", 1)
+    asker, patient = Asker(engine), AskingServer()
+    asker.timeout = 40
+    for asker.server in (patient, AskingServer()):
+        assert await asker.callout.answer(asker.waiting_since(0.0)) is not None
+    asker.server = patient
+    assert await asker.callout.answer(asker.waiting_since(20.0)) is None
+
+
 async def test_a_request_that_came_before_says_nothing_of_its_server(engine: PolicyEngine) -> None:
     """Whoever has captured a request of a server that waited longer cannot make the responder work for longer."""
     asker = Asker(engine)

@@ -68,4 +68,5 @@ async def main() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

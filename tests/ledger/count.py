@@ -116,7 +116,7 @@ async def settled(site: Site, book: Book, *, seconds: float = SETTLE_SECONDS) ->
     told: dict[int, str] = {}
     deadline = asyncio.get_running_loop().time() + seconds
     async with AsyncExitStack() as stack:
-        client = await _opened(stack, lambda: Client("shop", settings=site.settings))
+        client = await opened(stack, lambda: Client("shop", settings=site.settings))
         while waiting := {number: handle for number, handle in _must_end(book).items() if number not in told}:
             if asyncio.get_running_loop().time() > deadline:
                 break
@@ -128,7 +128,7 @@ async def settled(site: Site, book: Book, *, seconds: float = SETTLE_SECONDS) ->
     due = book.value("SELECT max(confirmed) FROM cancels") + PUT_OFF + STOPPED
     await asyncio.sleep(max(0.0, due - time.time()))
     async with AsyncExitStack() as stack:
-        client = await _opened(stack, lambda: Client("shop", settings=site.settings))
+        client = await opened(stack, lambda: Client("shop", settings=site.settings))
         later = await _ends(site, client, _part([(number, handle) for number, _, handle in _acknowledged(book)]))
     findings, allowed, killed = await _recorded(site)
     return judge(book, allowed=allowed, killed=killed, told=told, later=later, findings=findings)
@@ -235,7 +235,7 @@ def _message_of(handle: str) -> str:
     return handle.rpartition("/")[2] if "/" in handle else parse_handle(handle).pending.id.hex()
 
 
-async def _opened(stack: AsyncExitStack, opening: Callable[[], AbstractAsyncContextManager[Opened]]) -> Opened:
+async def opened(stack: AsyncExitStack, opening: Callable[[], AbstractAsyncContextManager[Opened]]) -> Opened:
     """Enter what is opened, again while the servers are still recovering from the last fault."""
     async with asyncio.timeout(SETTLE_SECONDS):
         while True:
@@ -276,7 +276,7 @@ async def _recorded(site: Site) -> tuple[int, dict[str, float], set[str]]:
     """Return how many records do not verify, when the others say that a message was allowed, and which were `killed`."""
     findings, allowed, killed = 0, dict[str, float](), set[str]()
     async with AsyncExitStack() as stack:
-        trail = await _opened(stack, lambda: open_audit_trail("operator", site.operators))
+        trail = await opened(stack, lambda: open_audit_trail("operator", site.operators))
         async for entry in trail.entries():
             if not isinstance(entry, AuditEntry):
                 findings += 1

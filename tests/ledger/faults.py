@@ -7,11 +7,13 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from support.cut import CuttableLink
 
 from ledger.book import Book
+from ledger.count import opened
 from ledger.load import submit
 from ledger.restore import lose_and_restore, until_handled
 from ledger.servers import Layout, Server
@@ -206,7 +208,8 @@ async def poison(site: Site, chance: random.Random) -> None:
     book = Book(site.book)
     first = min(0, int(book.value("SELECT min(number) FROM acknowledged"))) - 1
     try:
-        async with Client("shop", settings=site.settings) as client:
+        async with AsyncExitStack() as stack:
+            client = await opened(stack, lambda: Client("shop", settings=site.settings))
             for number in range(first, first - chance.randint(1, POISONED), -1):
                 await submit(client, None, book, number, asyncio.Event())
     finally:

@@ -26,7 +26,7 @@ from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
-__all__ = ["READ", "SETTLE_SECONDS", "Count", "judge", "settled"]
+__all__ = ["READ", "SETTLE_SECONDS", "Count", "judge", "opened", "settled"]
 
 Opened = TypeVar("Opened")
 

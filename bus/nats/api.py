@@ -287,7 +287,7 @@ def _group(info: JsonObject) -> ReplicaGroup:
     """Return the servers in the `cluster` of an answer; a server by itself names its leader alone, or nobody."""
     cluster = info.get("cluster")
     leader = cluster.get("leader") if isinstance(cluster, dict) else None
-    if not isinstance(cluster, dict) or not isinstance(leader, str):
+    if not isinstance(cluster, dict) or not isinstance(leader, str) or not leader:
         return ReplicaGroup()
     others = [
         (str(replica.get("name")), replica.get("current") is True and replica.get("offline") is not True)

@@ -101,7 +101,7 @@ class Cluster(Broker):
             found |= {"total": 4, "missing": ["HELD"]}
         elif subject.endswith("LIST.TASKS"):
             found["consumers"][0]["cluster"] = {"leader": "n1", "replicas": [replica("n2"), replica("n3")]}
-            found["consumers"][1]["cluster"] = {"leader": "n2", "replicas": None}
+            found["consumers"][1]["cluster"] = {"leader": "", "replicas": None}
             found |= {"total": 4, "missing": ["mail", "id-ctl-mail"]}
         return json.dumps(found).encode()
 

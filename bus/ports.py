@@ -206,7 +206,7 @@ class Transport(Protocol):
         """Publish to streams in one write and await each PubAck for at most `deadline` seconds.
 
         The answers are in the order of the messages: a `PubAck`, or a `BusUnavailable` for a refusal by the stream (its
-        detail holds the broker's error code) or for silence. Nothing is retried here.
+        detail holds the broker's error code) or for silence. Only a message that no stream took may be sent again here.
         """
 
     def send(self, messages: Sequence[Outgoing]) -> None:

@@ -11,7 +11,12 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 
-from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.connection import (
+    NO_RESPONDER_PAUSE,
+    NO_RESPONDER_RETRIES,
+    Connection,
+    NoResponder,
+)
 from sealbus.bus.nats.connection.frames import publish_parts, status_of
 from sealbus.bus.nats.connection.inbox import tokens
 from sealbus.bus.nats.connection.link import Link
@@ -95,11 +100,27 @@ class BulkPublisher:
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
         """Publish all `messages` and return the answer to each, in order (`Transport.publish`).
 
-        An answer is a `PubAck`, `StreamRefused` or `BusUnavailable`; nothing is retried. A message that could not be written
-        within `deadline` seconds, for lack of room or connection, also gets `BusUnavailable`. Raises `ConfigurationError`
-        for a subject or header that may not be written; messages before it may be published.
+        An answer is a `PubAck`, `StreamRefused` or `BusUnavailable`. Only messages that no stream took are written again,
+        `NO_RESPONDER_RETRIES` times: they were not stored. A message that could not be written within `deadline` seconds,
+        for lack of room or connection, also gets `BusUnavailable`. Raises `ConfigurationError` for a subject or header that
+        may not be written; messages before it may be published.
         """
-        until = asyncio.get_running_loop().time() + deadline
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        answers = await self._publish_once(messages, until, deadline)
+        for _ in range(NO_RESPONDER_RETRIES):
+            untaken = [index for index, answer in enumerate(answers) if isinstance(answer, NoResponder)]
+            if not untaken or loop.time() + NO_RESPONDER_PAUSE >= until:
+                break
+            await asyncio.sleep(NO_RESPONDER_PAUSE)
+            again = await self._publish_once([messages[index] for index in untaken], until, deadline)
+            for index, answer in zip(untaken, again, strict=True):
+                answers[index] = answer
+        return answers
+
+    async def _publish_once(
+        self, messages: Sequence[Outgoing], until: float, deadline: float
+    ) -> list[PubAck | Exception]:
         answers: list[PubAck | Exception] = []
         for batch in batches_of(messages):
             answers += await self._publish(batch, until, deadline)
@@ -169,7 +190,7 @@ def batches_of(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
 def _parsed(subject: str, block: bytes, payload: bytes) -> _Answer:
     status, text = status_of(block) if block else (0, "")
     if status == 503:
-        return BusUnavailable(f"{subject}: no stream stores this subject, or JetStream is not available")
+        return NoResponder(f"{subject}: no stream stores this subject, or JetStream is not available")
     if status:
         return BusUnavailable(f"{subject}: {status} {text}")
     try:

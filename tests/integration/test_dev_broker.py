@@ -32,6 +32,8 @@ DOMAIN = TrustDomain("example.org")
 NAMES = Names(DOMAIN)
 SERVER_ID = DOMAIN.id("/nats")
 STREAMS = declared_streams({"TASKS": 8_388_608, "AUDIT": 8_388_608})
+RELOADS = 100
+"""Without the retries about 20 of 100 refuse something."""
 TASK_ID = "00112233445566778899aabbccddeeff"
 
 
@@ -166,3 +168,32 @@ async def test_only_the_operator_reads_the_audit(tmp_path: Path) -> None:
         assert [delivery.subject for delivery in batch] == ["audit.inventory"]
         (refused,) = await worker.publish([outgoing("audit.shop", 2)], deadline=1)
         assert isinstance(refused, BusUnavailable)
+
+
+async def test_a_reload_of_the_configuration_refuses_nothing(tmp_path: Path) -> None:
+    """While nats-server replaces its accounts, it knows of no subscription of JetStream's for an instant."""
+    async with (
+        running(tmp_path) as site,
+        site.connected("shop") as (_, transport),
+        site.connected("operator") as (connection, _),
+    ):
+        sent = 0
+        ended = asyncio.Event()
+
+        async def publish() -> None:
+            nonlocal sent
+            while not ended.is_set():
+                [answer] = await transport.publish([outgoing("audit.shop", sent := sent + 1)], deadline=SECONDS)
+                assert isinstance(answer, PubAck), answer
+
+        async def ask() -> None:
+            while not ended.is_set():
+                await connection.jetstream("$JS.API.STREAM.INFO.TASKS", b"")
+
+        async with asyncio.TaskGroup() as tasks:
+            for work in (*(publish() for _ in range(4)), ask()):
+                tasks.create_task(work)
+            for _ in range(RELOADS):
+                await site.server.permit(NAMES.id_of("inventory"))
+            ended.set()
+        assert sent > RELOADS

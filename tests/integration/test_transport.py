@@ -15,7 +15,7 @@ from support.lab import Lab, agent_id, make_stream, outgoing, running, until
 from support.nats_server import User
 
 from sealbus.bus.nats.api import make_reader
-from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.connection import Connection, NoResponder
 from sealbus.bus.nats.publisher import BATCH, IN_FLIGHT
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, NotPermitted, Outgoing, PubAck, StoredValue, StreamRefused
@@ -103,7 +103,7 @@ async def test_each_failure_is_its_own(connection: Connection, transport: NatsTr
     )
     assert [type(answer) for answer in answers] == [
         PubAck,
-        BusUnavailable,
+        NoResponder,
         PubAck,
         StreamRefused,
         StreamRefused,

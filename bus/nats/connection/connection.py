@@ -32,6 +32,12 @@ _logger = logging.getLogger(__name__)
 API_SECONDS = 5.0
 """Seconds for one answer of the JetStream API."""
 
+NO_RESPONDER_PAUSE = 0.25
+"""Seconds until a message that no subscriber took is sent again: while nats-server reloads, it knows of none."""
+
+NO_RESPONDER_RETRIES = 2
+"""How often it is sent again. Both values are those of nats.go's own publisher."""
+
 ENTER_SECONDS = 5.0
 """Seconds until a link's server has seen the subscriptions of those that enter it."""
 
@@ -197,7 +203,12 @@ class Connection:
         return await ask(link, subject, payload, deadline=max(0.0, until - loop.time()))
 
     async def jetstream(self, subject: str, payload: bytes) -> bytes:
-        """Ask the JetStream API (the port of `sealbus.bus.nats.api`). Raises `BusUnavailable`."""
+        """Ask the JetStream API (the port of `sealbus.bus.nats.api`), again if nobody heard it. Raises `BusUnavailable`."""
+        for _ in range(NO_RESPONDER_RETRIES):
+            try:
+                return (await self.request(subject, payload, deadline=API_SECONDS)).payload
+            except NoResponder:
+                await asyncio.sleep(NO_RESPONDER_PAUSE)
         return (await self.request(subject, payload, deadline=API_SECONDS)).payload
 
     def _adopt(self, link: Link) -> None:

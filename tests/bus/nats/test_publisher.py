@@ -11,7 +11,7 @@ import pytest
 from support.lab import until
 
 from sealbus.bus.nats import publisher as bulk
-from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.connection import NO_RESPONDER_PAUSE, Connection, NoResponder
 from sealbus.bus.nats.connection.inbox import Replies
 from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.ports import Outgoing, PubAck, StreamRefused
@@ -110,7 +110,7 @@ async def test_refusals_and_statuses_are_told_apart() -> None:
         stored(4),
     ]
     full, nobody, status, good = (
-        await FakeConnection(lambda n: said[n - 1]).publisher().publish(messages(4), deadline=5)
+        await FakeConnection(lambda n: said[n - 1]).publisher().publish(messages(4), deadline=0.2)
     )
     assert isinstance(full, StreamRefused)
     assert full.err_code == 10077
@@ -119,6 +119,43 @@ async def test_refusals_and_statuses_are_told_apart() -> None:
     assert isinstance(status, BusUnavailable)
     assert "408" in status.detail
     assert good == PubAck(stream="TASKS", sequence=4, duplicate=False)
+
+
+def nobody_for(times: int) -> Callable[[int], Answer]:
+    """No stream takes message 1 of two, so many times."""
+    return lambda n: (b"NATS/1.0 503\r\n\r\n", b"") if n == 1 or 2 < n < 2 + times else stored(n)
+
+
+@pytest.fixture
+def brief_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "NO_RESPONDER_PAUSE", 0.001)
+
+
+@pytest.mark.usefixtures("brief_pause")
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_no_stream_took_for_a_moment_is_written_again_and_alone(times: int) -> None:
+    link = FakeConnection(nobody_for(times))
+    answers = await link.publisher().publish(messages(2), deadline=60)
+    assert answers == [PubAck(stream="TASKS", sequence=n, duplicate=False) for n in (2 + times, 2)]
+    subjects = [frame.split(b" ")[0] for frame in link.written]
+    assert subjects == [b"task.a.0", b"task.a.1", *[b"task.a.0"] * times]
+    assert link.replies.pending == 0
+
+
+@pytest.mark.usefixtures("brief_pause")
+async def test_what_no_stream_takes_fails_after_the_last_retry() -> None:
+    link = FakeConnection(nobody_for(3))
+    answer, other = await link.publisher().publish(messages(2), deadline=60)
+    assert isinstance(answer, NoResponder)
+    assert isinstance(other, PubAck)
+    assert len(link.written) == 4
+
+
+async def test_nothing_is_written_again_after_the_deadline() -> None:
+    link = FakeConnection(lambda _: (b"NATS/1.0 503\r\n\r\n", b""))
+    (answer,) = await link.publisher().publish(messages(1), deadline=NO_RESPONDER_PAUSE)
+    assert isinstance(answer, NoResponder)
+    assert len(link.written) == 1
 
 
 async def test_silence_costs_only_the_silent_one_its_answer() -> None:

@@ -81,8 +81,8 @@ ANSWERS: dict[str, tuple[bytes, str]] = {
 
 
 @contextlib.asynccontextmanager
-async def attacked(api: ScriptedApi) -> AsyncIterator[WayOut]:
-    async with way_out(api_of(api.url, seconds=2.0)) as out:
+async def attacked(api: ScriptedApi, *, seconds: float = 60.0) -> AsyncIterator[WayOut]:
+    async with way_out(api_of(api.url, seconds=seconds)) as out:
         yield out
 
 
@@ -115,7 +115,8 @@ async def test_answers(name: str) -> None:
     async def and_closes(_: object) -> bytes:
         return said
 
-    async with ScriptedApi(and_closes) as api, attacked(api) as out:
+    seconds = 2.0 if code == "api_timeout" else 60.0
+    async with ScriptedApi(and_closes) as api, attacked(api, seconds=seconds) as out:
         assert await refused(out) == code
         for entry in await out.bus.audit():
             assert SECRET not in repr(entry)
@@ -131,7 +132,7 @@ async def test_answers(name: str) -> None:
 )
 async def test_what_follows_an_answer_is_nobody_elses(method: str, said: bytes) -> None:
     operations = ("GET /customers/{customer}", "HEAD /customers/{customer}")
-    async with ScriptedApi(lambda _: said) as api, way_out(api_of(api.url, *operations, seconds=2.0)) as out:
+    async with ScriptedApi(lambda _: said) as api, way_out(api_of(api.url, *operations, seconds=60.0)) as out:
         await out.ask("/customers/42", method=method)
         api.answer = lambda _: answered(200, b"for bob")
         assert (await out.ask("/customers/42", user="bob")).body == b"for bob"
@@ -171,7 +172,7 @@ async def test_a_name_that_is_never_resolved_holds_up_no_other_api(monkeypatch: 
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
     slow = api_of("https://slow.example", "GET /", name="slow", seconds=0.2)
     try:
-        async with ScriptedApi() as api, way_out(slow, api_of(api.url, seconds=5.0)) as out:
+        async with ScriptedApi() as api, way_out(slow, api_of(api.url, seconds=60.0)) as out:
             # More than the loop has threads.
             asking = [out.ask("/", action="exit.slow") for _ in range(40)]
             failed = await asyncio.gather(*asking, return_exceptions=True)
@@ -191,7 +192,7 @@ async def test_an_api_that_never_answers_holds_up_no_other_api() -> None:
         return answered()
 
     async with ScriptedApi(never) as silent, ScriptedApi() as api:
-        hanging = api_of(silent.url, "GET /", name="silent", seconds=20.0)
+        hanging = api_of(silent.url, "GET /", name="silent", seconds=60.0)
         async with way_out(hanging, api_of(api.url)) as out:
             # More than a worker handles at a time.
             asking = [asyncio.ensure_future(out.ask("/", action="exit.silent")) for _ in range(80)]
@@ -204,7 +205,7 @@ async def test_an_api_that_never_answers_holds_up_no_other_api() -> None:
 
 @pytest.mark.parametrize("url", INSIDE_URLS)
 async def test_targets_inside(url: str) -> None:
-    async with way_out(api_of(url, networks=(), seconds=5.0)) as out:
+    async with way_out(api_of(url, networks=(), seconds=60.0)) as out:
         assert await refused(out) == "address_refused"
 
 
@@ -240,7 +241,7 @@ async def test_who_is_at_the_address_shows_the_names_certificate(certified: str,
 
     async with ScriptedApi(tls=served) as api:
         url = api.url.replace("localhost", host)
-        async with way_out(api_of(url, tls=trusted, seconds=2.0), resolving=resolving) as out:
+        async with way_out(api_of(url, tls=trusted, seconds=60.0), resolving=resolving) as out:
             if code is None:
                 assert (await out.ask("/customers/42")).status == 200
                 assert api.asked[0].headers["host"].partition(":")[0] == host

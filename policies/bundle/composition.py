@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from typing import Final
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.policies.bundle.check import PACKAGE, check_bundle, check_part
+from sealbus.policies.bundle.denials import DENIAL, check_denial, extended, with_denial
 from sealbus.policies.bundle.format import Bundle, Manifest, merge, pack_bundle, read_bundle
 from sealbus.policies.bundle.library import in_library, of_library
 from sealbus.policies.bundle.ownership import (
@@ -111,7 +112,7 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
     manifest = Manifest(
         revision=_revision(parts), roots=roots, parts={name: part.revision for name, part in parts.items()}
     )
-    bundle = read_bundle(pack_bundle(modules, data, manifest))
+    bundle = replace(read_bundle(pack_bundle(modules, data, manifest)), parts=manifest.parts)
     check_bundle(bundle)
     return bundle
 
@@ -183,6 +184,11 @@ class PartSet:
         """The latest refused offer of each part. Another platform bundle may accept it."""
         self._problems: dict[str, str] = {}
         self._composed: Bundle | None = None
+        """The composition of the parts, and with the denials."""
+        self._undenied: Bundle | None = None
+        """The same without the denials."""
+        self._denials: dict[int, Bundle] = {}
+        """The denials since the platform's bundle, by serial."""
         self._revocations = NONE_REVOKED
         self._last_revocations: VerifiedBundle | None = None
         """The revocations that were last in force.
@@ -205,9 +211,29 @@ class PartSet:
     def parts(self) -> tuple[PartInForce, ...]:
         """The parts in force, by name."""
         return tuple(
-            PartInForce(name=name, serial=part.bundle.serial, revision=part.bundle.revision, signer=part.signer)
+            PartInForce(
+                name=name,
+                serial=max((part.bundle.serial, *(self._denials if name == PLATFORM else ()))),
+                revision=part.bundle.revision,
+                signer=part.signer,
+            )
             for name, part in sorted(self._parts.items())
         )
+
+    @property
+    def denials(self) -> tuple[Bundle, ...]:
+        """The denials that are in force since the platform's bundle, by serial."""
+        return tuple(denial for _, denial in sorted(self._denials.items()))
+
+    def platform_data(self) -> DataDocument | None:
+        """Return the data of the platform's bundle in force, with the denials since; None before there is one."""
+        platform = self.bundle(PLATFORM)
+        if platform is None:
+            return None
+        data = platform.data
+        for denial in self.denials:
+            data = with_denial(data, denial.data)
+        return data
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -223,20 +249,23 @@ class PartSet:
         """Put the bundle `raw` in force as the part `name`. `problems` then names the parts that this dropped.
 
         Raises `PolicyRefused`, and changes nothing, if the bundle may not be in force (`BundleVerifier`, `newer`,
-        `check_platform`, `check_team`, `compose`, `revocations_of`).
+        `check_platform`, `check_team`, `compose`, `revocations_of`). Under the name `DENIAL` each bundle is one more denial
+        (`sealbus.policies.bundle.denials`); an older one than the platform's bundle, which has it, changes nothing.
         """
         try:
             if name == PLATFORM:
                 self._offer_platform(raw)
             elif name == REVOCATIONS:
                 self._offer_revocations(raw)
+            elif name == DENIAL:
+                self._offer_denial(raw)
             else:
                 self._offer_team(name, raw)
         except PolicyRefused as refused:
             # Offers under invented names must not fill the memory.
             if name in self._problems or len(self._problems) <= MOST_TEAMS:
                 self._problems[name] = refused.detail
-                if name != PLATFORM:
+                if name not in (PLATFORM, DENIAL):
                     self._refused[name] = raw
             raise
         self._problems.pop(name, None)
@@ -266,7 +295,8 @@ class PartSet:
             remaining[REVOCATIONS] = revocations
         elif present:
             dropped[REVOCATIONS] = _unowned(REVOCATIONS).detail
-        self._put(self._compose(platform, remaining), {PLATFORM: platform, **remaining})
+        later = {serial: denial for serial, denial in self._denials.items() if serial > platform.bundle.serial}
+        self._put(self._compose(platform, remaining), {PLATFORM: platform, **remaining}, later)
         self._problems |= dropped
         if REVOCATIONS not in remaining:
             self._revocations = NONE_REVOKED
@@ -296,7 +326,7 @@ class PartSet:
         newer(part.bundle, self._last.get(team))
         check_team(part.bundle, team, of_library(platform.bundle.modules))
         parts = {**self._parts, team: part}
-        self._put(self._compose(platform, parts), parts)
+        self._put(self._compose(platform, parts), parts, self._denials)
 
     def _compose(self, platform: VerifiedBundle, parts: Mapping[str, VerifiedBundle]) -> Bundle:
         composed = compose(
@@ -307,8 +337,27 @@ class PartSet:
             self._check(composed)
         return composed
 
-    def _put(self, composed: Bundle, parts: dict[str, VerifiedBundle]) -> None:
-        self._composed = composed
+    def _offer_denial(self, raw: bytes) -> None:
+        platform = self._parts.get(PLATFORM)
+        if platform is None or self._undenied is None or self._composed is None:
+            raise _unowned(DENIAL)
+        entry = BundleVerifier(keys=self._anchors, scope=DENIAL).verify(raw).bundle
+        newer(entry, None)
+        check_denial(entry)
+        if entry.serial <= platform.bundle.serial or entry.serial in self._denials:
+            return
+        if entry.serial > max(self._denials, default=0):
+            self._composed = extended(self._composed, entry)
+            self._denials[entry.serial] = entry
+        else:
+            denials = {**self._denials, entry.serial: entry}
+            self._composed = _with_denials(self._undenied, denials)
+            self._denials = denials
+
+    def _put(self, composed: Bundle, parts: dict[str, VerifiedBundle], denials: dict[int, Bundle]) -> None:
+        self._composed = _with_denials(composed, denials)
+        self._undenied = composed
+        self._denials = denials
         self._parts = parts
         self._last |= {name: part.bundle for name, part in parts.items()}
 
@@ -322,6 +371,12 @@ class PartSet:
                 self._problems[team] = refused.detail
             else:
                 del self._problems[team], self._refused[team]
+
+
+def _with_denials(composed: Bundle, denials: Mapping[int, Bundle]) -> Bundle:
+    for _, denial in sorted(denials.items()):
+        composed = extended(composed, denial)
+    return composed
 
 
 def _unowned(team: str) -> PolicyRefused:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from typing import Final
 
@@ -44,20 +45,40 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """What a bundle adds to the one of `revision`."""
+
+    revision: str
+    added: DataDocument = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A bundle whose files are well formed. `check_bundle` checks whether its policy may be put in force.
 
-    `raw` are the bytes of the file; `data` is one document of all its data, without fractions.
+    `data` is one document of all its data, without fractions. With an `extension` the bundle is another one with more data
+    (`sealbus.policies.bundle.denials`), and has no `file` yet: `raw` packs it when it is first asked for.
     """
 
     revision: str
     roots: tuple[str, ...]
     modules: tuple[Module, ...]
     data: DataDocument = field(repr=False)
-    raw: bytes = field(repr=False)
+    file: bytes = field(default=b"", repr=False)
     serial: int = 0
+    parts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    extension: Extension | None = None
 
-    @property
+    @cached_property
+    def raw(self) -> bytes:
+        """The bytes of the file. An extended bundle takes as long as its data is large."""
+        if self.file:
+            return self.file
+        modules = {module.path: module.text.encode() for module in self.modules}
+        manifest = Manifest(revision=self.revision, roots=self.roots, parts=self.parts)
+        return pack_bundle(modules, self.data, manifest)
+
+    @cached_property
     def digest(self) -> bytes:
         """Return the SHA-256 of the file."""
         return sha256(self.raw).digest()
@@ -121,7 +142,7 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
         roots=manifest.roots,
         modules=tuple(modules),
         data=data,
-        raw=raw,
+        file=raw,
         serial=manifest.serial,
     )
 

@@ -48,13 +48,20 @@ class InForce:
     async def put(self, bundle: Bundle) -> bool:
         """Put the checked `bundle` in force; return whether it is new. Raises `PolicyRefused` if its taker refuses it."""
         async with self._one_at_a_time:
-            different = self.bundle is None or bundle.raw != self.bundle.raw
+            different = self.bundle is None or not _same(bundle, self.bundle)
             if different:
-                revoked_before = issued_before(bundle.data)
+                revoked_before = self._revoked_before_of(bundle)
                 await _hand_over(self._take, bundle)
                 self.bundle, self.revoked_before = bundle, revoked_before
             self.problem = ""
             return different
+
+    def _revoked_before_of(self, bundle: Bundle) -> Mapping[SpiffeId, int]:
+        """Return the bundle's revocations by time; one that extends the bundle in force mostly has the same."""
+        added, former = bundle.extension, self.bundle
+        if added is not None and former is not None and added.revision == former.revision:
+            return MappingProxyType({**self.revoked_before, **issued_before(added.added)})
+        return issued_before(bundle.data)
 
     @asynccontextmanager
     async def taken(self, take: Take) -> AsyncGenerator[None, None]:
@@ -71,6 +78,12 @@ class InForce:
             self._take = None
             async with self._one_at_a_time:
                 pass  # the last call of `take` has ended
+
+
+def _same(bundle: Bundle, other: Bundle) -> bool:
+    if bundle.extension is not None or other.extension is not None:
+        return bundle.extension == other.extension and bundle.revision == other.revision
+    return bundle.raw == other.raw
 
 
 async def _hand_over(take: Take | None, bundle: Bundle) -> None:

@@ -90,6 +90,14 @@ class Interpreter:
         text = _failure(self._engine.eval_query_as_json, "true")
         return _FINE if text is None else problem_of(text, "data.json")
 
+    def add(self, data: bytes) -> bool:
+        """Add the JSON object `data` to the compiled policy's data; return False if that failed, and then use it no more."""
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("an interpreter is used by the thread that made it")
+        text = _failure(self._engine.add_data_json, data.decode())
+        # regorus analyses the modules again at the next question.
+        return text is None and _failure(self._engine.eval_query_as_json, "true") is None
+
     def prints(self) -> list[str]:
         """Return the texts that were printed since the last call, each without the place of its `print`."""
         return [text.partition(": ")[2] for text in self._engine.take_prints()]

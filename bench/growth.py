@@ -222,7 +222,7 @@ def _chain(names: Sequence[str], sealers: dict[str, object]) -> list[Sealed]:
     return sealed
 
 
-def _registry(folder: Path, entries: int) -> Path:
+def registry_folder(folder: Path, entries: int) -> Path:
     """Copy the starter policy to a new `folder`, with so many users in its registry."""
     shutil.copytree(STARTER, folder)
     users = folder / "sealbus" / "registry" / "users" / "data.json"
@@ -238,7 +238,7 @@ async def _policy_data() -> AsyncIterator[Figure]:
         async with AsyncExitStack() as stack:
             engines = {}
             for entries in ENTRIES:
-                policy = await asyncio.to_thread(_registry, Path(folder) / str(entries), entries)
+                policy = await asyncio.to_thread(registry_folder, Path(folder) / str(entries), entries)
                 engines[entries] = await stack.enter_async_context(EmbeddedEngine.of_folder(policy, deadline=30.0))
             for _ in range(ROUNDS):
                 for entries, engine in engines.items():
@@ -253,7 +253,7 @@ async def _push() -> AsyncIterator[Figure]:
     blocked, put, taken = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        large = await asyncio.to_thread(_registry, folder / "large", max(ENTRIES))
+        large = await asyncio.to_thread(registry_folder, folder / "large", max(ENTRIES))
         bundle = await asyncio.to_thread(build_bundle, large)
         small = await asyncio.to_thread(build_bundle, STARTER)
         async with running(folder / "nats", "a") as lab, lab.connection("a") as connection:

@@ -22,6 +22,7 @@ PARTS = (
     "growth",
     "cluster",
     "policy_push",
+    "denial",
     "cancel",
     "approvals",
     "edge",

@@ -73,7 +73,8 @@ class Served:
 
     async def put(self, bundle: Bundle) -> None:
         """Serve `bundle` from now on, and wake the waiting requests."""
-        etag = f'"{bundle.digest.hex()}"'
+        # In a thread: a bundle that a denial has extended is packed now.
+        etag = f'"{(await asyncio.to_thread(lambda: bundle.digest)).hex()}"'
         if etag == self.etag:
             return
         signed = await asyncio.to_thread(sign_bundle, bundle, self._key, scope=COMPOSED)

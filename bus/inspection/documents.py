@@ -126,6 +126,9 @@ class PartDocument(TypedDict):
 
 def part_documents(parts: PartSet, kept: Mapping[str, Sequence[int]]) -> list[PartDocument]:
     """Return the parts of the policy in the store, whose serials are `kept` by name."""
+    from sealbus.policies.bundle.denials import DENIAL
+    from sealbus.policies.bundle.ownership import PLATFORM
+
     in_force = {part.name: part for part in parts.parts}
     return [
         {
@@ -134,7 +137,8 @@ def part_documents(parts: PartSet, kept: Mapping[str, Sequence[int]]) -> list[Pa
             "revision": in_force[name].revision if name in in_force else "",
             "key": in_force[name].signer if name in in_force else "",
             "kept": serials,
-            "problem": parts.problems.get(name, ""),
+            # A denial by itself is the platform's.
+            "problem": parts.problems.get(name, "") or parts.problems.get(DENIAL if name == PLATFORM else name, ""),
         }
         for name, serials in kept.items()
     ]

@@ -112,10 +112,11 @@ class ObjectStore:
         raw = bytes(content)
         return raw if digest_of(raw) == info.digest else None
 
-    async def put(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
+    async def put(self, name: str, content: bytes, *, last: int, description: str = "") -> ObjectInfo | None:
         """Replace the object whose `sequence` is `last` (0 for none) with `content`; return None if `last` is not current.
 
-        The chunks of the former object are removed. After `BusUnavailable` the object may be stored or not.
+        `description` is a short text about the object. The chunks of the former object are removed. After `BusUnavailable`
+        the object may be stored or not.
         """
         if len(content) > OBJECT_BYTES:
             raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
@@ -127,7 +128,13 @@ class ObjectStore:
         subject = f"$O.{self.bucket}.C.{nuid}"
         await self._publish([Outgoing(subject=subject, payload=chunk) for chunk in chunks])
         info = ObjectInfo(
-            name=name, nuid=nuid, size=len(content), chunks=len(chunks), digest=digest_of(content), sequence=0
+            name=name,
+            nuid=nuid,
+            size=len(content),
+            chunks=len(chunks),
+            digest=digest_of(content),
+            sequence=0,
+            description=description,
         )
         sequence = await self._point(info, last)
         if sequence is None:
@@ -211,6 +218,7 @@ class ObjectStore:
         """
         document = {
             "name": info.name,
+            **({"description": info.description} if info.description else {}),
             "bucket": self.bucket,
             "nuid": info.nuid,
             "size": info.size,
@@ -262,6 +270,7 @@ class ObjectInfo:
     digest: str
     sequence: int
     deleted: bool = False
+    description: str = ""
 
 
 def digest_of(content: bytes) -> str:
@@ -281,10 +290,20 @@ def parse_info(payload: bytes, *, sequence: int) -> ObjectInfo | None:
     size, chunks, deleted = document.get("size", 0), document.get("chunks", 0), document.get("deleted", False)
     if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= _NAME_BYTES:
         return None
+    description = document.get("description", "")
     if not isinstance(nuid, str) or not isinstance(digest, str) or not isinstance(deleted, bool):
         return None
     if type(size) is not int or type(chunks) is not int or size < 0 or chunks < 0:
         return None
     if not deleted and _NUID.fullmatch(nuid) is None:
         return None
-    return ObjectInfo(name=name, nuid=nuid, size=size, chunks=chunks, digest=digest, sequence=sequence, deleted=deleted)
+    return ObjectInfo(
+        name=name,
+        nuid=nuid,
+        size=size,
+        chunks=chunks,
+        digest=digest,
+        sequence=sequence,
+        deleted=deleted,
+        description=description if isinstance(description, str) else "",
+    )

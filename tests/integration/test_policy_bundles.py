@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ from support.policy_engines import STOCK, deployment, two_teams
 from support.teams import signed_team, team_policy
 
 from sealbus.agents.runtime.policy.deny_list import Denial, add, forget
-from sealbus.agents.runtime.policy.push import change_platform, content_of, push_content, push_signed, roll_back
+from sealbus.agents.runtime.policy.push import (
+    Pushed,
+    change_platform,
+    content_of,
+    push_content,
+    push_denial,
+    push_signed,
+    roll_back,
+)
 from sealbus.policies.bundle.files import STARTER
 
 pytestmark = [pytest.mark.nats, pytest.mark.opa]
@@ -33,10 +42,13 @@ async def test_a_push_comes_in_force_in_both_and_back_again(tmp_path: Path) -> N
         assert await running_.decided("inventory.read") == (True, ())
 
 
-async def test_a_denial_acts_at_the_next_message_in_whole_policies_and_above_teams(tmp_path: Path) -> None:
+@pytest.mark.parametrize("push", [change_platform, push_denial])
+async def test_a_denial_acts_at_the_next_message_in_whole_policies_and_above_teams(
+    tmp_path: Path, push: Callable[..., Awaitable[Pushed]]
+) -> None:
     async with deployment(tmp_path, *two_teams()) as running_:
         await running_.until("platform-1.money-1.stock-1")
-        await change_platform(running_.store, ANCHORS, add(Denial(kind="workload", id=PLANNER, at="now")), ROOT)
+        await push(running_.store, ANCHORS, add(Denial(kind="workload", id=PLANNER, at="now")), ROOT)
         await running_.until("platform-2.money-1.stock-1")
         assert await running_.decided("inventory.read") == (False, ("revoked_agent",))
         # The starter policy is whole: the teams are gone with it, and who is denied is not.

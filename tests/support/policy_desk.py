@@ -45,6 +45,12 @@ class Desk:
         self.team = folder / "team"
         self._platform(stock)
         self.write_team()
+        for name, value in (
+            ("TRUST_DOMAIN", "example.org"),
+            ("NATS", "tls://nats:4222"),
+            ("POLICY__ENGINE", "sidecar"),
+        ):
+            monkeypatch.setenv(f"SEALBUS_{name}", value)
         for module in (policy_push, policy_status, deny):
             monkeypatch.setattr(module, "open_store", self.open_store)
 

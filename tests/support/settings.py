@@ -35,6 +35,7 @@ cache = "cache"
 keys = ["policy/platform.pem", "/etc/old.pem"]
 serve = "0.0.0.0:8445"
 serve_key = "composer.pem"
+denials = "entry"
 opa = "/run/opa.sock"
 opa_ids = ["spiffe://example.org/opa/a", "spiffe://example.org/opa/b"]
 deadline = 0.5

@@ -45,7 +45,7 @@ async def add(
     if issued_before is not None and kind != "workload":
         raise click.UsageError("--issued-before is for workloads")
     from sealbus.agents.runtime.policy import deny_list as denials
-    from sealbus.agents.runtime.policy.push import change_platform
+    from sealbus.agents.runtime.policy.push import change_platform, push_denial
     from sealbus.bus.clocks import wall_clock
 
     denial = denials.Denial(
@@ -56,9 +56,9 @@ async def add(
         reason=reason,
     )
     async with open_store(invocation) as (store, anchors):
-        print_pushed(
-            await change_platform(store, anchors, denials.add(denial), read_key(key_file)), as_json=invocation.as_json
-        )
+        push = push_denial if invocation.settings().policy.denials == "entry" else change_platform
+        pushed = await push(store, anchors, denials.add(denial), read_key(key_file))
+    print_pushed(pushed, as_json=invocation.as_json)
 
 
 @command.command("ls")
@@ -67,12 +67,11 @@ async def ls(invocation: Invocation) -> None:
     """List everything that is denied."""
     from sealbus.agents.runtime.policy.deny_list import denials
     from sealbus.agents.runtime.policy.push import stored_parts
-    from sealbus.policies.bundle.ownership import PLATFORM
 
     async with open_store(invocation) as (store, anchors):
         parts, _ = await stored_parts(store, anchors)
-    platform = parts.bundle(PLATFORM)
-    denied = list(denials(platform.data)) if platform is not None else []
+    data = parts.platform_data()
+    denied = list(denials(data)) if data is not None else []
     if invocation.as_json:
         for denial in denied:
             print_json(_document(denial))

@@ -26,7 +26,7 @@ async def fetch(name: str, config: str | None, as_json: bool) -> None:
     settings = load_settings(config).for_command()
     async with (
         open_connection(name, settings) as (_, connection),
-        open_sync(name, settings.policy, connection) as sync,
+        open_sync(name, settings.policy, connection, for_opa=True) as sync,
     ):
         revision = sync.in_force.bundle.revision if sync.in_force.bundle is not None else ""
         bundle, unkept = sync.bundle, sync.unkept

@@ -106,6 +106,7 @@ def print_pushed(pushed: Pushed, *, as_json: bool) -> None:
             }
         )
         return
-    note(f"{pushed.name} is pushed under serial {pushed.serial}: policy {pushed.composed}")
+    policy = f": policy {pushed.composed}" if pushed.composed else ""
+    note(f"{pushed.name} is pushed under serial {pushed.serial}{policy}")
     for team, why in pushed.fallen.items():
         note(f"{team} was left out; its agents are denied until it is pushed again: {why}")

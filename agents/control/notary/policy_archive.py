@@ -175,7 +175,7 @@ async def follow_policy(
                     _logger.warning("%s", NONE)
                     return
                 archive.why = partial(_unarchived, source)
-                async with source.in_force.taken(archive.offer):
+                async with source.in_force.taken(partial(_offer_packed, archive)):
                     await _look_for_former(policy, connection, archive)
         except ConfigurationError as error:
             archive.why = partial(str, f"policies are not archived: {error.detail}")
@@ -183,6 +183,12 @@ async def follow_policy(
                 logged = archive.problem
                 _logger.warning("%s", logged)
         await asyncio.sleep(AGAIN_AFTER)
+
+
+async def _offer_packed(archive: PolicyArchive, bundle: Bundle) -> None:
+    """Offer `bundle` once it is packed, which takes seconds for a large one that a denial has extended."""
+    await in_thread(lambda: bundle.digest)
+    archive.offer(bundle)
 
 
 def _unarchived(source: PolicySource) -> str:

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle.denials import BEFORE, KINDS, REVOKED
 from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.decision.documents import DataDocument
-
-KINDS: Final = MappingProxyType({"workload": "agents", "user": "users", "session": "sessions", "client": "clients"})
-"""The kinds that can be denied, and their places in the registry."""
-
-_BEFORE: Final = "issued_before"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +29,7 @@ class Denial:
 
 def denials(data: DataDocument) -> Iterator[Denial]:
     """Yield all denials of the registry, by kind and id."""
-    revoked = _table(_registry(data), "revoked", make=False)
+    revoked = _table(_registry(data), REVOKED, make=False)
     for kind, name in KINDS.items():
         for id_, value in sorted(_table(revoked, name, make=False).items()):
             if value is not False:
@@ -51,12 +45,12 @@ def add(denial: Denial) -> Callable[[DataDocument], None]:
     def change(data: DataDocument) -> None:
         registry = _registry(data)
         if denial.before:
-            _table(registry, _BEFORE)[denial.id] = denial.before
+            _table(registry, BEFORE)[denial.id] = denial.before
         else:
             members: DataDocument = {"at": denial.at}
             if denial.reason:
                 members["reason"] = denial.reason
-            _table(_table(registry, "revoked"), KINDS[denial.kind])[denial.id] = members
+            _table(_table(registry, REVOKED), KINDS[denial.kind])[denial.id] = members
 
     return change
 
@@ -66,9 +60,9 @@ def forget(kind: str, id_: str) -> Callable[[DataDocument], None]:
 
     def change(data: DataDocument) -> None:
         registry = _registry(data)
-        was_denied = _table(_table(registry, "revoked"), KINDS[kind]).pop(id_, None) is not None
+        was_denied = _table(_table(registry, REVOKED), KINDS[kind]).pop(id_, None) is not None
         if kind == "workload":
-            was_denied = _table(registry, _BEFORE).pop(id_, None) is not None or was_denied
+            was_denied = _table(registry, BEFORE).pop(id_, None) is not None or was_denied
         if not was_denied:
             raise ConfigurationError(f"{kind} {id_} is not denied: sealbus deny ls")
 

@@ -15,9 +15,13 @@ from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.denials import DENIAL
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.ownership import MOST_TEAMS, PLATFORM
 from sealbus.policies.lint.module import PolicyRefused
+
+MOST_BASES: Final = 3
+"""Bundles of the platform that are tried for a revision, the newest first."""
 
 _REVISION: Final = re.compile(r"[0-9a-f]{12}((?:\.[a-z][a-z0-9_]{0,31}-[1-9][0-9]{0,15})+)", re.ASCII)
 
@@ -40,12 +44,23 @@ async def former_policy(store: PolicyStore, anchors: Mapping[str, PublicKey], re
 
     None if a part is no longer kept, is refused today, or the parts do not compose to this revision. Raises `BusUnavailable`.
     """
-    parts = PartSet(anchors)
-    for name, serial in parts_of(revision).items():
-        try:
-            raw = await store.former(name, serial)
-            await asyncio.to_thread(parts.offer, name, raw)
-        except (ConfigurationError, PolicyRefused):
-            return None
-    composed = parts.composed
-    return composed if composed is not None and composed.revision == revision else None
+    wanted = parts_of(revision)
+    # The platform's serial is that of a bundle, or of a denial since. A bundle that was pushed by halves has none since.
+    bundles = [serial for serial in await store.serials(PLATFORM) if serial <= wanted.get(PLATFORM, 0)]
+    for base in bundles[-MOST_BASES:][::-1]:
+        composed = await _composed(store, PartSet(anchors), {**wanted, PLATFORM: base}, upto=wanted[PLATFORM])
+        if composed is not None and composed.revision == revision:
+            return composed
+    return None
+
+
+async def _composed(store: PolicyStore, parts: PartSet, serials: Mapping[str, int], *, upto: int) -> Bundle | None:
+    """Return the composition of the former bundles of `serials`, with the platform's denials up to `upto`."""
+    try:
+        for name, serial in serials.items():
+            await asyncio.to_thread(parts.offer, name, await store.former(name, serial))
+        for raw in await store.denials(after=serials[PLATFORM], upto=upto):
+            await asyncio.to_thread(parts.offer, DENIAL, raw)
+    except (ConfigurationError, PolicyRefused):
+        return None
+    return parts.composed

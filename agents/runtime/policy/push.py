@@ -14,10 +14,11 @@ from pathlib import Path
 
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.policy.deny_list import carry
-from sealbus.agents.runtime.policy.store import PolicyStore, StoredPart
+from sealbus.agents.runtime.policy.store import MOST_DENIALS, TRIES, PolicyStore, StoredPart
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.trust.keys import PublicKey, SigningKey
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.denials import DENIAL, pack_denial, with_denial
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
@@ -33,7 +34,10 @@ Check = Callable[[Bundle], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """The store after a push. `composed` is the revision that consumers will have; `fallen` why each left-out team is out."""
+    """The store after a push. `composed` is the revision that consumers will have; `fallen` why each left-out team is out.
+
+    After a denial by itself `composed` is empty: nothing was composed.
+    """
 
     name: str
     serial: int
@@ -48,6 +52,9 @@ async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> 
     for name in sorted(current, key=lambda name: (name != PLATFORM, name)):
         with suppress(PolicyRefused):  # it is in `problems`
             parts.offer(name, current[name].raw)
+        for raw in current[name].denials.values():
+            with suppress(PolicyRefused):
+                parts.offer(DENIAL, raw)
     return parts, current
 
 
@@ -110,12 +117,41 @@ async def change_platform(
             raise ConfigurationError("there is no platform's bundle in force: push one first")
         # A new copy: the bundle in force must not be changed in place.
         data = read_bundle(platform.raw).data
+        for denial in parts.denials:
+            data = with_denial(data, denial.data)
         change(data)
         return _repack(platform, data, serial, "")
 
     parts, current = await stored_parts(store, anchors)
     bundle = sign_bundle(content(await _next_serial(store, parts, PLATFORM)), key, scope=PLATFORM)
     return await _push(store, parts, current, PLATFORM, bundle, None)
+
+
+async def push_denial(
+    store: PolicyStore, anchors: Mapping[str, PublicKey], change: Callable[[DataDocument], None], key: SigningKey
+) -> Pushed:
+    """Push the one denial that `change` adds, by itself (`sealbus.policies.bundle.denials`).
+
+    This reads no bundle. With `MOST_DENIALS` since the platform's bundle it pushes a new one, as `change_platform` does.
+    Raises `ConfigurationError` for a key that signs no platform's bundle and for a denial of no valid id, `BusUnavailable`.
+    """
+    if key_id(key.public) not in anchors:
+        raise ConfigurationError("the key is not one of policy.keys: no process would take what it signs")
+    data: DataDocument = {}
+    change(data)
+    for _ in range(TRIES):
+        last, count = await store.last_serial(PLATFORM)
+        if not last:
+            raise ConfigurationError("there is no platform's bundle in force: push one first")
+        if count >= MOST_DENIALS:
+            return await change_platform(store, anchors, change, key)
+        try:
+            entry = pack_denial(data, last + 1)
+        except PolicyRefused as refused:
+            raise ConfigurationError(refused.detail) from refused
+        if await store.deny(sign_bundle(entry, key, scope=DENIAL).raw, entry.serial):
+            return Pushed(name=PLATFORM, serial=entry.serial, composed="", fallen={})
+    raise ConfigurationError("other pushes came first; try again")
 
 
 def content_of(source: Path, *, revision: str = "") -> Content:
@@ -139,11 +175,19 @@ async def _push(
     bundle: Bundle,
     check: Check | None,
 ) -> Pushed:
+    last, denials = (current[name].last, current[name].denials.keys()) if name in current else (0, frozenset[int]())
+    refused = denials - {denial.serial for denial in parts.denials}
+    if refused and parts.bundle(name) is not None:
+        objects = ", ".join(f"{name}@{serial}" for serial in sorted(refused))
+        raise ConfigurationError(
+            f"denials in the store are refused here, and this bundle would end them: name their key in policy.keys, or "
+            f"remove these objects from the bucket: {objects}"
+        )
     before = {part.name for part in parts.parts}
     parts.offer(name, bundle.raw)
     if check is not None and parts.composed is not None:
         await asyncio.to_thread(check, parts.composed)
-    await store.push(name, bundle.raw, bundle.serial, last=current[name].last if name in current else 0)
+    await store.push(name, bundle.raw, bundle.serial, last=last, denials=denials)
     fallen = {team: parts.problems.get(team, "") for team in sorted(before - {part.name for part in parts.parts})}
     composed = parts.composed
     return Pushed(
@@ -153,17 +197,18 @@ async def _push(
 
 def _with_denials(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
     """Return `bundle`; if it is the platform's and lacks denials in force, with these added."""
-    platform = parts.bundle(PLATFORM)
-    if name != PLATFORM or platform is None:
+    current = parts.platform_data()
+    if name != PLATFORM or current is None:
         return bundle
     data = read_bundle(bundle.raw).data
-    return _repack(bundle, data, bundle.serial, bundle.revision) if carry(data, platform.data) else bundle
+    return _repack(bundle, data, bundle.serial, bundle.revision) if carry(data, current) else bundle
 
 
 async def _next_serial(store: PolicyStore, parts: PartSet, name: str) -> int:
     """Return a serial after all pushed ones, whether or not the current bundle is in force (its signer may differ)."""
     bundle = parts.bundle(name)
-    return max(bundle.serial if bundle is not None else 0, *await store.serials(name), 0) + 1
+    last, _ = await store.last_serial(name)
+    return max(bundle.serial if bundle is not None else 0, last) + 1
 
 
 def _repack(bundle: Bundle, data: DataDocument, serial: int, revision: str) -> Bundle:

@@ -83,17 +83,25 @@ async def open_sync(
     counters: Counters | None = None,
     check: Callable[[Bundle], None] | None = None,
     in_force: InForce | None = None,
+    for_opa: bool = False,
 ) -> AsyncGenerator[PolicySync, None]:
     """Follow the bucket that the settings name, and put its policy into `in_force`; `check` is as in `PartSet`.
 
-    Raises `ConfigurationError`, one line that names the missing setting.
+    The composed bundle is kept in a file `for_opa`, and with any engine that is an OPA. Raises `ConfigurationError`, one
+    line that names the missing setting.
     """
     bucket, cache, anchors = await asyncio.to_thread(_bucket_settings, policy)
     async with AsyncExitStack() as stack:
         folder, lock = await asyncio.to_thread(_own_folder, cache, name)
         stack.callback(os.close, lock)
         sync = PolicySync(
-            PolicyStore(connection, bucket), folder, anchors, counters=counters, check=check, in_force=in_force
+            PolicyStore(connection, bucket),
+            folder,
+            anchors,
+            counters=counters,
+            check=check,
+            in_force=in_force,
+            for_opa=for_opa or not policy.in_process,
         )
         yield await stack.enter_async_context(policy_synced(sync))
 

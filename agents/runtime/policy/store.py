@@ -1,16 +1,18 @@
 """The bucket in NATS that policy bundles are pushed to, with the current and former bundles of each part.
 
 The object of a part has its name (`platform`, or a team's) and the current signed bundle; `stock@7` is the part `stock` under
-serial 7. `revocations` fits one message, so that a writer with no other right can replace it. This module verifies no
-bundles: readers do, with `PartSet`.
+serial 7. A denial that came into force by itself (`sealbus.policies.bundle.denials`) is `platform@8`, so that nobody else can
+write a bundle under its serial; its description says what it is. `revocations` fits one message, so that a writer with no
+other right can replace it. This module verifies no bundles: readers do, with `PartSet`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from sealbus.bus.nats.connection.connection import Connection
@@ -18,12 +20,16 @@ from sealbus.bus.streams.declared import Stream
 from sealbus.bus.streams.object_store import ObjectInfo, ObjectStore, bucket_stream
 from sealbus.bus.streams.plan import Change, apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
-from sealbus.policies.bundle.ownership import is_part
+from sealbus.policies.bundle.ownership import PLATFORM, is_part
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
 SCHEME: Final = "nats://"
 """Prefix by which `policy.bundle` names a bucket: `nats://policies`."""
 BUCKET_BYTES: Final = 33_554_432
+DENIAL_DESCRIPTION: Final = "denial"
+"""Description of the object of a denial."""
+MOST_DENIALS: Final = 1_024
+"""Most denials since the platform's bundle. One more is pushed with a new bundle, which has them all."""
 KEPT: Final = 20
 """Former bundles kept of each part, for `sealbus policy rollback`."""
 TRIES: Final = 5
@@ -37,12 +43,13 @@ _FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
 class StoredPart:
     """The current bundle of one part in the store; `raw` is empty if the object is damaged.
 
-    Pass `last` to replace it.
+    `denials` are those since the platform's bundle, by serial; none of them is verified. `last` is for the next push.
     """
 
     name: str
     raw: bytes
     last: int
+    denials: Mapping[int, bytes] = field(default_factory=dict, repr=False)
 
 
 def policy_stream(bucket: str, *, replicas: int) -> Stream:
@@ -73,11 +80,18 @@ class PolicyStore:
         return plan([self._declared], states)
 
     async def current(self) -> dict[str, StoredPart]:
-        """Return the current bundles by part name. Raises `BusUnavailable`, `ConfigurationError`."""
+        """Return the current bundles by part name; the platform's with the denials since.
+
+        Raises `BusUnavailable`, `ConfigurationError`.
+        """
         parts: dict[str, StoredPart] = {}
-        for info in await self.objects.objects():
+        infos = await self.objects.objects()
+        for info in infos:
             if is_part(info.name) and (part := await self.read(info.name)) is not None:
                 parts[part.name] = part
+                if part.name == PLATFORM:
+                    denials = {serial_of(one): await self.denial(one) for one in _later_denials(infos, info.digest)}
+                    parts[part.name] = replace(part, denials=MappingProxyType(denials))
         return parts
 
     async def read(self, name: str) -> StoredPart | None:
@@ -94,26 +108,80 @@ class PolicyStore:
             await asyncio.sleep(BEHIND)
         raise BusUnavailable(f"{name}: replaced each time it was read")
 
-    async def push(self, name: str, raw: bytes, serial: int, *, last: int) -> None:
+    async def push(self, name: str, raw: bytes, serial: int, *, last: int, denials: Set[int] = frozenset()) -> None:
         """Make `raw` the current bundle of `name`, in place of the one that was read with `last`, 0 for none.
 
-        It is also kept under its serial. Raises `ConfigurationError` if another push came first, or for revocations that do
-        not fit one message; `BusUnavailable`.
+        A bundle of the platform has the denials since, with the serials `denials`. It is first kept under its serial. Raises
+        `ConfigurationError` if another push or a denial came first, or for revocations that do not fit one message;
+        `BusUnavailable`.
         """
         former = f"{name}@{serial}"
         info = await self.objects.info(former)
-        await self.objects.put(former, raw, last=info.sequence if info is not None else 0)
+        former_last = info.sequence if info is not None and not is_denial(info) else 0
+        written = await self.objects.put(former, raw, last=former_last)
+        if name == PLATFORM:
+            if written is None:
+                raise _came_first(name)
+            # A denial that is written from now on has a later serial, or sees this bundle and is written again (`deny`).
+            infos = [one for one in await self._read_up_to(written) if one.sequence < written.sequence]
+            current = next((one.digest for one in infos if one.name == name), "")
+            if {serial_of(one) for one in _later_denials(infos, current)} - denials:
+                raise _came_first(name)
         # Another revoker may write at the same time: its `put` would remove the chunk that our object describes.
         write = self.objects.replace if name == REVOCATIONS else self.objects.put
         if await write(name, raw, last=last) is None:
-            raise ConfigurationError(f"{name}: another push came first; look at that one, then push again")
-        for old in (await self._formers(name))[:-KEPT]:
-            await self.objects.remove(old)
+            raise _came_first(name)
+        formers = await self._formers(name)
+        bundles = [one for one in formers if not is_denial(one)]
+        for old in formers:
+            if len(bundles) > KEPT and serial_of(old) < serial_of(bundles[-KEPT]):
+                await self.objects.remove(old)
+
+    async def deny(self, raw: bytes, serial: int) -> bool:
+        """Add the denial `raw` under the platform's `serial`; return False if a bundle may lack it: use a later serial.
+
+        Raises `BusUnavailable`, after which it may be stored or not.
+        """
+        written = await self.objects.put(f"{PLATFORM}@{serial}", raw, last=0, description=DENIAL_DESCRIPTION)
+        if written is None:
+            return False
+        infos = [one for one in await self._read_up_to(written) if one.sequence < written.sequence]
+        return all(is_denial(one) or serial_of(one) < serial for one in _formers_of(PLATFORM, infos))
+
+    async def last_serial(self, name: str) -> tuple[int, int]:
+        """Return the last serial of a bundle or a denial of `name`, and how many denials there are since the bundle."""
+        infos = await self.objects.objects()
+        current = next((one.digest for one in infos if one.name == name), "")
+        formers = _formers_of(name, infos)
+        return (serial_of(formers[-1]) if formers else 0), len(_later_denials(infos, current))
+
+    async def _read_up_to(self, written: ObjectInfo) -> list[ObjectInfo]:
+        """Return all objects, as of `written` or later: a replica may be behind."""
+        for _ in range(TRIES):
+            infos = await self.objects.objects()
+            if any(one.sequence >= written.sequence for one in infos):
+                return infos
+            await asyncio.sleep(BEHIND)
+        raise BusUnavailable(f"{written.name}: the replicas are behind")
+
+    async def denials(self, *, after: int, upto: int) -> list[bytes]:
+        """Return the denials with a serial after `after`, at most `upto`, in order. Raises `BusUnavailable`."""
+        infos = [info for info in await self._formers(PLATFORM) if is_denial(info)]
+        return [await self.denial(info) for info in infos if after < serial_of(info) <= upto]
+
+    async def denial(self, info: ObjectInfo) -> bytes:
+        """Return the denial that `info` describes, which nobody replaces. Raises `BusUnavailable`."""
+        for _ in range(TRIES):
+            raw = await self.objects.get(info)
+            if raw is not None:
+                return raw
+            await asyncio.sleep(BEHIND)
+        raise BusUnavailable(f"{info.name}: its bytes are not there, or are others")
 
     async def former(self, name: str, serial: int) -> bytes:
         """Return the bundle of `name` under `serial`. Raises `ConfigurationError` if it is not kept."""
         info = await self.objects.info(f"{name}@{serial}")
-        raw = await self.objects.get(info) if info is not None else None
+        raw = await self.objects.get(info) if info is not None and not is_denial(info) else None
         if raw is None:
             serials = ", ".join(map(str, await self.serials(name))) or "none"
             raise ConfigurationError(f"{name}: serial {serial} is not kept; there are {serials}")
@@ -121,13 +189,35 @@ class PolicyStore:
 
     async def serials(self, name: str) -> list[int]:
         """Return the serials under which former bundles of `name` are kept, in order."""
-        return [_serial(info) for info in await self._formers(name)]
+        return [serial_of(info) for info in await self._formers(name) if not is_denial(info)]
 
     async def _formers(self, name: str) -> list[ObjectInfo]:
-        infos = await self.objects.objects()
-        former = [info for info in infos if (match := _FORMER.fullmatch(info.name)) is not None and match[1] == name]
-        return sorted(former, key=_serial)
+        return _formers_of(name, await self.objects.objects())
 
 
-def _serial(info: ObjectInfo) -> int:
-    return int(info.name.partition("@")[2])
+def _formers_of(name: str, infos: Iterable[ObjectInfo]) -> list[ObjectInfo]:
+    """Return the objects of former bundles and denials of `name`, by serial."""
+    former = [info for info in infos if (match := _FORMER.fullmatch(info.name)) is not None and match[1] == name]
+    return sorted(former, key=serial_of)
+
+
+def _later_denials(infos: Sequence[ObjectInfo], current: str) -> list[ObjectInfo]:
+    """Return the denials after the platform's bundle whose digest is `current`, by serial; all if it is not kept."""
+    formers = _formers_of(PLATFORM, infos)
+    since = max((serial_of(info) for info in formers if info.digest == current and not is_denial(info)), default=0)
+    return [info for info in formers if is_denial(info) and serial_of(info) > since]
+
+
+def _came_first(name: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}: another push came first; look at that one, then push again")
+
+
+def is_denial(info: ObjectInfo) -> bool:
+    """Return whether an object is described as a denial; only its signature says whether it is one."""
+    return info.description == DENIAL_DESCRIPTION and info.name.startswith(f"{PLATFORM}@") and not info.deleted
+
+
+def serial_of(info: ObjectInfo) -> int:
+    """Return the serial in the name of a former bundle or a denial, 0 if it has none."""
+    match = _FORMER.fullmatch(info.name)
+    return int(match[2]) if match is not None else 0

@@ -4,7 +4,8 @@ The process has the bundle in memory (`InForce`), a local OPA reads it from a fi
 starts while NATS is unreachable decides by its last policy, and accepts no older part. In the folder::
 
     parts/platform.tar.gz       the signed parts in force; verified again at each start
-    composed/bundle.tar.gz      their composition, replaced by rename
+    parts/platform@13.tar.gz    a denial since the platform's bundle
+    composed/bundle.tar.gz      their composition for an OPA, replaced by rename
 
 A verified part is in force in the process before it is written. So a full disk delays no denial there, only in an OPA that
 reads the file. Writing is tried again every second. A process that restarts before that begins with the policy that it wrote
@@ -18,18 +19,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.store import PolicyStore, is_denial, serial_of
 from sealbus.bus.background import Background
 from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.denials import DENIAL
 from sealbus.policies.bundle.files import read_file, write_file
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import InForce
@@ -40,12 +42,16 @@ from sealbus.policies.lint.module import PolicyRefused
 _logger: Final = logging.getLogger(__name__)
 
 _PARTS: Final = "parts"
+_SUFFIX: Final = ".tar.gz"
 AGAIN_AFTER: Final = 1.0
 """Seconds until the next try if the store could not be read, or the policy could not be written."""
 
 
 class PolicySync:
-    """The parts of one process, which alone uses `folder`; `check` is as in `PartSet`."""
+    """The parts of one process, which alone uses `folder`; `check` is as in `PartSet`.
+
+    Without `for_opa` nobody reads the composed bundle from the folder, and it is not there.
+    """
 
     def __init__(
         self,
@@ -56,15 +62,18 @@ class PolicySync:
         counters: Counters | None = None,
         check: Callable[[Bundle], None] | None = None,
         in_force: InForce | None = None,
+        for_opa: bool = True,
     ) -> None:
         self.in_force: Final = in_force or InForce()
         self.bundle: Final = folder / "composed" / "bundle.tar.gz"
         self.parts = PartSet(anchors, check)
+        self._for_opa = for_opa
         self._store = store
         self._folder = folder
         self._seen: dict[str, int] = {}
         self._kept: Bundle | None = None
         self._kept_revocations: Bundle | None = None
+        self._kept_parts: dict[str, Bundle] = {}
         self._reading = ""
         self.unkept = ""
         """Why the policy in force is not written to the folder; empty if it is."""
@@ -108,7 +117,7 @@ class PolicySync:
                 _logger.warning("%s", self._reading)
             await asyncio.sleep(AGAIN_AFTER)
 
-    async def _read_newer(self, infos: Iterable[ObjectInfo]) -> None:
+    async def _read_newer(self, infos: Sequence[ObjectInfo]) -> None:
         """Read and offer each part that is newer than the last one read. Raises `BusUnavailable` if a replica is behind."""
         newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
         behind = ""
@@ -123,8 +132,20 @@ class PolicySync:
                 # A replica that is behind may have answered. No news of this change comes again before the next change.
                 if part is None or part.last < newest[name].sequence:
                     behind = name
+        await self._read_denials(infos)
         if behind:
             raise BusUnavailable(f"{behind}: a replica is behind")
+
+    async def _read_denials(self, infos: Sequence[ObjectInfo]) -> None:
+        """Read and offer each denial since the platform's bundle. Raises `BusUnavailable` if a replica is behind."""
+        platform = self.parts.bundle(PLATFORM)
+        since = platform.serial if platform is not None else 0
+        known = {since, *(denial.serial for denial in self.parts.denials)}
+        denials = [info for info in infos if is_denial(info) and serial_of(info) > since]
+        for info in sorted(denials, key=serial_of):
+            if serial_of(info) not in known:
+                await asyncio.to_thread(self._offer, DENIAL, await self._store.denial(info))
+        await self._enforce()
 
     def _offer(self, name: str, raw: bytes) -> None:
         try:
@@ -156,11 +177,22 @@ class PolicySync:
 
     def _keep(self, composed: Bundle) -> None:
         # First the file that an OPA waits for, without waiting for the disk: it is composed again at each start.
-        _write(composed, self.bundle, durable=False)
+        if self._for_opa:
+            _write(composed, self.bundle, durable=False)
+        else:
+            self.bundle.unlink(missing_ok=True)
+        folder = self._folder / _PARTS
         for part in self.parts.parts:
             bundle = self.parts.bundle(part.name)
-            if bundle is not None:
-                _write(bundle, self._folder / _PARTS / f"{part.name}.tar.gz", durable=True)
+            if bundle is not None and bundle is not self._kept_parts.get(part.name):
+                _write(bundle, folder / f"{part.name}{_SUFFIX}", durable=True)
+                self._kept_parts[part.name] = bundle
+        denials = {f"{PLATFORM}@{denial.serial}{_SUFFIX}": denial for denial in self.parts.denials}
+        present = {file.name for file in folder.glob(f"{PLATFORM}@*{_SUFFIX}")}
+        for name in denials.keys() - present:
+            _write(denials[name], folder / name, durable=True)
+        for name in present - denials.keys():
+            (folder / name).unlink(missing_ok=True)
 
     def _restore(self) -> None:
         for name, raw in kept_parts(self._folder):
@@ -170,11 +202,11 @@ class PolicySync:
 def kept_parts(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and bytes of each part that a process kept in its `folder`, the platform's first; verifies nothing.
 
-    Raises `ConfigurationError` for a file that cannot be read. Blocks.
+    Denials come last, each under the name `DENIAL`. Raises `ConfigurationError` for a file that cannot be read. Blocks.
     """
-    files = {file.name.removesuffix(".tar.gz"): file for file in (folder / _PARTS).glob("*.tar.gz")}
-    for name in sorted(files, key=lambda name: (name != PLATFORM, name)):
-        yield name, read_file(files[name])
+    files = {file.name.removesuffix(_SUFFIX): file for file in (folder / _PARTS).glob(f"*{_SUFFIX}")}
+    for name in sorted(files, key=lambda name: ("@" in name, name != PLATFORM, name)):
+        yield DENIAL if "@" in name else name, read_file(files[name])
 
 
 def _write(bundle: Bundle, file: Path, *, durable: bool) -> None:

@@ -113,6 +113,9 @@ class PolicyTable(_Table):
     `bundle` is a file, or `nats://<bucket>` for a pushed policy; then `cache` is the folder where it is kept. `keys` are
     public keys in PEM that sign the policy (the platform's part, if there are several), required for a bucket. `serve` and
     `serve_key` are for the policy server alone: its address, and the key that signs bundles for OPA.
+
+    `denials` is how `sealbus deny add` pushes a denial: in a new bundle of the platform, as processes of 0.1.0 need it, or
+    as an entry by itself, which they would not see.
     """
 
     engine: Literal["embedded", "native", "sidecar", "central"]
@@ -124,6 +127,7 @@ class PolicyTable(_Table):
     keys: tuple[Path, ...] = ()
     serve: str | None = None
     serve_key: Path | None = None
+    denials: Literal["bundle", "entry"] = "bundle"
 
     @property
     def in_process(self) -> bool:

@@ -11,6 +11,7 @@ from support.teams import signed_platform, signed_team
 from sealbus.bus.inspection.documents import explanation_document, part_documents, shown_time
 from sealbus.envelopes.trust.keys import key_id
 from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.denials import DENIAL
 from sealbus.policies.bundle.ownership import PLATFORM
 from sealbus.policies.explain.explanation import (
     ExplainedDecision,
@@ -73,3 +74,7 @@ def test_each_stored_part_is_in_force_or_has_a_problem() -> None:
     assert (stock["revision"], stock["problem"]) == (bundle.revision, "")
     assert (money["serial"], money["revision"], money["key"], money["kept"]) == (None, "", "", [4])
     assert "names no team" in money["problem"]
+    with pytest.raises(PolicyRefused):
+        parts.offer(DENIAL, signed_platform(ROOT, {}))
+    [platform] = part_documents(parts, {PLATFORM: []})
+    assert "scope" in platform["problem"]

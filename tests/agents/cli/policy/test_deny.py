@@ -8,6 +8,7 @@ import pytest
 from support.policy_desk import Desk
 from support.settings import SMALLEST
 
+from sealbus.agents.cli.policy import status
 from sealbus.agents.cli.policy.deny import command
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -56,3 +57,25 @@ def test_what_cannot_be_meant(desk: Desk) -> None:
     bad = desk.run(command, "add", "workload", "spiffe://", "--key", desk.root)
     assert isinstance(bad.exception, ConfigurationError)
     assert "not a SPIFFE ID" in bad.exception.detail
+
+
+def test_denials_by_themselves(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALBUS_POLICY__DENIALS", "entry")
+    [pushed] = desk.json(command, "add", "user", "eve", "--reason", "left", "--key", desk.root)
+    assert pushed == {"name": "platform", "serial": 2, "composed": "", "fallen": {}}
+    desk.json(command, "add", "workload", PRICING, "--issued-before", "2026-11-24T10:00:00Z", "--key", desk.root)
+    assert "platform is pushed under serial 4\n" in desk.run(command, "add", "session", "s", "--key", desk.root).stderr
+    expected = [
+        ("user", "eve", "", "left"),
+        ("session", "s", "", ""),
+        ("workload", PRICING, "2026-11-24T10:00:00.000Z", ""),
+    ]
+    assert listed(desk) == expected
+    [platform, team] = desk.json(status.status)
+    assert (platform["part"], platform["serial"], platform["kept"]) == ("platform", 4, [1])
+    assert team["serial"] == 1
+    desk.json(command, "rm", "session", "s", "--key", desk.root)
+    assert listed(desk) == [expected[0], expected[2]]
+    other = desk.run(command, "add", "user", "dave", "--key", desk.stock)
+    assert isinstance(other.exception, ConfigurationError)
+    assert "policy.keys" in other.exception.detail

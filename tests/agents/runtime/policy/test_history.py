@@ -14,6 +14,9 @@ from sealbus.agents.runtime.policy.history import former_policy, parts_of
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.envelopes.trust.keys import key_id
 from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.denials import DENIAL, pack_denial
+from sealbus.policies.bundle.signing import sign_bundle
+from sealbus.policies.decision.documents import DataDocument
 
 ROOT, STOCK = signing_key(), signing_key()
 ANCHORS = {key_id(ROOT.public): ROOT.public}
@@ -59,3 +62,29 @@ async def test_every_combination_that_a_process_can_have_had(tmp_path: Path) -> 
             ("r1", ANCHORS),
         ]:  # fmt: skip
             assert await former_policy(store, anchors, asked) is None
+
+
+@pytest.mark.nats
+async def test_a_policy_with_denials_is_composed_again(tmp_path: Path) -> None:
+    """By the denials up to its serial, on the bundle that was in force, though a later one was pushed by halves."""
+    async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
+        store = PolicyStore(connection, "policies")
+        await store.create()
+        await pushed(store, "platform", signed_platform(ROOT, {}, serial=1), 1)
+        parts, bundles = PartSet(ANCHORS), []
+        parts.offer("platform", signed_platform(ROOT, {}, serial=1))
+        for serial in (2, 3, 5):
+            if serial == 5:
+                await store.objects.put("platform@4", signed_platform(ROOT, {"stock": STOCK}, serial=4), last=0)
+            data: DataDocument = {"sealbus": {"registry": {"revoked": {"users": {f"user-{serial}": {}}}}}}
+            raw = sign_bundle(pack_denial(data, serial), ROOT, scope=DENIAL).raw
+            assert await store.deny(raw, serial)
+            parts.offer(DENIAL, raw)
+            assert parts.composed is not None
+            bundles.append(parts.composed)
+        for bundle in bundles:
+            found = await former_policy(store, ANCHORS, bundle.revision)
+            assert found is not None
+            assert found.raw == bundle.raw
+        assert await former_policy(store, ANCHORS, f"{'0' * 12}.platform-5") is None
+        assert await former_policy(store, {}, bundles[0].revision) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sealbus.agents.runtime.policy.push import (
     change_platform,
     content_of,
     push_content,
+    push_denial,
     push_signed,
     roll_back,
     stored_parts,
@@ -20,8 +22,11 @@ from sealbus.agents.runtime.policy.push import (
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import key_id
+from sealbus.policies.bundle.denials import DENIAL, pack_denial, with_denial
 from sealbus.policies.bundle.files import STARTER, build_bundle
+from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.signing import sign_bundle
+from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import PolicyRefused
 
 ROOT, STOCK = signing_key(), signing_key()
@@ -88,3 +93,169 @@ async def test_a_denial_ends_by_its_removal_only(store: PolicyStore) -> None:
 async def test_a_file_that_is_not_there(store: PolicyStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         await push_content(store, ANCHORS, "platform", content_of(tmp_path / "none"), ROOT)
+
+
+def denial(identity: str) -> Callable[[DataDocument], None]:
+    return add(Denial(kind="user", id=identity, at="now"))
+
+
+async def denied(store: PolicyStore) -> list[str]:
+    parts, _ = await stored_parts(store, ANCHORS)
+    data = parts.platform_data()
+    assert data is not None
+    return [one.id for one in denials(data)]
+
+
+async def test_a_denial_by_itself_is_numbered_with_the_bundles_and_carried_by_the_next(store: PolicyStore) -> None:
+    with pytest.raises(ConfigurationError, match="push one first"):
+        await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    first = await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    assert (first.name, first.serial, first.composed, first.fallen) == ("platform", 2, "", {})
+    assert (await push_denial(store, ANCHORS, denial("dave"), ROOT)).serial == 3
+    parts, current = await stored_parts(store, ANCHORS)
+    assert parts.composed is not None
+    assert parts.composed.revision.endswith(".platform-3")
+    assert list(current) == ["platform"]
+    assert await store.serials("platform") == [1]
+    assert await denied(store) == ["dave", "eve"]
+    # The folder from before, a rollback, and a removal.
+    assert (await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)).serial == 4
+    assert await denied(store) == ["dave", "eve"]
+    assert (await roll_back(store, ANCHORS, "platform", 1, ROOT)).serial == 5
+    await push_denial(store, ANCHORS, denial("frank"), ROOT)
+    assert (await change_platform(store, ANCHORS, forget("user", "eve"), ROOT)).serial == 7
+    await change_platform(store, ANCHORS, forget("user", "frank"), ROOT)
+    assert await denied(store) == ["dave"]
+    with pytest.raises(ConfigurationError, match="serial 6 is not kept; there are 1, 4, 5, 7, 8"):
+        await roll_back(store, ANCHORS, "platform", 6, ROOT)
+
+
+async def test_a_bundle_signed_elsewhere_has_the_denials(store: PolicyStore) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    for serial, why in ((9, "lacks denials that are in force"), (2, "lacks denials")):
+        signed = sign_bundle(build_bundle(STARTER, serial=serial), ROOT, scope="platform")
+        with pytest.raises(ConfigurationError, match=why):
+            await push_signed(store, ANCHORS, "platform", signed.raw)
+    assert await denied(store) == ["eve"]
+    # Nor does a bundle that has it take its serial.
+    built = build_bundle(STARTER)
+    with_eve = with_denial(built.data, _data(denial("eve")))
+    modules = {module.path: module.text.encode() for module in built.modules}
+    for serial in (2, 3):
+        raw = pack_bundle(modules, with_eve, Manifest(roots=built.roots, serial=serial))
+        signed = sign_bundle(read_bundle(raw), ROOT, scope="platform")
+        if serial == 2:
+            with pytest.raises(ConfigurationError, match="another push came first"):
+                await push_signed(store, ANCHORS, "platform", signed.raw)
+        else:
+            await push_signed(store, ANCHORS, "platform", signed.raw)
+    assert await denied(store) == ["eve"]
+    assert await store.last_serial("platform") == (3, 0)
+
+
+async def test_what_no_process_would_take_is_not_pushed(store: PolicyStore) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    with pytest.raises(ConfigurationError, match=r"not one of policy\.keys"):
+        await push_denial(store, ANCHORS, denial("eve"), STOCK)
+    with pytest.raises(ConfigurationError, match="not a SPIFFE ID"):
+        await push_denial(store, ANCHORS, add(Denial(kind="workload", id="eve", before=7)), ROOT)
+    assert (await store.last_serial("platform")) == (1, 0)
+
+
+async def test_a_denial_that_comes_while_a_bundle_is_made_is_not_lost(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between what the bundle is made of and its serial, and with a serial that leaves room."""
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+
+    def meanwhile(serial: int) -> Bundle:
+        return build_bundle(STARTER, serial=serial, part=True)
+
+    other = PolicyStore(store.objects._connection, "policies")
+    last_serial, waiting = store.last_serial, ["eve"]
+
+    async def after_a_denial(name: str) -> tuple[int, int]:
+        if waiting:
+            await push_denial(other, ANCHORS, denial(waiting.pop()), ROOT)
+        return await last_serial(name)
+
+    monkeypatch.setattr(store, "last_serial", after_a_denial)
+    with pytest.raises(ConfigurationError, match="another push came first"):
+        await push_content(store, ANCHORS, "platform", meanwhile, ROOT)
+    assert await denied(store) == ["eve"]
+    assert (await push_content(store, ANCHORS, "platform", meanwhile, ROOT)).serial == 4
+    assert await denied(store) == ["eve"]
+    signed = sign_bundle(build_bundle(STARTER, serial=9), ROOT, scope="platform")
+    await change_platform(store, ANCHORS, forget("user", "eve"), ROOT)
+    current = (await store.current())["platform"]
+    await push_denial(other, ANCHORS, denial("dave"), ROOT)
+    with pytest.raises(ConfigurationError, match="another push came first"):
+        await store.push("platform", signed.raw, 9, last=current.last)
+    assert await denied(store) == ["dave"]
+
+
+async def test_a_denial_under_an_earlier_serial_than_a_new_bundle_is_made_again(store: PolicyStore) -> None:
+    """What denies is behind, and takes a serial that a bundle signed elsewhere left out."""
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    signed = sign_bundle(build_bundle(STARTER, serial=9), ROOT, scope="platform")
+    await push_signed(store, ANCHORS, "platform", signed.raw)
+    raw = sign_bundle(pack_denial(_data(denial("eve")), 5), ROOT, scope=DENIAL).raw
+    assert not await store.deny(raw, 5)
+    assert not await store.deny(raw, 9)
+    assert (await push_denial(store, ANCHORS, denial("eve"), ROOT)).serial == 10
+    assert await denied(store) == ["eve"]
+
+
+async def test_no_bundle_ends_a_denial_that_its_operator_cannot_read(store: PolicyStore) -> None:
+    """Another operator signs with a key that is not in the settings here, and is in those of processes."""
+    both = {**ANCHORS, key_id(STOCK.public): STOCK.public}
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, both, denial("eve"), STOCK)
+    await push_denial(store, ANCHORS, denial("dave"), ROOT)
+    for push in (
+        push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT),
+        change_platform(store, ANCHORS, forget("user", "dave"), ROOT),
+    ):
+        with pytest.raises(ConfigurationError, match=r"refused here.*: platform@2$"):
+            await push
+    await push_content(store, both, "platform", content_of(STARTER), ROOT)
+    assert await denied(store) == ["dave", "eve"]
+
+
+async def test_a_push_by_halves_leaves_the_denials_before_and_after_it_in_force(store: PolicyStore) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    await store.objects.put(
+        "platform@3", sign_bundle(build_bundle(STARTER, serial=3), ROOT, scope="platform").raw, last=0
+    )
+    assert (await push_denial(store, ANCHORS, denial("dave"), ROOT)).serial == 4
+    assert await denied(store) == ["dave", "eve"]
+    assert (await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)).serial == 5
+    assert await denied(store) == ["dave", "eve"]
+
+
+async def test_the_last_denial_comes_with_a_new_bundle(store: PolicyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealbus.agents.runtime.policy.push.MOST_DENIALS", 2)
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    pushed = [await push_denial(store, ANCHORS, denial(name), ROOT) for name in ("a", "b", "c", "d")]
+    assert [(one.serial, bool(one.composed)) for one in pushed] == [(2, False), (3, False), (4, True), (5, False)]
+    assert await store.serials("platform") == [1, 4]
+    assert await denied(store) == ["a", "b", "c", "d"]
+
+
+async def test_denials_go_with_the_bundle_that_they_add_to(store: PolicyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealbus.agents.runtime.policy.store.KEPT", 2)
+    for name in ("a", "b", "c"):
+        await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+        await push_denial(store, ANCHORS, denial(name), ROOT)
+    assert await store.serials("platform") == [3, 5]
+    assert len(await store.denials(after=0, upto=99)) == 2
+    assert await denied(store) == ["a", "b", "c"]
+
+
+def _data(change: Callable[[DataDocument], None]) -> DataDocument:
+    data: DataDocument = {}
+    change(data)
+    return data

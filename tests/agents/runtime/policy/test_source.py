@@ -85,7 +85,7 @@ async def test_what_is_pushed_decides_and_revokes_in_one_turn_of_the_loop(
             open_source("pricing", policy, connection) as source,
             open_engine(policy, in_force=source.in_force) as engine,
         ):
-            assert (tmp_path / "cache" / "pricing" / "composed" / "bundle.tar.gz").exists()
+            assert (tmp_path / "cache" / "pricing" / "parts" / "platform.tar.gz").exists()
             assert source.problem() == ""
 
             async def seen() -> tuple[str, Mapping[SpiffeId, int]]:

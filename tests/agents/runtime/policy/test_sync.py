@@ -21,8 +21,11 @@ from sealbus.bus.ports import Outgoing
 from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.trust.keys import key_id
+from sealbus.envelopes.trust.keys import SigningKey, key_id
+from sealbus.policies.bundle.denials import DENIAL, pack_denial
 from sealbus.policies.bundle.files import load_bundle, write_file
+from sealbus.policies.bundle.signing import sign_bundle
+from sealbus.policies.decision.documents import DataDocument
 
 pytestmark = pytest.mark.nats
 
@@ -286,3 +289,74 @@ async def test_a_bucket_that_was_emptied_takes_nothing_out_of_force(
         await push(store, "platform", naming(ROOT, {}, revoker, serial=2), 2)
         await push(store, "revocations", revocations(revoker, 2, session="s-2"), 2)
         await until(lambda: again.in_force.revocations.sessions == {("https://idp.example", "s-2")})
+
+
+async def deny(store: PolicyStore, identity: str, serial: int, key: SigningKey = ROOT) -> None:
+    data: DataDocument = {"sealbus": {"registry": {"revoked": {"users": {identity: {}}}}}}
+    assert await store.deny(sign_bundle(pack_denial(data, serial), key, scope=DENIAL).raw, serial)
+
+
+async def test_a_denial_by_itself_comes_in_force_and_into_the_file_of_an_opa(
+    store: PolicyStore, tmp_path: Path
+) -> None:
+    await push_all(store)
+    await deny(store, "eve", 2)
+    counters = Counters()
+    async with synced(store, tmp_path / "cache", counters) as sync:
+        assert revision(sync) == "platform-2.money-1.stock-1"
+        await deny(store, "dave", 3)
+        await until_in_force(sync, "platform-3.money-1.stock-1")
+        assert "dave" in str(load_bundle(sync.bundle).data)
+        assert counters.value("sealbus_policy_accepted_total", part=DENIAL) == 2
+        assert sync.problem == ""
+
+
+async def test_a_process_that_decides_itself_packs_nothing(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    folder = tmp_path / "cache"
+    async with synced(store, folder) as sync:
+        assert sync.bundle.exists()
+    async with policy_synced(PolicySync(store, folder, ANCHORS, for_opa=False)) as sync:
+        assert not sync.bundle.exists()
+        await deny(store, "eve", 2)
+        await until(lambda: decided_by(sync) == "platform-2.money-1.stock-1")
+        await until((folder / "parts" / "platform@2.tar.gz").exists)
+        assert not sync.bundle.exists()
+
+
+async def test_denials_last_over_a_restart_without_the_store_until_a_bundle_has_them(
+    lab: Lab, store: PolicyStore, tmp_path: Path
+) -> None:
+    await push_all(store)
+    folder = tmp_path / "cache"
+    async with synced(store, folder) as sync:
+        # As many that the names of their files are not in the order of their serials.
+        for serial in range(2, 12):
+            await deny(store, f"user-{serial}", serial)
+        await until_in_force(sync, "platform-11.money-1.stock-1")
+        digest = sync.in_force.bundle.digest if sync.in_force.bundle is not None else b""
+    await lab.server.kill9()
+    async with synced(store, folder) as sync:
+        assert revision(sync) == "platform-11.money-1.stock-1"
+        assert sync.in_force.bundle is not None
+        assert sync.in_force.bundle.digest == digest
+        await lab.server.restart()
+        await until(lambda: not sync.problem)
+        current = (await store.current())["platform"]
+        raw = signed_platform(ROOT, TEAMS, serial=12)
+        await store.push("platform", raw, 12, last=current.last, denials=current.denials.keys())
+        await until_in_force(sync, "platform-12.money-1.stock-1")
+        await until(lambda: sync.unkept == "" and not list((folder / "parts").glob("platform@*")))
+
+
+async def test_a_denial_by_another_key_is_told_and_changes_nothing(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    counters = Counters()
+    async with synced(store, tmp_path / "cache", counters) as sync:
+        await deny(store, "eve", 2, STOCK)
+        await until(lambda: counters.value("sealbus_policy_refused_total", part=DENIAL) == 1)
+        assert revision(sync) == "platform-1.money-1.stock-1"
+        assert "may not sign" in sync.problem
+        await deny(store, "dave", 3)
+        await until_in_force(sync, "platform-3.money-1.stock-1")
+        assert sync.problem == ""

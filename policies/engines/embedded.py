@@ -26,7 +26,7 @@ from sealbus.policies.bundle.signing import BundleVerifier
 from sealbus.policies.decision.approval import APPROVAL
 from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, parse_connect
 from sealbus.policies.decision.decision import parse_decision
-from sealbus.policies.decision.documents import InputDocument, canonical, checked_document, in_parts
+from sealbus.policies.decision.documents import DataDocument, InputDocument, canonical, checked_document, in_parts
 from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
 from sealbus.policies.entered import Entered
 from sealbus.policies.lint.regorus import Interpreter
@@ -52,20 +52,30 @@ class Compiled(ABC):
     async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
         """Return one answer for each input document, in order; `PolicyUnavailable` for those not decided in time."""
 
+    @abstractmethod
     def extend(self, bundle: Bundle) -> bool:
         """Decide by `bundle` from now on, which extends the present one; return False if it must be compiled instead."""
-        del bundle
-        return False
 
     @abstractmethod
     def decide_single(self, rule: str, document: bytes, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
         """Return the value of `rule` for `document`, as `parse` reads it."""
 
-    def _answer(self, value: object, micros: int, parse: Parse[T]) -> T | PolicyFailed:
+    def _answer(self, value: object, micros: int, parse: Parse[T], revision: str) -> T | PolicyFailed:
         try:
-            return parse(value, revision=self.bundle.revision, engine=self._engine, micros=micros)
+            return parse(value, revision=revision, engine=self._engine, micros=micros)
         except PolicyFailed as error:
             return _without_traceback(error)
+
+
+def extension_of(bundle: Bundle, present: Bundle) -> DataDocument | None:
+    """Return what `bundle` adds to `present`, if a compiled policy may simply be given it: data with a new id.
+
+    Of two denials of one id regorus would make one; the data has the later in place of the other.
+    """
+    extension = bundle.extension
+    if extension is None or extension.revision != present.revision or is_denied(present.data, extension.added):
+        return None
+    return extension.added
 
 
 class _Interpreted(Compiled):
@@ -90,11 +100,8 @@ class _Interpreted(Compiled):
 
     def extend(self, bundle: Bundle) -> bool:
         """Add the data of the extension, in about a millisecond; a batch that is being decided goes on by it."""
-        extension = bundle.extension
-        if extension is None or extension.revision != self.bundle.revision or self._interpreter.broken:
-            return False
-        # The interpreter would merge two denials of one id. The data has the later one in place of the other.
-        if is_denied(self.bundle.data, extension.added) or not self._interpreter.add(canonical(extension.added)):
+        added = extension_of(bundle, self.bundle)
+        if added is None or self._interpreter.broken or not self._interpreter.add(canonical(added)):
             return False
         self.bundle = bundle
         return True
@@ -106,7 +113,7 @@ class _Interpreted(Compiled):
             value = self._ask(rule, checked)
         except PolicyFailed as error:
             return _without_traceback(error)
-        return self._answer(value, (time.perf_counter_ns() - started) // 1_000, parse)
+        return self._answer(value, (time.perf_counter_ns() - started) // 1_000, parse, self.bundle.revision)
 
     def _slice(self, inputs: Sequence[bytes]) -> list[Answer]:
         """Decide many documents at once, which costs a fifth less. If one fails, all fail; then each is decided alone."""
@@ -118,7 +125,7 @@ class _Interpreted(Compiled):
                 values = None
             if isinstance(values, list) and len(values) == len(inputs):
                 micros = (time.perf_counter_ns() - started) // (1_000 * len(inputs))
-                return [self._answer(answer, micros, parse_decision) for answer in values]
+                return [self._answer(answer, micros, parse_decision, self.bundle.revision) for answer in values]
         return [self.decide_single(DECISION, document, parse_decision) for document in inputs]
 
     def _ask(self, rule: str, document: bytes) -> object:

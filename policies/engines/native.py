@@ -25,11 +25,11 @@ from sealbus.policies.bundle.signing import BundleVerifier
 from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
 from sealbus.policies.decision.engine import Answer, Parse
-from sealbus.policies.engines.embedded import DEADLINE, Compiled, EmbeddedEngine
+from sealbus.policies.engines.embedded import DEADLINE, Compiled, EmbeddedEngine, extension_of
 from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.lint.regorus import place_of, problem_of
 
-VERSION: Final = "0.1.1"
+VERSION: Final = "0.1.2"
 """The only version of the wheel that may decide. Tests compare its answers with OPA's."""
 INLINE: Final = 8
 """Most questions that are decided in the event loop. The hand-over to a thread takes as long as one question."""
@@ -49,7 +49,8 @@ class _Policy(Protocol):
 
     def ask(
         self, rule: str, batch: str | None, documents: Sequence[bytes], /, *, each: float, whole: float, apart: bool
-    ) -> list[_Result]: ...
+    ) -> tuple[int, list[_Result]]: ...
+    def add(self, data: str, /) -> None: ...
 
 
 class _Wheel(Protocol):
@@ -79,6 +80,21 @@ class _Native(Compiled):
         super().__init__(bundle, engine, deadline)
         self._policy = policy
         self._thread = thread
+        self._revisions = [bundle.revision]
+        """The revision by how many extensions were added."""
+
+    def extend(self, bundle: Bundle) -> bool:
+        """Add the data of the extension; a question that is being decided in the thread keeps the former revision."""
+        added = extension_of(bundle, self.bundle)
+        if added is None:
+            return False
+        try:
+            self._policy.add(canonical(added).decode())
+        except ValueError:
+            return False
+        self.bundle = bundle
+        self._revisions.append(bundle.revision)
+        return True
 
     async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
         until = time.monotonic() + self._deadline
@@ -91,22 +107,26 @@ class _Native(Compiled):
         checked = [_checked(document) for document in inputs]
         documents = [document for document in checked if isinstance(document, InputDocument)]
 
-        def ask(*, apart: bool) -> list[_Result]:
+        def ask(*, apart: bool) -> tuple[int, list[_Result]]:
             left = until - time.monotonic()
             return self._policy.ask(DECISION, BATCH, documents, each=EACH, whole=left, apart=apart)
 
         if len(documents) <= INLINE:
-            results = ask(apart=False)
+            count, results = ask(apart=False)
         else:
             try:
                 # The wheel checks its clock, but not inside a builtin.
                 async with asyncio.timeout(until + EACH - time.monotonic()):
-                    results = await asyncio.get_running_loop().run_in_executor(self._thread, partial(ask, apart=True))
+                    asking = asyncio.get_running_loop().run_in_executor(self._thread, partial(ask, apart=True))
+                    count, results = await asking
             except TimeoutError:
-                results = [(0, None)] * len(documents)
+                count, results = 0, [(0, None)] * len(documents)
+        revision = self._revisions[count]
         following = iter(results)
         return [
-            document if isinstance(document, PolicyFailed) else self._parsed(DECISION, next(following), parse_decision)
+            document
+            if isinstance(document, PolicyFailed)
+            else self._parsed(DECISION, next(following), parse_decision, revision)
             for document in checked
         ]
 
@@ -114,10 +134,12 @@ class _Native(Compiled):
         checked = _checked(document)
         if isinstance(checked, PolicyFailed):
             return checked
-        [result] = self._policy.ask(rule, None, [checked], each=EACH, whole=self._deadline, apart=False)
-        return self._parsed(rule, result, parse)
+        count, [result] = self._policy.ask(rule, None, [checked], each=EACH, whole=self._deadline, apart=False)
+        return self._parsed(rule, result, parse, self._revisions[count])
 
-    def _parsed(self, rule: str, result: _Result, parse: Parse[T]) -> T | PolicyFailed | PolicyUnavailable:
+    def _parsed(
+        self, rule: str, result: _Result, parse: Parse[T], revision: str
+    ) -> T | PolicyFailed | PolicyUnavailable:
         micros, value = result
         if value is None:
             return PolicyUnavailable(
@@ -130,7 +152,7 @@ class _Native(Compiled):
         except ValueError:
             # The number has more digits than Python reads. No decision may hold it.
             return PolicyFailed(f"{rule} gives a number that is too long")
-        return self._answer(answer, micros, parse)
+        return self._answer(answer, micros, parse, revision)
 
 
 def _checked(document: bytes) -> InputDocument | PolicyFailed:

@@ -43,7 +43,7 @@ def evaluated(
     """Return what the wheel says to each of `documents`; the text `failed` for an error."""
     wheel = importlib.import_module("sealbus_regorus")
     policy = wheel.Policy([(module.path, module.text) for module in modules], data.decode())
-    told = policy.ask(rule, batch, documents, each=60.0, whole=600.0, apart=True)
+    _, told = policy.ask(rule, batch, documents, each=60.0, whole=600.0, apart=True)
     return [json.loads(said) if isinstance(said, str) else "failed" for _, said in told]
 
 
@@ -53,16 +53,21 @@ class Policy:
     def __init__(self, modules: list[tuple[str, str]], data: str) -> None:
         self._modules = [Module(path=path, text=text) for path, text in modules]
         self._data = data.encode()
+        self._added: list[bytes] = []
         try:
             Interpreter(self._modules, self._data)
         except PolicyRefused as refused:
             raise ValueError(refused.detail) from refused
 
+    def add(self, data: str) -> None:
+        self._added.append(data.encode())
+
     def ask(
         self, one: str, batch: str | None, documents: Sequence[bytes], *, each: float, whole: float, apart: bool
-    ) -> list[tuple[int, str | bytes | None]]:
+    ) -> tuple[int, list[tuple[int, str | bytes | None]]]:
         del batch, apart
         interpreter = Interpreter(self._modules, self._data)  # bound to its thread
+        count = sum(interpreter.add(data) for data in self._added)
         answers: list[tuple[int, str | bytes | None]] = []
         for document in documents:
             try:
@@ -71,7 +76,7 @@ class Policy:
                 answers.append((1, error.detail.encode()))
             else:
                 answers.append((1, found if min(each, whole) > 1e-6 else None))
-        return answers
+        return count, answers
 
 
 def put_wheel(patch: pytest.MonkeyPatch, policy: object = Policy, version: str = VERSION) -> None:

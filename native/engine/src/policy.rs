@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use regorus::utils::limits::ExecutionTimerConfig;
@@ -49,34 +49,70 @@ pub struct Limits {
 
 type Modules = Vec<(String, String)>;
 
-/// A policy over its data. Whoever asks has an engine alone meanwhile: one that waits, or another that is compiled.
+/// A policy over its data, which may grow. Whoever asks has an engine alone meanwhile: one that waits, or another that is
+/// compiled.
 pub struct Policy {
     modules: Modules,
-    data: String,
-    waiting: Mutex<Vec<Compiled>>,
+    state: Mutex<State>,
+    adding: Mutex<()>,
+}
+
+struct State {
+    /// What was compiled first, and each part that was added since.
+    data: Vec<Arc<str>>,
+    waiting: Vec<Compiled>,
 }
 
 impl Policy {
     /// Compile `modules`, pairs of path and text, over the JSON object `data`; the error is regorus' own text.
     pub fn compile(modules: Modules, data: String) -> Result<Self, String> {
-        let first = Compiled::of(&modules, &data)?;
-        Ok(Self { modules, data, waiting: Mutex::new(vec![first]) })
+        let data = vec![Arc::from(data)];
+        let waiting = vec![Compiled::of(&modules, &data)?];
+        Ok(Self { modules, state: Mutex::new(State { data, waiting }), adding: Mutex::new(()) })
     }
 
-    /// Return an answer for each of the JSON `documents`, in order. What has not had its turn in time is late.
-    pub fn ask<D: AsRef<[u8]>>(&self, rules: Rules<'_>, documents: &[D], limits: Limits) -> Vec<Answer> {
-        let waiting = locked(&self.waiting).pop();
-        match waiting.map_or_else(|| Compiled::of(&self.modules, &self.data), Ok) {
+    /// Add the JSON object `part` to the data, for all who ask from now on. The error is regorus' own text, and adds nothing.
+    pub fn add(&self, part: &str) -> Result<(), String> {
+        let _one = locked(&self.adding);
+        let mut compiled = self.taken()?;
+        compiled.add(part)?;
+        let mut state = locked(&self.state);
+        state.data.push(Arc::from(part));
+        state.waiting.push(compiled);
+        Ok(())
+    }
+
+    /// Return an answer for each of the JSON `documents`, in order, and how many parts had been added to the data by which
+    /// they were made. What has not had its turn in time is late.
+    pub fn ask<D: AsRef<[u8]>>(&self, rules: Rules<'_>, documents: &[D], limits: Limits) -> (usize, Vec<Answer>) {
+        match self.taken() {
             Ok(compiled) => {
                 let answers = compiled.ask(rules, documents, limits);
-                locked(&self.waiting).push(compiled);
-                answers
+                let added = compiled.parts - 1;
+                locked(&self.state).waiting.push(compiled);
+                (added, answers)
             }
             // It was compiled before: this is for want of memory, or the like.
             Err(text) => {
-                documents.iter().map(|_| Answer::failed(Duration::ZERO, Fault::Failed(text.clone()))).collect()
+                let failed = |_| Answer::failed(Duration::ZERO, Fault::Failed(text.clone()));
+                (0, documents.iter().map(failed).collect())
             }
         }
+    }
+
+    /// Return an engine that has all of the data.
+    fn taken(&self) -> Result<Compiled, String> {
+        let (waiting, missing) = {
+            let mut state = locked(&self.state);
+            let waiting = state.waiting.pop();
+            let from = waiting.as_ref().map_or(0, |compiled| compiled.parts);
+            (waiting, state.data[from..].to_vec())
+        };
+        let Some(mut compiled) = waiting else { return Compiled::of(&self.modules, &missing) };
+        for part in missing {
+            compiled.add(&part)?;
+        }
+        Ok(compiled)
     }
 }
 
@@ -87,16 +123,20 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An engine that no question has been put to. Each evaluation has a copy, which shares all that was compiled and costs less
 /// than a microsecond: an error or a panic leaves an engine in the middle of a rule.
-struct Compiled(Engine);
+struct Compiled {
+    engine: Engine,
+    /// How many parts of the data it has.
+    parts: usize,
+}
 
-// SAFETY: the counts of regorus' `Rc` are not atomic, but all that share one are inside one `Compiled`: nothing that `of` and
-// `ask` take or return holds a value of regorus, which has none in statics, and in thread-locals only while it parses. And
+// SAFETY: the counts of regorus' `Rc` are not atomic, but all that share one are inside one `Compiled`: nothing that `of`, `add`
+// and `ask` take or return holds a value of regorus, which has none in statics, and in thread-locals only while it parses. And
 // one thread at a time has a `Compiled`, handed on through the lock of `Policy`.
 unsafe impl Send for Compiled {}
 
 impl Compiled {
-    fn of(modules: &[(String, String)], data: &str) -> Result<Self, String> {
-        let made = caught(|| {
+    fn of(modules: &[(String, String)], data: &[Arc<str>]) -> Result<Self, String> {
+        let engine = caught(|| {
             let mut engine = Engine::new();
             engine.set_gather_prints(true);
             builtins::add_to(&mut engine)?;
@@ -105,12 +145,26 @@ impl Compiled {
             for (path, text) in modules {
                 engine.add_policy(path.clone(), text.clone())?;
             }
-            engine.add_data_json(data)?;
+            for part in data {
+                engine.add_data_json(part)?;
+            }
             // regorus analyses modules at the first question.
             engine.eval_query("true".to_owned(), false)?;
             Ok(engine)
-        });
-        made.map(Self)
+        })?;
+        Ok(Self { engine, parts: data.len() })
+    }
+
+    /// Add the JSON object `part`; after an error the engine is not to be used.
+    fn add(&mut self, part: &str) -> Result<(), String> {
+        caught(|| {
+            self.engine.add_data_json(part)?;
+            // It analyses them again.
+            self.engine.eval_query("true".to_owned(), false)?;
+            Ok(())
+        })?;
+        self.parts += 1;
+        Ok(())
     }
 
     fn ask<D: AsRef<[u8]>>(&self, rules: Rules<'_>, documents: &[D], limits: Limits) -> Vec<Answer> {
@@ -162,7 +216,7 @@ impl Compiled {
         written: impl FnOnce(&Value) -> anyhow::Result<T>,
         input: impl FnOnce() -> anyhow::Result<Value>,
     ) -> Result<T, String> {
-        let mut engine = self.0.clone();
+        let mut engine = self.engine.clone();
         let found = caught(|| {
             engine.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: STEPS });
             engine.set_input(input()?);
@@ -219,7 +273,7 @@ mod tests {
     }
 
     fn found(policy: &Policy, rules: Rules<'_>, limits: Limits, documents: &[String]) -> Vec<Result<String, Fault>> {
-        policy.ask(rules, documents, limits).into_iter().map(|answer| answer.found).collect()
+        policy.ask(rules, documents, limits).1.into_iter().map(|answer| answer.found).collect()
     }
 
     #[test]
@@ -337,6 +391,51 @@ mod tests {
             for answers in all {
                 assert!(answers.expect("it ends").iter().all(Result::is_ok));
             }
+        });
+    }
+
+    #[test]
+    fn what_is_added_counts_for_all_who_ask_afterwards() {
+        let policy = policy(r#"decide(one) := object.get(data.k, one.t, "none")"#);
+        let documents = vec![r#"{"t": "a"}"#.to_owned(), r#"{"t": "b"}"#.to_owned()];
+        let asked = || {
+            let (added, answers) = policy.ask(RULES, &documents, PLENTY);
+            (added, answers.into_iter().map(|answer| answer.found.expect("it is found")).collect::<Vec<_>>())
+        };
+        // Two engines wait from here on.
+        let (one, other) = (policy.taken().expect("it waits"), policy.taken().expect("it compiles"));
+        locked(&policy.state).waiting.extend([one, other]);
+        assert_eq!(asked(), (0, vec![r#""none""#.to_owned(); 2]));
+        policy.add(r#"{"k": {"a": 1}}"#).expect("it is new");
+        assert!(policy.add(r#"{"k": {"a": 2}}"#).is_err());
+        assert!(policy.add("{").is_err());
+        policy.add(r#"{"k": {"b": {"c": []}}}"#).expect("it is new");
+        for _ in 0..4 {
+            assert_eq!(asked(), (2, vec!["1".to_owned(), r#"{"c":[]}"#.to_owned()]));
+            let taken = policy.taken().expect("it has all");
+            assert_eq!(taken.parts, 3);
+        }
+    }
+
+    #[test]
+    fn each_answer_is_by_the_data_of_its_number() {
+        let policy = policy("decide(one) := count(data.k)");
+        std::thread::scope(|scope| {
+            let asking = |_| {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let (added, answers) = policy.ask(RULES, &["1", "2"], PLENTY);
+                        for answer in answers {
+                            assert_eq!(answer.found, Ok((added + 2).to_string()));
+                        }
+                    }
+                })
+            };
+            let all: Vec<_> = (0..3).map(asking).collect();
+            for number in 0..20 {
+                policy.add(&format!(r#"{{"k": {{"x{number}": 1}}}}"#)).expect("it is new");
+            }
+            all.into_iter().for_each(|one| one.join().expect("it ends"));
         });
     }
 

@@ -10,6 +10,9 @@ use pyo3::types::{PyBytes, PyString};
 
 use crate::policy::{Fault, Limits, Policy as Compiled, Rules};
 
+/// Microseconds and an answer.
+type Told<'py> = (u64, Option<Bound<'py, PyAny>>);
+
 #[pyclass(frozen)]
 struct Policy(Compiled);
 
@@ -20,8 +23,13 @@ impl Policy {
         py.detach(|| Compiled::compile(modules, data)).map(Self).map_err(PyValueError::new_err)
     }
 
-    /// Return for each document its microseconds, and the answer: a text of JSON, None if it is late, or bytes, the text of an
-    /// error.
+    /// Add a JSON object to the data of the policy, for all who ask from now on.
+    fn add(&self, py: Python<'_>, data: &str) -> PyResult<()> {
+        py.detach(|| self.0.add(data)).map_err(PyValueError::new_err)
+    }
+
+    /// Return how many objects had been added to the data by which it answers; and for each document its microseconds, and the
+    /// answer: a text of JSON, None if it is late, or bytes, the text of an error.
     ///
     /// With `apart` other threads run Python meanwhile, and this one may have to wait for them afterwards.
     #[pyo3(signature = (one, batch, documents, *, each, whole, apart))]
@@ -35,11 +43,11 @@ impl Policy {
         each: f64,
         whole: f64,
         apart: bool,
-    ) -> Vec<(u64, Option<Bound<'py, PyAny>>)> {
+    ) -> (usize, Vec<Told<'py>>) {
         let seconds = |given: f64| Duration::try_from_secs_f64(given).unwrap_or_default();
         let limits = Limits { each: seconds(each), all: seconds(whole) };
         let rules = Rules { one, batch };
-        let answers = if apart {
+        let (added, answers) = if apart {
             py.detach(|| self.0.ask(rules, &documents, limits))
         } else {
             self.0.ask(rules, &documents, limits)
@@ -52,7 +60,7 @@ impl Policy {
             };
             (u64::try_from(answer.took.as_micros()).unwrap_or(u64::MAX), said)
         });
-        told.collect()
+        (added, told.collect())
     }
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,13 @@ from support.policies import ALLOW, DENY, SCRIPTED, bundle, document, eventually
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.trust.keys import SigningKey, key_id
-from sealbus.policies.bundle.denials import extended, pack_denial
 from sealbus.policies.bundle.files import write_bundle
-from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.bundle.signing import BundleVerifier, sign_bundle
 from sealbus.policies.decision import documents
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.engines.embedded import SLICE, EmbeddedEngine
-from sealbus.policies.lint.module import Module, PolicyRefused
+from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 
 
@@ -190,89 +187,3 @@ async def test_micros_are_those_of_the_decision(file: Path) -> None:
         answers = await engine.decide([document()] * SLICE)
         took = (time.perf_counter_ns() - started) // 1_000
     assert sum(answer.micros for answer in answers if isinstance(answer, Decision)) <= took
-
-
-MEMBERS = """package sealbus.authz
-
-decision := decide(input)
-
-batch := [decide(request) | some request in input.batch]
-
-decide(request) := {
-	"allow": false,
-	"reasons": ["denied"],
-	"obligations": [{"type": "members", "of": object.get(data.sealbus.registry.revoked.users, "carol", {})}],
-	"policy": request.action.name,
-}
-"""
-
-
-def denial_of(identity: str, members: Mapping[str, str], serial: int) -> Bundle:
-    return pack_denial({"sealbus": {"registry": {"revoked": {"users": {identity: dict(members)}}}}}, serial)
-
-
-async def test_a_denial_is_added_to_what_is_compiled_and_two_of_one_id_are_not_merged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compiled = 0
-    in_turns = Interpreter.in_turns
-
-    async def counted(modules: Iterable[Module], parts: Sequence[bytes]) -> Interpreter:
-        nonlocal compiled
-        compiled += 1
-        return await in_turns(modules, parts)
-
-    monkeypatch.setattr(Interpreter, "in_turns", counted)
-    base = bundle(policy=MEMBERS, data={"sealbus": {"registry": {"revoked": {"users": {}}}}}, revision="0123456789ab")
-    in_force = InForce()
-    await in_force.put(base)
-    now = base
-    async with EmbeddedEngine(in_force) as engine:
-        for serial, (identity, members) in enumerate(
-            (("dave", {"at": "1"}), ("carol", {"at": "1"}), ("carol", {"reason": "2"}), ("erin", {})), 2
-        ):
-            now = extended(now, denial_of(identity, members, serial))
-            await in_force.put(now)
-            for answer in await engine.decide([document()] * 3):
-                assert isinstance(answer, Decision)
-                assert answer.revision == now.revision
-                carol = {2: {}, 3: {"at": "1"}}.get(serial, {"reason": "2"})
-                assert answer.obligations == ({"type": "members", "of": carol},)
-        # At the start, and where an id was denied again.
-        assert compiled == 2
-
-
-async def test_a_batch_goes_on_by_the_denial_and_says_so() -> None:
-    base = bundle(policy=MEMBERS, data={"sealbus": {"registry": {"revoked": {"users": {}}}}}, revision="0123456789ab")
-    in_force = InForce()
-    await in_force.put(base)
-    async with EmbeddedEngine(in_force) as engine:
-        deciding = asyncio.create_task(engine.decide([document()] * SLICE * 3))
-        await asyncio.sleep(0)
-        later = extended(
-            base, pack_denial({"sealbus": {"registry": {"revoked": {"users": {"carol": {"at": "1"}}}}}}, 2)
-        )
-        await in_force.put(later)
-        answers = await deciding
-        found = {
-            (answer.revision, bool(answer.obligations[0]["of"])) for answer in answers if isinstance(answer, Decision)
-        }
-        assert found == {(base.revision, False), (later.revision, True)}
-        assert len(answers) == SLICE * 3
-
-
-async def test_what_does_not_extend_the_bundle_in_force_is_compiled() -> None:
-    base = bundle(policy=MEMBERS, data={"sealbus": {"registry": {"revoked": {"users": {}}}}}, revision="0123456789ab")
-    in_force = InForce()
-    await in_force.put(base)
-    async with EmbeddedEngine(in_force) as engine:
-        first = extended(
-            base, pack_denial({"sealbus": {"registry": {"revoked": {"users": {"carol": {"at": "1"}}}}}}, 2)
-        )
-        second = extended(first, pack_denial({"sealbus": {"registry": {"revoked": {"users": {"dave": {}}}}}}, 3))
-        # One in between was never in force here.
-        await in_force.put(second)
-        [answer] = await engine.decide([document()])
-        assert isinstance(answer, Decision)
-        assert answer.revision == second.revision
-        assert answer.obligations == ({"type": "members", "of": {"at": "1"}},)

@@ -163,7 +163,7 @@ class Held(Policy):
 
     def ask(
         self, one: str, batch: str | None, documents: Sequence[bytes], *, each: float, whole: float, apart: bool
-    ) -> list[tuple[int, str | bytes | None]]:
+    ) -> tuple[int, list[tuple[int, str | bytes | None]]]:
         self.threads.append(threading.current_thread().name)
         if apart:
             self.begun.set()
@@ -236,9 +236,9 @@ async def test_a_number_that_python_does_not_read_is_a_failure_of_its_own(monkey
     """Python reads at most 4,300 digits. No decision holds a number beyond 2^53-1, so nothing is lost."""
 
     class Long(Policy):
-        def ask(self, *given: object, **options: object) -> list[tuple[int, str | bytes | None]]:
-            answers = super().ask(*given, **options)  # type: ignore[arg-type]  # as they came
-            return [(1, "9" * 5_000), *answers[1:]]
+        def ask(self, *given: object, **options: object) -> tuple[int, list[tuple[int, str | bytes | None]]]:
+            count, answers = super().ask(*given, **options)  # type: ignore[arg-type]  # as they came
+            return count, [(1, "9" * 5_000), *answers[1:]]
 
     put_wheel(monkeypatch, Long)
     async with deciding() as engine:

@@ -92,8 +92,7 @@ class Interpreter:
 
     def add(self, data: bytes) -> bool:
         """Add the JSON object `data` to the compiled policy's data; return False if that failed, and then use it no more."""
-        if threading.get_ident() != self._thread:
-            raise RuntimeError("an interpreter is used by the thread that made it")
+        self._check_thread()
         text = _failure(self._engine.add_data_json, data.decode())
         # regorus analyses the modules again at the next question.
         return text is None and _failure(self._engine.eval_query_as_json, "true") is None
@@ -108,8 +107,7 @@ class Interpreter:
         A rule without a value gives the text `<undefined>`, which is never a decision. Raises `PolicyFailed` with the place
         if evaluation fails. regorus' own text is left out, because it quotes values of the input.
         """
-        if threading.get_ident() != self._thread:
-            raise RuntimeError("an interpreter is used by the thread that made it")
+        self._check_thread()
         if self.broken:
             raise PolicyFailed("the interpreter broke")
         try:
@@ -120,6 +118,10 @@ class Interpreter:
             self.broken = not isinstance(error, RuntimeError | ValueError)
             raise PolicyFailed(f"{place} cannot be evaluated") from None
         return cast("object", json.loads(answer))
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("an interpreter is used by the thread that made it")
 
 
 def check_compiles(modules: Iterable[Module], parts: Iterable[bytes]) -> None:

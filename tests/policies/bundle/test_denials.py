@@ -185,8 +185,10 @@ def test_an_entry_is_no_part_and_a_part_no_entry() -> None:
         found.offer(PLATFORM, entry(denied("users", CAROL), 2))
     with pytest.raises(PolicyRefused, match="scope"):
         found.offer(DENIAL, starter(2))
+    empty = PartSet(ANCHORS)
     with pytest.raises(PolicyRefused):
-        PartSet(ANCHORS).offer(DENIAL, entry(denied("users", CAROL), 2))
+        empty.offer(DENIAL, entry(denied("users", CAROL), 2))
+    assert (empty.composed, empty.platform_data()) == (None, None)
 
 
 def test_a_bundle_of_the_platform_has_what_came_before_it_and_not_what_came_after() -> None:

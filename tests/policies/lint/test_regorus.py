@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from functools import partial
 from traceback import walk_tb
 
 import pytest
@@ -104,10 +105,11 @@ def test_an_interpreter_belongs_to_its_thread() -> None:
     errors: list[BaseException] = []
 
     def ask() -> None:
-        try:
-            interpreter.evaluate("data.p.r", b"{}")
-        except RuntimeError as error:
-            errors.append(error)
+        for use in (partial(interpreter.evaluate, "data.p.r"), interpreter.add):
+            try:
+                use(b"{}")
+            except RuntimeError as error:
+                errors.append(error)
 
     # A collection in that thread would drop interpreters of other tests there, which belong to this one.
     gc.disable()
@@ -117,7 +119,16 @@ def test_an_interpreter_belongs_to_its_thread() -> None:
         thread.join()
     finally:
         gc.enable()
-    assert "thread" in str(errors[0])
+    assert ["thread" in str(error) for error in errors] == [True, True]
+
+
+def test_data_is_added_and_a_value_is_not_replaced() -> None:
+    interpreter = Interpreter([module("r := data.x.b")], b'{"x": {"a": 1}}')
+    assert interpreter.evaluate("data.p.r", b"{}") == "<undefined>"
+    assert interpreter.add(b'{"x": {"b": [2]}}')
+    assert interpreter.evaluate("data.p.r", b"{}") == [2]
+    for data in (b'{"x": {"b": [3]}}', b"[]", b"{"):
+        assert not Interpreter([module("r := 1")], b'{"x": {"b": [2]}}').add(data)
 
 
 class PanicException(BaseException):  # the name that pyo3 gives it

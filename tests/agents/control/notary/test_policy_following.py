@@ -10,18 +10,23 @@ from typing import cast
 
 import pytest
 from support.lab import running, until
-from support.policies import bundle, signing_key
+from support.policies import bundle, document, signing_key
 from support.policy_bus import pushed
 from support.teams import signed_platform
 
-from sealbus.agents.control.notary.policy_archive import NONE, PolicyArchive, follow_policy
+from sealbus.agents.control.notary.policy_archive import NONE, PolicyArchive, follow_policy, policy_record
+from sealbus.agents.runtime.policy.deny_list import Denial, add
+from sealbus.agents.runtime.policy.push import content_of, push_content, push_denial
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
-from sealbus.envelopes.trust.keys import public_pem
-from sealbus.policies.bundle.files import write_bundle
+from sealbus.envelopes.trust.keys import key_id, public_pem
+from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+from sealbus.policies.bundle.files import STARTER, write_bundle
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.engines.open import open_policy
 
 ROOT = signing_key()
 NOWHERE = cast("Connection", object())
@@ -91,3 +96,42 @@ async def test_the_bucket_and_what_was_in_it(tmp_path: Path) -> None:
             archive.note_revisions([first, "never was"])
             await until(lambda: next_revision(archive) == first)
             await until(lambda: "never was" in archive._given_up)
+
+
+@pytest.mark.nats
+async def test_a_denial_by_itself_is_archived_with_its_policy(tmp_path: Path) -> None:
+    """So that whoever makes decisions again finds an allow of that revision which ignored the denial."""
+    key = tmp_path / "root.pub"
+    key.write_text(public_pem(ROOT.public))
+    policy = settings(bundle="nats://policies", cache=tmp_path / "cache", keys=(key,))
+    (tmp_path / "archive").mkdir()
+    question = document("pricing.quote")
+    async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
+        store = PolicyStore(connection, "policies")
+        await store.create()
+        anchors = {key_id(ROOT.public): ROOT.public}
+        await push_content(store, anchors, "platform", content_of(STARTER), ROOT)
+        async with following(policy, connection) as archive:
+            await until(lambda: next_revision(archive).endswith(".platform-1"))
+            planner = Denial(kind="workload", id="spiffe://example.org/agent/planner")
+            await push_denial(store, anchors, add(planner), ROOT)
+            await until(lambda: next_revision(archive).endswith(".platform-2"))
+            revisions = []
+            while (offered := archive.next_offered()) is not None:
+                record = policy_record(offered)
+                file = tmp_path / "archive" / f"{record.digest.hex()}.tar.gz"
+                file.write_bytes(offered.raw)
+                assert record.size == len(offered.raw)
+                archive.note_kept(record.digest)
+                archive.note_recorded(record)
+                revisions.append(record.revision)
+    async with ArchivedPolicies(tmp_path / "archive", open_engine=open_policy) as archived:
+        allowed = []
+        for revision in revisions:
+            engine = await archived.engine(revision)
+            assert engine is not None
+            [answer] = await engine.decide([question])
+            assert isinstance(answer, Decision)
+            assert answer.revision == revision
+            allowed.append((answer.allow, answer.reasons))
+    assert allowed == [(True, ()), (False, ("revoked_agent",))]

@@ -11,18 +11,20 @@ bundle goes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.policies.bundle.check import PACKAGE, check_bundle, check_part
-from sealbus.policies.bundle.denials import DENIAL, check_denial, extended, with_denial
+from sealbus.policies.bundle.denials import DENIAL, DENIAL_BYTES, check_denial, check_fit, extended, with_denial
 from sealbus.policies.bundle.format import Bundle, Manifest, merge, pack_bundle, read_bundle
 from sealbus.policies.bundle.library import in_library, of_library
 from sealbus.policies.bundle.ownership import (
@@ -50,6 +52,12 @@ from sealbus.policies.lint.lint import parse_all
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 
 _REVISION_BYTES: Final = 256
+MOST_REFUSED: Final = 256
+"""Most refused denials that are remembered."""
+
+_DenialKey: TypeAlias = "tuple[int, bytes]"
+"""The serial and the hash: after a restore of the store another denial may have the same serial."""
+
 _RESERVED: Final = ("/".join(PACKAGE), "/".join(TEAMS_ROOT))
 
 _ENTRY: Final[syntax.Names] = ("sealbus", "authz")
@@ -187,8 +195,12 @@ class PartSet:
         """The composition of the parts, and with the denials."""
         self._undenied: Bundle | None = None
         """The same without the denials."""
-        self._denials: dict[int, Bundle] = {}
-        """The denials since the platform's bundle, by serial."""
+        self._fits = False
+        """Whether the composition without denials is known to take them."""
+        self._denials: dict[_DenialKey, Bundle] = {}
+        """The denials that the platform's bundle does not have yet."""
+        self._refused_denials: OrderedDict[bytes, tuple[bytes, str]] = OrderedDict()
+        """The refused denials and why, by their hashes. Another platform bundle may accept them, or have them."""
         self._revocations = NONE_REVOKED
         self._last_revocations: VerifiedBundle | None = None
         """The revocations that were last in force.
@@ -213,7 +225,9 @@ class PartSet:
         return tuple(
             PartInForce(
                 name=name,
-                serial=max((part.bundle.serial, *(self._denials if name == PLATFORM else ()))),
+                serial=max(part.bundle.serial, *(serial for serial, _ in self._denials), 0)
+                if name == PLATFORM
+                else part.bundle.serial,
                 revision=part.bundle.revision,
                 signer=part.signer,
             )
@@ -222,11 +236,11 @@ class PartSet:
 
     @property
     def denials(self) -> tuple[Bundle, ...]:
-        """The denials that are in force since the platform's bundle, by serial."""
+        """The denials in force that the platform's bundle does not have, by serial."""
         return tuple(denial for _, denial in sorted(self._denials.items()))
 
     def platform_data(self) -> DataDocument | None:
-        """Return the data of the platform's bundle in force, with the denials since; None before there is one."""
+        """Return the data of the platform's bundle in force, with all denials; None before there is one."""
         platform = self.bundle(PLATFORM)
         if platform is None:
             return None
@@ -238,7 +252,11 @@ class PartSet:
     @property
     def problems(self) -> Mapping[str, str]:
         """Why the newest bundle of a part is not in force, by the name of the part; empty if all are in force."""
-        return MappingProxyType(self._problems)
+        refused = [text for _, text in self._refused_denials.values()]
+        if not refused:
+            return MappingProxyType(self._problems)
+        more = f" (and {len(refused) - 1} more denials are refused)" if len(refused) > 1 else ""
+        return MappingProxyType({**self._problems, DENIAL: f"{refused[0]}{more}"})
 
     def bundle(self, name: str) -> Bundle | None:
         """Return the bundle of the part `name` that is in force."""
@@ -250,22 +268,23 @@ class PartSet:
 
         Raises `PolicyRefused`, and changes nothing, if the bundle may not be in force (`BundleVerifier`, `newer`,
         `check_platform`, `check_team`, `compose`, `revocations_of`). Under the name `DENIAL` each bundle is one more denial
-        (`sealbus.policies.bundle.denials`); an older one than the platform's bundle, which has it, changes nothing.
+        (`sealbus.policies.bundle.denials`); one that the platform's bundle has changes nothing.
         """
+        if name == DENIAL:
+            self._offer_denial(raw)
+            return
         try:
             if name == PLATFORM:
                 self._offer_platform(raw)
             elif name == REVOCATIONS:
                 self._offer_revocations(raw)
-            elif name == DENIAL:
-                self._offer_denial(raw)
             else:
                 self._offer_team(name, raw)
         except PolicyRefused as refused:
             # Offers under invented names must not fill the memory.
             if name in self._problems or len(self._problems) <= MOST_TEAMS:
                 self._problems[name] = refused.detail
-                if name not in (PLATFORM, DENIAL):
+                if name != PLATFORM:
                     self._refused[name] = raw
             raise
         self._problems.pop(name, None)
@@ -295,8 +314,11 @@ class PartSet:
             remaining[REVOCATIONS] = revocations
         elif present:
             dropped[REVOCATIONS] = _unowned(REVOCATIONS).detail
-        later = {serial: denial for serial, denial in self._denials.items() if serial > platform.bundle.serial}
-        self._put(self._compose(platform, remaining), {PLATFORM: platform, **remaining}, later)
+        composed = self._compose(platform, remaining)
+        missing = {key: denial for key, denial in self._denials.items() if denial.serial > platform.bundle.denials}
+        if missing:
+            check_fit(composed)
+        self._put(composed, {PLATFORM: platform, **remaining}, missing)
         self._problems |= dropped
         if REVOCATIONS not in remaining:
             self._revocations = NONE_REVOKED
@@ -304,6 +326,7 @@ class PartSet:
             self._revocations = revocations_of(revocations.bundle)
             self._problems.pop(REVOCATIONS, None)
         self._offer_refused_again({*owners, REVOCATIONS})
+        self._offer_denials_again(platform.bundle.denials)
 
     def _offer_revocations(self, raw: bytes) -> None:
         platform = self._parts.get(PLATFORM)
@@ -338,25 +361,46 @@ class PartSet:
         return composed
 
     def _offer_denial(self, raw: bytes) -> None:
+        digest = sha256(raw).digest()
+        try:
+            self._add_denial(raw, digest)
+        except PolicyRefused as refused:
+            self._refused_denials[digest] = (raw, refused.detail)
+            if len(self._refused_denials) > MOST_REFUSED:
+                self._refused_denials.popitem(last=False)
+            raise
+        self._refused_denials.pop(digest, None)
+
+    def _add_denial(self, raw: bytes, digest: bytes) -> None:
         platform = self._parts.get(PLATFORM)
         if platform is None or self._undenied is None or self._composed is None:
             raise _unowned(DENIAL)
         entry = BundleVerifier(keys=self._anchors, scope=DENIAL).verify(raw).bundle
         newer(entry, None)
         check_denial(entry)
-        if entry.serial <= platform.bundle.serial or entry.serial in self._denials:
+        key = (entry.serial, digest)
+        if entry.serial <= platform.bundle.denials or key in self._denials:
             return
-        if entry.serial > max(self._denials, default=0):
-            self._composed = extended(self._composed, entry)
-            self._denials[entry.serial] = entry
-        else:
-            denials = {**self._denials, entry.serial: entry}
-            self._composed = _with_denials(self._undenied, denials)
-            self._denials = denials
+        if not self._fits:
+            check_fit(self._undenied)
+            self._fits = True
+        denials = {**self._denials, key: entry}
+        last = max(self._denials, default=(0, b""))
+        self._composed = extended(self._composed, entry) if key > last else _with_denials(self._undenied, denials)
+        self._denials = denials
 
-    def _put(self, composed: Bundle, parts: dict[str, VerifiedBundle], denials: dict[int, Bundle]) -> None:
+    def _offer_denials_again(self, had: int) -> None:
+        """Offer the refused denials again that a new platform's bundle does not have; it has those up to serial `had`."""
+        refused = list(self._refused_denials.values())
+        self._refused_denials.clear()
+        for raw, _ in refused:
+            with suppress(PolicyRefused):
+                if len(raw) <= DENIAL_BYTES and read_bundle(raw).serial > had:
+                    self._offer_denial(raw)
+
+    def _put(self, composed: Bundle, parts: dict[str, VerifiedBundle], denials: dict[_DenialKey, Bundle]) -> None:
         self._composed = _with_denials(composed, denials)
-        self._undenied = composed
+        self._undenied, self._fits = composed, bool(denials)
         self._denials = denials
         self._parts = parts
         self._last |= {name: part.bundle for name, part in parts.items()}
@@ -373,7 +417,7 @@ class PartSet:
                 del self._problems[team], self._refused[team]
 
 
-def _with_denials(composed: Bundle, denials: Mapping[int, Bundle]) -> Bundle:
+def _with_denials(composed: Bundle, denials: Mapping[_DenialKey, Bundle]) -> Bundle:
     for _, denial in sorted(denials.items()):
         composed = extended(composed, denial)
     return composed

@@ -1,12 +1,12 @@
 """Denials that come into force by themselves: small signed bundles that add one id to the platform's registry.
 
-An entry has one denial, no Rego, and a serial of the platform's sequence. It adds to the bundle of every earlier serial, and
-a later bundle of the platform has it already::
+An entry has one denial, no Rego, and a serial of the platform's sequence. A later bundle of the platform has it already if it
+says so in its manifest, `{"metadata": {"sealbus": {"denials": 14}}}`; else the entry adds to that bundle, too::
 
     platform 12     the bundle
     entry    13     {"sealbus": {"registry": {"revoked": {"users": {"carol": {"at": "..."}}}}}}
     entry    14     {"sealbus": {"registry": {"issued_before": {"spiffe://example.org/agent/shop": 1764579600000000}}}}
-    platform 15     a bundle with both
+    platform 15     a bundle with both, which has the denials up to 14
 
 The policy then has the data that a new bundle of the platform would give it, and a revision of its own. Nothing else is
 composed, checked or compiled. So a denial costs the same with a registry of a hundred entries and of a hundred thousand.
@@ -15,15 +15,19 @@ composed, checked or compiled. So a denial costs the same with a registry of a h
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.bundle.check import check_bundle
 from sealbus.policies.bundle.format import Bundle, Extension, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
 from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.decision.documents import DataDocument, canonical
+from sealbus.policies.lint import syntax
+from sealbus.policies.lint.lint import parse_all
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 DENIAL: Final = "platform.denial"
@@ -34,9 +38,16 @@ KINDS: Final = MappingProxyType({"workload": "agents", "user": "users", "session
 REVOKED: Final = "revoked"
 BEFORE: Final = "issued_before"
 
+DENIAL_BYTES: Final = 8_192
+"""Largest file of an entry; most take 700 bytes."""
+
+_PLACES: Final = ((*ROOT, REVOKED), (*ROOT, BEFORE))
+_REVISION_BYTES: Final = 252
 _REVISION_DIGITS: Final = 12
 """Digits of the hash at the start of a composed revision."""
-_PLATFORM_SERIAL: Final = re.compile(rf"\.{PLATFORM}-[0-9]+")
+_PLATFORM_SERIAL: Final = re.compile(rf"\.{PLATFORM}-([0-9]+)")
+_PROBE: Final = "spiffe://example.org/nobody"
+"""An id that is denied to see whether one can be."""
 
 
 def pack_denial(data: DataDocument, serial: int) -> Bundle:
@@ -47,7 +58,9 @@ def pack_denial(data: DataDocument, serial: int) -> Bundle:
 
 
 def check_denial(bundle: Bundle) -> None:
-    """Raise `PolicyRefused` unless `bundle` may be an entry: no Rego, and data that denies exactly one id."""
+    """Raise `PolicyRefused` unless `bundle` may be an entry: small, no Rego, and data that denies exactly one id."""
+    if len(bundle.raw) > DENIAL_BYTES:
+        raise _refused(f"an entry has at most {DENIAL_BYTES} bytes")
     if bundle.roots != ("/".join(ROOT),) or bundle.modules:
         raise _refused(f"an entry must have the one root {'/'.join(ROOT)} and no Rego")
     registry = _registry(bundle.data)
@@ -76,7 +89,8 @@ def _check_one(ids: Json) -> DataDocument:
 def with_denial(data: DataDocument, added: DataDocument) -> DataDocument:
     """Return `data` with the denial of an entry's data `added`, which replaces one of the same id. `data` is not changed.
 
-    Only the objects on the way to the id are copied. Raises `PolicyRefused` where `data` has something else there.
+    Of two times the later stays, as both were denied. Only the objects on the way to the id are copied. Raises
+    `PolicyRefused` where `data` has something else there.
     """
     changed = current = {**data}
     value: Json = added
@@ -87,7 +101,9 @@ def with_denial(data: DataDocument, added: DataDocument) -> DataDocument:
         if not isinstance(present, dict):
             raise _refused(f"{name} is not an object in the policy's data")
         current[name] = current = {**present}
-    current[denied] = value[denied] if isinstance(value, dict) else None
+    time, former = value[denied] if isinstance(value, dict) else None, current.get(denied)
+    later = type(former) is int and type(time) is int and former > time
+    current[denied] = former if later else time
     return changed
 
 
@@ -112,25 +128,56 @@ def denied_path(added: DataDocument) -> tuple[str, ...]:
     return tuple(path)
 
 
-def extended(composed: Bundle, entry: Bundle) -> Bundle:
-    """Return the composed bundle with the denial of `entry`, which is verified.
+def check_fit(bundle: Bundle) -> None:
+    """Raise `PolicyRefused` if an entry cannot be added to the composed `bundle`: its roots leave the place of denials out.
 
-    Its revision begins with a hash of the former revision and of the entry, and has the entry's serial as the platform's.
-    Raises `PolicyRefused` as `with_denial`, and if the denied id is outside the roots of the bundle.
+    Nor may a rule stand there, or above: the entry's data would hide what the rule denies.
     """
-    path = denied_path(entry.data)
-    if not any(path[: len(root)] == root for root in (tuple(filter(None, root.split("/"))) for root in composed.roots)):
-        raise _refused(f"{'.'.join(path[:-1])} is outside the roots of the policy")
+    roots = [tuple(filter(None, root.split("/"))) for root in bundle.roots]
+    for place in _PLACES:
+        if not any(place[: len(root)] == root for root in roots):
+            raise _refused(f"{'.'.join(place)} is outside the roots of the policy")
+    files, _ = parse_all(bundle.modules)
+    for file in files:
+        for rule in file.rules:
+            path = file.package + syntax.leading_names(rule.head)
+            if any(path[: len(place)] == place[: len(path)] for place in _PLACES):
+                raise _refused(f"a rule stands at {'.'.join(path)}")
+
+
+def takes_denials(bundle: Bundle) -> bool:
+    """Return whether the composed `bundle` would pass its check with a denial of each kind, too."""
+    data = bundle.data
+    try:
+        check_fit(bundle)
+        for kind in KINDS.values():
+            data = with_denial(data, {"sealbus": {"registry": {REVOKED: {kind: {_PROBE: {"at": "", "reason": ""}}}}}})
+        check_bundle(replace(bundle, data=with_denial(data, {"sealbus": {"registry": {BEFORE: {_PROBE: 1}}}})))
+    except PolicyRefused:
+        return False
+    return True
+
+
+def extended(composed: Bundle, entry: Bundle) -> Bundle:
+    """Return the composed bundle with the denial of `entry`, which is verified; `check_fit` has passed.
+
+    Its revision begins with a hash of the former revision and of the entry. The platform's serial in it is that of the last
+    bundle or entry. Raises `PolicyRefused` as `with_denial`.
+    """
     summary = sha256(canonical([composed.revision, entry.serial, entry.data])).hexdigest()[:_REVISION_DIGITS]
-    label = f".{PLATFORM}-{entry.serial}"
+
+    def label(former: re.Match[str]) -> str:
+        return f".{PLATFORM}-{max(int(former[1]), entry.serial)}"
+
     revision = summary + _PLATFORM_SERIAL.sub(label, composed.revision[_REVISION_DIGITS:], count=1)
+    steps = composed.extension.steps if composed.extension is not None else ()
     return Bundle(
-        revision=revision,
+        revision=revision if len(revision) <= _REVISION_BYTES else f"{summary}...",
         roots=composed.roots,
         modules=composed.modules,
         data=with_denial(composed.data, entry.data),
         parts=composed.parts,
-        extension=Extension(revision=composed.revision, added=entry.data),
+        extension=Extension(steps=(*steps, (composed.revision, entry.data))),
     )
 
 

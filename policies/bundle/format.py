@@ -34,22 +34,30 @@ _KNOWN: Final = frozenset({"revision", "roots", "rego_version", "metadata"})
 class Manifest:
     """The contents of a `.manifest`. `roots` are the paths, joined by `/`, that the bundle may define; "" is everything.
 
-    Without a revision `revision` is empty, without a serial `serial` is 0. `parts` are for people: the name and revision of
-    each bundle that this bundle was composed from.
+    Without a revision `revision` is empty, without a serial `serial` is 0. The bundle has the denials up to the serial
+    `denials` (`sealbus.policies.bundle.denials`). `parts` are for people: the name and revision of each bundle that this
+    bundle was composed from.
     """
 
     revision: str = ""
     roots: tuple[str, ...] = ("",)
     serial: int = 0
+    denials: int = 0
     parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
-    """What a bundle adds to the one of `revision`."""
+    """What was added to a bundle since it was composed, one step after the other: the revision before, and the data."""
 
-    revision: str
-    added: DataDocument = field(repr=False)
+    steps: tuple[tuple[str, DataDocument], ...] = field(repr=False)
+
+    def since(self, revision: str) -> tuple[tuple[str, DataDocument], ...]:
+        """Return the steps from `revision` on, none if it is not one of those before a step."""
+        for start, (before, _) in enumerate(self.steps):
+            if before == revision:
+                return self.steps[start:]
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,7 @@ class Bundle:
     data: DataDocument = field(repr=False)
     file: bytes = field(default=b"", repr=False)
     serial: int = 0
+    denials: int = 0
     parts: Mapping[str, str] = field(default_factory=dict, repr=False)
     extension: Extension | None = None
 
@@ -104,6 +113,8 @@ def pack_bundle(modules: Mapping[str, bytes], data: DataDocument, manifest: Mani
 
 def _metadata(manifest: Manifest) -> DataDocument:
     metadata: DataDocument = {"serial": manifest.serial} if manifest.serial else {}
+    if manifest.denials:
+        metadata["denials"] = manifest.denials
     if manifest.parts:
         metadata["parts"] = dict(manifest.parts)
     return {"metadata": {"sealbus": metadata}} if metadata else {}
@@ -144,6 +155,7 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
         data=data,
         file=raw,
         serial=manifest.serial,
+        denials=manifest.denials,
     )
 
 
@@ -161,15 +173,17 @@ def parse_manifest(content: bytes) -> Manifest:
         raise refused_file(MANIFEST, "roots are not an array of texts")
     if manifest.get("rego_version", 1) != 1 or not manifest.keys() <= _KNOWN:
         raise refused_file(MANIFEST, "only revision, roots, rego_version 1 and metadata are understood")
-    return Manifest(revision=revision, roots=tuple(names), serial=_serial(manifest.get("metadata", {})))
+    metadata = manifest.get("metadata", {})
+    serial, denials = _number(metadata, "serial"), _number(metadata, "denials")
+    return Manifest(revision=revision, roots=tuple(names), serial=serial, denials=denials)
 
 
-def _serial(metadata: Json) -> int:
+def _number(metadata: Json, name: str) -> int:
     ours = metadata.get("sealbus", {}) if isinstance(metadata, dict) else None
-    serial = ours.get("serial", 0) if isinstance(ours, dict) else None
-    if type(serial) is not int or not 0 <= serial <= DEFAULT_LIMITS.max_integer:
-        raise refused_file(MANIFEST, "metadata.sealbus.serial is not a whole number of 0 or more")
-    return serial
+    number = ours.get(name, 0) if isinstance(ours, dict) else None
+    if type(number) is not int or not 0 <= number <= DEFAULT_LIMITS.max_integer:
+        raise refused_file(MANIFEST, f"metadata.sealbus.{name} is not a whole number of 0 or more")
+    return number
 
 
 def merge_data(data: DataDocument, path: str, content: bytes) -> None:

@@ -58,10 +58,14 @@ class InForce:
 
     def _revoked_before_of(self, bundle: Bundle) -> Mapping[SpiffeId, int]:
         """Return the bundle's revocations by time; one that extends the bundle in force mostly has the same."""
-        added, former = bundle.extension, self.bundle
-        if added is not None and former is not None and added.revision == former.revision:
-            return MappingProxyType({**self.revoked_before, **issued_before(added.added)})
-        return issued_before(bundle.data)
+        steps = bundle.extension.since(self.bundle.revision) if bundle.extension and self.bundle else ()
+        if not steps:
+            return issued_before(bundle.data)
+        times = dict(self.revoked_before)
+        for _, added in steps:
+            for spiffe_id, time in issued_before(added).items():
+                times[spiffe_id] = max(time, times.get(spiffe_id, 0))
+        return MappingProxyType(times)
 
     @asynccontextmanager
     async def taken(self, take: Take) -> AsyncGenerator[None, None]:
@@ -82,7 +86,8 @@ class InForce:
 
 def _same(bundle: Bundle, other: Bundle) -> bool:
     if bundle.extension is not None or other.extension is not None:
-        return bundle.extension == other.extension and bundle.revision == other.revision
+        # Not by their bytes, which are not packed; the revision of a composed bundle has a hash of its contents.
+        return bundle is other or (bundle.extension is not None and bundle.revision == other.revision)
     return bundle.raw == other.raw
 
 

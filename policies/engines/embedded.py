@@ -18,7 +18,7 @@ from typing import Final, Self, TypeVar
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle.check import BATCH, DECISION
-from sealbus.policies.bundle.denials import is_denied
+from sealbus.policies.bundle.denials import denied_path, is_denied
 from sealbus.policies.bundle.files import STARTER, remembered_bundle
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import BundleFile, InForce
@@ -67,15 +67,16 @@ class Compiled(ABC):
             return _without_traceback(error)
 
 
-def extension_of(bundle: Bundle, present: Bundle) -> DataDocument | None:
-    """Return what `bundle` adds to `present`, if a compiled policy may simply be given it: data with a new id.
+def extension_of(bundle: Bundle, present: Bundle) -> tuple[tuple[str, DataDocument], ...]:
+    """Return the steps from `present` to `bundle` (`Extension`), if a compiled policy may simply be given their data.
 
-    Of two denials of one id regorus would make one; the data has the later in place of the other.
+    None if `bundle` is no extension of it, or denies an id again: of two denials of one id regorus would make one.
     """
-    extension = bundle.extension
-    if extension is None or extension.revision != present.revision or is_denied(present.data, extension.added):
-        return None
-    return extension.added
+    steps = bundle.extension.since(present.revision) if bundle.extension is not None else ()
+    denied = {denied_path(added) for _, added in steps}
+    if len(denied) < len(steps) or any(is_denied(present.data, added) for _, added in steps):
+        return ()
+    return steps
 
 
 class _Interpreted(Compiled):
@@ -100,8 +101,10 @@ class _Interpreted(Compiled):
 
     def extend(self, bundle: Bundle) -> bool:
         """Add the data of the extension, in about a millisecond; a batch that is being decided goes on by it."""
-        added = extension_of(bundle, self.bundle)
-        if added is None or self._interpreter.broken or not self._interpreter.add(canonical(added)):
+        steps = extension_of(bundle, self.bundle)
+        if not steps or self._interpreter.broken:
+            return False
+        if not self._interpreter.add([canonical(added) for _, added in steps]):
             return False
         self.bundle = bundle
         return True

@@ -85,16 +85,17 @@ class _Native(Compiled):
 
     def extend(self, bundle: Bundle) -> bool:
         """Add the data of the extension; a question that is being decided in the thread keeps the former revision."""
-        added = extension_of(bundle, self.bundle)
-        if added is None:
-            return False
-        try:
-            self._policy.add(canonical(added).decode())
-        except ValueError:
-            return False
-        self.bundle = bundle
-        self._revisions.append(bundle.revision)
-        return True
+        steps = extension_of(bundle, self.bundle)
+        # Each step has its own number, which a question in the thread may see.
+        following = (*(before for before, _ in steps[1:]), bundle.revision)
+        for (_, added), revision in zip(steps, following, strict=False):
+            try:
+                self._policy.add(canonical(added).decode())
+            except ValueError:
+                return False
+            self._revisions.append(revision)
+        self.bundle = bundle if steps else self.bundle
+        return bool(steps)
 
     async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
         until = time.monotonic() + self._deadline

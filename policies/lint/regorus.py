@@ -90,12 +90,13 @@ class Interpreter:
         text = _failure(self._engine.eval_query_as_json, "true")
         return _FINE if text is None else problem_of(text, "data.json")
 
-    def add(self, data: bytes) -> bool:
-        """Add the JSON object `data` to the compiled policy's data; return False if that failed, and then use it no more."""
+    def add(self, parts: Iterable[bytes]) -> bool:
+        """Add the JSON objects `parts` to the compiled policy's data; return False if that failed: then use it no more."""
         self._check_thread()
-        text = _failure(self._engine.add_data_json, data.decode())
+        if any(_failure(self._engine.add_data_json, part.decode()) is not None for part in parts):
+            return False
         # regorus analyses the modules again at the next question.
-        return text is None and _failure(self._engine.eval_query_as_json, "true") is None
+        return _failure(self._engine.eval_query_as_json, "true") is None
 
     def prints(self) -> list[str]:
         """Return the texts that were printed since the last call, each without the place of its `print`."""

@@ -67,7 +67,8 @@ class Policy:
     ) -> tuple[int, list[tuple[int, str | bytes | None]]]:
         del batch, apart
         interpreter = Interpreter(self._modules, self._data)  # bound to its thread
-        count = sum(interpreter.add(data) for data in self._added)
+        count = len(self._added)
+        assert interpreter.add(self._added[:count])
         answers: list[tuple[int, str | bytes | None]] = []
         for document in documents:
             try:

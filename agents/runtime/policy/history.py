@@ -59,7 +59,9 @@ async def _composed(store: PolicyStore, parts: PartSet, serials: Mapping[str, in
     try:
         for name, serial in serials.items():
             await asyncio.to_thread(parts.offer, name, await store.former(name, serial))
-        for raw in await store.denials(after=serials[PLATFORM], upto=upto):
+        platform = parts.bundle(PLATFORM)
+        had = platform.denials if platform is not None else 0
+        for raw in (await store.denials(after=had, upto=upto)).values():
             await asyncio.to_thread(parts.offer, DENIAL, raw)
     except (ConfigurationError, PolicyRefused):
         return None

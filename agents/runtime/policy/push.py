@@ -7,24 +7,31 @@ with file and line.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.policy.deny_list import carry
-from sealbus.agents.runtime.policy.store import MOST_DENIALS, TRIES, PolicyStore, StoredPart
+from sealbus.agents.runtime.policy.store import MOST_DENIALS, TAKES_DENIALS, Known, PolicyStore, StoredPart
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.bundle.composition import PartSet
-from sealbus.policies.bundle.denials import DENIAL, pack_denial, with_denial
+from sealbus.policies.bundle.denials import DENIAL, pack_denial, takes_denials, with_denial
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
 from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.lint.module import PolicyRefused
+
+PATIENCE: Final = 30.0
+"""Seconds for which a denial is tried again while others push."""
+PAUSES: Final = (0.02, 0.5)
+"""Least and most seconds between two tries."""
 
 Content = Callable[[int], Bundle]
 """Makes the bundle to push, given its serial."""
@@ -47,15 +54,33 @@ class Pushed:
 
 async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> tuple[PartSet, dict[str, StoredPart]]:
     """Return the composition of the store's current bundles, and these bundles; `problems` has the refused bundles."""
+    found = await _stored(store, anchors)
+    return found.parts, found.current
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """The composition of what the store has, its current bundles, and which denials were read with them."""
+
+    parts: PartSet
+    current: dict[str, StoredPart]
+    known: Known | None
+
+
+async def _stored(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> _Stored:
     current = await store.current()
-    parts = PartSet(anchors)
+    parts, known = PartSet(anchors), None
     for name in sorted(current, key=lambda name: (name != PLATFORM, name)):
         with suppress(PolicyRefused):  # it is in `problems`
             parts.offer(name, current[name].raw)
-        for raw in current[name].denials.values():
+    platform = parts.bundle(PLATFORM)
+    if platform is not None:
+        denials = await store.denials(after=platform.denials)
+        known = Known(after=platform.denials, serials=denials.keys())
+        for raw in denials.values():
             with suppress(PolicyRefused):
                 parts.offer(DENIAL, raw)
-    return parts, current
+    return _Stored(parts=parts, current=current, known=known)
 
 
 async def push_content(
@@ -71,9 +96,9 @@ async def push_content(
     Denials of the platform stay in force even if `content` lacks them: only `forget` ends a denial. Raises `PolicyRefused`
     for a bundle that consumers would refuse, `ConfigurationError` if another push came first.
     """
-    parts, current = await stored_parts(store, anchors)
-    bundle = _with_denials(parts, name, content(await _next_serial(store, parts, name)))
-    return await _push(store, parts, current, name, sign_bundle(bundle, key, scope=name), check)
+    found = await _stored(store, anchors)
+    bundle = _with_denials(found.parts, name, content(await _next_serial(store, found.parts, name)))
+    return await _push(store, found, name, sign_bundle(bundle, key, scope=name), check)
 
 
 async def push_signed(
@@ -83,14 +108,14 @@ async def push_signed(
 
     Raises as above, and `ConfigurationError` for a platform bundle that would end a denial.
     """
-    parts, current = await stored_parts(store, anchors)
+    found = await _stored(store, anchors)
     bundle = read_bundle(raw)
-    if _with_denials(parts, name, bundle) is not bundle:
+    if _lacks_denials(found.parts, name, read_bundle(raw).data):
         raise ConfigurationError(
             "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
             "or remove them first"
         )
-    return await _push(store, parts, current, name, bundle, check)
+    return await _push(store, found, name, bundle, check)
 
 
 async def roll_back(
@@ -120,11 +145,12 @@ async def change_platform(
         for denial in parts.denials:
             data = with_denial(data, denial.data)
         change(data)
-        return _repack(platform, data, serial, "")
+        return _repack(platform, data, serial, "", denials=_had(parts))
 
-    parts, current = await stored_parts(store, anchors)
+    found = await _stored(store, anchors)
+    parts = found.parts
     bundle = sign_bundle(content(await _next_serial(store, parts, PLATFORM)), key, scope=PLATFORM)
-    return await _push(store, parts, current, PLATFORM, bundle, None)
+    return await _push(store, found, PLATFORM, bundle, None)
 
 
 async def push_denial(
@@ -132,25 +158,28 @@ async def push_denial(
 ) -> Pushed:
     """Push the one denial that `change` adds, by itself (`sealbus.policies.bundle.denials`).
 
-    This reads no bundle. With `MOST_DENIALS` since the platform's bundle it pushes a new one, as `change_platform` does.
-    Raises `ConfigurationError` for a key that signs no platform's bundle and for a denial of no valid id, `BusUnavailable`.
+    This reads no bundle. It pushes a new one, as `change_platform` does, where the present one takes no denials, and after
+    `MOST_DENIALS` since then. Raises `ConfigurationError` for a key that signs no platform's bundle, for a denial of no
+    valid id, and if others pushed for `PATIENCE` seconds; `BusUnavailable`.
     """
     if key_id(key.public) not in anchors:
         raise ConfigurationError("the key is not one of policy.keys: no process would take what it signs")
     data: DataDocument = {}
     change(data)
-    for _ in range(TRIES):
-        last, count = await store.last_serial(PLATFORM)
-        if not last:
-            raise ConfigurationError("there is no platform's bundle in force: push one first")
-        if count >= MOST_DENIALS:
+    try:
+        pack_denial(data, 1)
+    except PolicyRefused as refused:
+        raise ConfigurationError(refused.detail) from refused
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE
+    while loop.time() < until:
+        state = await store.serial_state(PLATFORM)
+        if not state.takes_denials or state.denials >= MOST_DENIALS:
             return await change_platform(store, anchors, change, key)
-        try:
-            entry = pack_denial(data, last + 1)
-        except PolicyRefused as refused:
-            raise ConfigurationError(refused.detail) from refused
-        if await store.deny(sign_bundle(entry, key, scope=DENIAL).raw, entry.serial):
+        entry = sign_bundle(pack_denial(data, state.last + 1), key, scope=DENIAL)
+        if await store.deny(entry.raw, entry.serial):
             return Pushed(name=PLATFORM, serial=entry.serial, composed="", fallen={})
+        await asyncio.sleep(random.uniform(*PAUSES))  # noqa: S311  so that others do not come at the same time again
     raise ConfigurationError("other pushes came first; try again")
 
 
@@ -167,50 +196,60 @@ def content_of(source: Path, *, revision: str = "") -> Content:
     return content
 
 
-async def _push(
-    store: PolicyStore,
-    parts: PartSet,
-    current: Mapping[str, StoredPart],
-    name: str,
-    bundle: Bundle,
-    check: Check | None,
-) -> Pushed:
-    last, denials = (current[name].last, current[name].denials.keys()) if name in current else (0, frozenset[int]())
-    refused = denials - {denial.serial for denial in parts.denials}
-    if refused and parts.bundle(name) is not None:
+async def _push(store: PolicyStore, found: _Stored, name: str, bundle: Bundle, check: Check | None) -> Pushed:
+    parts = found.parts
+    known = found.known if name == PLATFORM else None
+    if known is not None and (refused := known.serials - {denial.serial for denial in parts.denials}):
         objects = ", ".join(f"{name}@{serial}" for serial in sorted(refused))
         raise ConfigurationError(
-            f"denials in the store are refused here, and this bundle would end them: name their key in policy.keys, or "
-            f"remove these objects from the bucket: {objects}"
+            f"denials in the store are refused here, and a new bundle may end them: name their key in policy.keys, or, if "
+            f"they are no denials, remove these objects from the bucket: {objects}: {parts.problems.get(DENIAL, '')}"
         )
     before = {part.name for part in parts.parts}
     parts.offer(name, bundle.raw)
-    if check is not None and parts.composed is not None:
-        await asyncio.to_thread(check, parts.composed)
-    await store.push(name, bundle.raw, bundle.serial, last=last, denials=denials)
-    fallen = {team: parts.problems.get(team, "") for team in sorted(before - {part.name for part in parts.parts})}
     composed = parts.composed
+    if check is not None and composed is not None:
+        await asyncio.to_thread(check, composed)
+    takes = name == PLATFORM and composed is not None and await asyncio.to_thread(takes_denials, composed)
+    last = found.current[name].last if name in found.current else 0
+    description = TAKES_DENIALS if takes else ""
+    await store.push(
+        name, bundle.raw, bundle.serial, last=last, known=known, had=bundle.denials, description=description
+    )
+    fallen = {team: parts.problems.get(team, "") for team in sorted(before - {part.name for part in parts.parts})}
     return Pushed(
         name=name, serial=bundle.serial, composed=composed.revision if composed is not None else "", fallen=fallen
     )
 
 
-def _with_denials(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
-    """Return `bundle`; if it is the platform's and lacks denials in force, with these added."""
+def _lacks_denials(parts: PartSet, name: str, data: DataDocument) -> bool:
+    """Return whether `data`, of a bundle of the platform, lacks denials in force, and add them to it."""
     current = parts.platform_data()
-    if name != PLATFORM or current is None:
+    return name == PLATFORM and current is not None and carry(data, current)
+
+
+def _with_denials(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
+    """Return `bundle`; if it is the platform's, with the denials in force that it lacks, and how far it has them."""
+    data, had = read_bundle(bundle.raw).data, _had(parts)
+    if not _lacks_denials(parts, name, data) and (name != PLATFORM or not had):
         return bundle
-    data = read_bundle(bundle.raw).data
-    return _repack(bundle, data, bundle.serial, bundle.revision) if carry(data, current) else bundle
+    return _repack(bundle, data, bundle.serial, bundle.revision, denials=had)
+
+
+def _had(parts: PartSet) -> int:
+    """Return the serial up to which a bundle with all denials in force has them."""
+    platform = parts.bundle(PLATFORM)
+    return max((denial.serial for denial in parts.denials), default=platform.denials if platform is not None else 0)
 
 
 async def _next_serial(store: PolicyStore, parts: PartSet, name: str) -> int:
     """Return a serial after all pushed ones, whether or not the current bundle is in force (its signer may differ)."""
     bundle = parts.bundle(name)
-    last, _ = await store.last_serial(name)
-    return max(bundle.serial if bundle is not None else 0, last) + 1
+    state = await store.serial_state(name)
+    return max(bundle.serial if bundle is not None else 0, state.last) + 1
 
 
-def _repack(bundle: Bundle, data: DataDocument, serial: int, revision: str) -> Bundle:
+def _repack(bundle: Bundle, data: DataDocument, serial: int, revision: str, *, denials: int = 0) -> Bundle:
     modules = {module.path: module.text.encode() for module in bundle.modules}
-    return read_bundle(pack_bundle(modules, data, Manifest(revision=revision, roots=bundle.roots, serial=serial)))
+    manifest = Manifest(revision=revision, roots=bundle.roots, serial=serial, denials=denials)
+    return read_bundle(pack_bundle(modules, data, manifest))

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.nats.connection.connection import Connection
@@ -20,6 +19,7 @@ from sealbus.bus.streams.declared import Stream
 from sealbus.bus.streams.object_store import ObjectInfo, ObjectStore, bucket_stream
 from sealbus.bus.streams.plan import Change, apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.policies.bundle.ownership import PLATFORM, is_part
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
@@ -30,6 +30,8 @@ DENIAL_DESCRIPTION: Final = "denial"
 """Description of the object of a denial."""
 MOST_DENIALS: Final = 1_024
 """Most denials since the platform's bundle. One more is pushed with a new bundle, which has them all."""
+TAKES_DENIALS: Final = "takes denials"
+"""Description of a platform's bundle with which denials by themselves fit (`sealbus.policies.bundle.denials`)."""
 KEPT: Final = 20
 """Former bundles kept of each part, for `sealbus policy rollback`."""
 TRIES: Final = 5
@@ -43,13 +45,29 @@ _FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
 class StoredPart:
     """The current bundle of one part in the store; `raw` is empty if the object is damaged.
 
-    `denials` are those since the platform's bundle, by serial; none of them is verified. `last` is for the next push.
+    Pass `last` to replace it.
     """
 
     name: str
     raw: bytes
     last: int
-    denials: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The `serials` of denials read before a bundle was made. The former bundle has those up to `after`."""
+
+    after: int
+    serials: Set[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SerialState:
+    """The last serial of a part; how many denials came since its last bundle; and whether its bundle takes denials."""
+
+    last: int
+    denials: int
+    takes_denials: bool
 
 
 def policy_stream(bucket: str, *, replicas: int) -> Stream:
@@ -80,18 +98,11 @@ class PolicyStore:
         return plan([self._declared], states)
 
     async def current(self) -> dict[str, StoredPart]:
-        """Return the current bundles by part name; the platform's with the denials since.
-
-        Raises `BusUnavailable`, `ConfigurationError`.
-        """
+        """Return the current bundles by part name. Raises `BusUnavailable`, `ConfigurationError`."""
         parts: dict[str, StoredPart] = {}
-        infos = await self.objects.objects()
-        for info in infos:
+        for info in await self.objects.objects():
             if is_part(info.name) and (part := await self.read(info.name)) is not None:
                 parts[part.name] = part
-                if part.name == PLATFORM:
-                    denials = {serial_of(one): await self.denial(one) for one in _later_denials(infos, info.digest)}
-                    parts[part.name] = replace(part, denials=MappingProxyType(denials))
         return parts
 
     async def read(self, name: str) -> StoredPart | None:
@@ -108,12 +119,22 @@ class PolicyStore:
             await asyncio.sleep(BEHIND)
         raise BusUnavailable(f"{name}: replaced each time it was read")
 
-    async def push(self, name: str, raw: bytes, serial: int, *, last: int, denials: Set[int] = frozenset()) -> None:
+    async def push(
+        self,
+        name: str,
+        raw: bytes,
+        serial: int,
+        *,
+        last: int,
+        known: Known | None = None,
+        had: int = 0,
+        description: str = "",
+    ) -> None:
         """Make `raw` the current bundle of `name`, in place of the one that was read with `last`, 0 for none.
 
-        A bundle of the platform has the denials since, with the serials `denials`. It is first kept under its serial. Raises
-        `ConfigurationError` if another push or a denial came first, or for revocations that do not fit one message;
-        `BusUnavailable`.
+        A bundle of the platform was made with the `known` denials, and has those up to the serial `had`, which are removed.
+        It is first kept under its serial. Raises `ConfigurationError` if another push or a denial came first, or for
+        revocations that do not fit one message; `BusUnavailable`.
         """
         former = f"{name}@{serial}"
         info = await self.objects.info(former)
@@ -123,19 +144,17 @@ class PolicyStore:
             if written is None:
                 raise _came_first(name)
             # A denial that is written from now on has a later serial, or sees this bundle and is written again (`deny`).
-            infos = [one for one in await self._read_up_to(written) if one.sequence < written.sequence]
-            current = next((one.digest for one in infos if one.name == name), "")
-            if {serial_of(one) for one in _later_denials(infos, current)} - denials:
+            infos = await self._read_up_to(written)
+            if known is not None and {serial_of(one) for one in denials_of(infos, known.after)} - known.serials:
                 raise _came_first(name)
-        # Another revoker may write at the same time: its `put` would remove the chunk that our object describes.
-        write = self.objects.replace if name == REVOCATIONS else self.objects.put
-        if await write(name, raw, last=last) is None:
+        if name == REVOCATIONS:
+            # Another revoker may write at the same time: `put` would remove the chunk that our object describes.
+            pushed = await self.objects.replace(name, raw, last=last)
+        else:
+            pushed = await self.objects.put(name, raw, last=last, description=description)
+        if pushed is None:
             raise _came_first(name)
-        formers = await self._formers(name)
-        bundles = [one for one in formers if not is_denial(one)]
-        for old in formers:
-            if len(bundles) > KEPT and serial_of(old) < serial_of(bundles[-KEPT]):
-                await self.objects.remove(old)
+        await self._prune(name, had)
 
     async def deny(self, raw: bytes, serial: int) -> bool:
         """Add the denial `raw` under the platform's `serial`; return False if a bundle may lack it: use a later serial.
@@ -145,15 +164,30 @@ class PolicyStore:
         written = await self.objects.put(f"{PLATFORM}@{serial}", raw, last=0, description=DENIAL_DESCRIPTION)
         if written is None:
             return False
-        infos = [one for one in await self._read_up_to(written) if one.sequence < written.sequence]
+        # A bundle that is written from now on sees it.
+        infos = await self._read_up_to(written)
         return all(is_denial(one) or serial_of(one) < serial for one in _formers_of(PLATFORM, infos))
 
-    async def last_serial(self, name: str) -> tuple[int, int]:
-        """Return the last serial of a bundle or a denial of `name`, and how many denials there are since the bundle."""
+    async def serial_state(self, name: str) -> SerialState:
+        """Return which serial of `name` is the last, and what denials need to know of the platform."""
         infos = await self.objects.objects()
-        current = next((one.digest for one in infos if one.name == name), "")
         formers = _formers_of(name, infos)
-        return (serial_of(formers[-1]) if formers else 0), len(_later_denials(infos, current))
+        bundle = max((serial_of(one) for one in formers if not is_denial(one)), default=0)
+        return SerialState(
+            last=serial_of(formers[-1]) if formers else 0,
+            denials=len(denials_of(infos, bundle)),
+            takes_denials=any(one.name == name and one.description == TAKES_DENIALS for one in infos),
+        )
+
+    async def _prune(self, name: str, had: int) -> None:
+        """Remove all former bundles but the last `KEPT`, and the denials that the current one has, up to the serial `had`.
+
+        A bundle without that number, which a command of 0.1.0 may push, would be given them again, whoever has ended them.
+        """
+        formers = await self._formers(name)
+        bundles = [one for one in formers if not is_denial(one)]
+        for one in (*bundles[:-KEPT], *(one for one in formers if is_denial(one) and serial_of(one) <= had)):
+            await self.objects.remove(one)
 
     async def _read_up_to(self, written: ObjectInfo) -> list[ObjectInfo]:
         """Return all objects, as of `written` or later: a replica may be behind."""
@@ -164,19 +198,19 @@ class PolicyStore:
             await asyncio.sleep(BEHIND)
         raise BusUnavailable(f"{written.name}: the replicas are behind")
 
-    async def denials(self, *, after: int, upto: int) -> list[bytes]:
-        """Return the denials with a serial after `after`, at most `upto`, in order. Raises `BusUnavailable`."""
-        infos = [info for info in await self._formers(PLATFORM) if is_denial(info)]
-        return [await self.denial(info) for info in infos if after < serial_of(info) <= upto]
+    async def denials(self, *, after: int, upto: int = DEFAULT_LIMITS.max_integer) -> dict[int, bytes]:
+        """Return the denials with a serial after `after`, at most `upto`, by serial. Raises `BusUnavailable`."""
+        infos = denials_of(await self.objects.objects(), after)
+        return {serial_of(info): await self.denial(info) for info in infos if serial_of(info) <= upto}
 
     async def denial(self, info: ObjectInfo) -> bytes:
-        """Return the denial that `info` describes, which nobody replaces. Raises `BusUnavailable`."""
+        """Return the denial that `info` describes, which nobody replaces; nothing if it is damaged, or a replica behind."""
         for _ in range(TRIES):
             raw = await self.objects.get(info)
             if raw is not None:
                 return raw
             await asyncio.sleep(BEHIND)
-        raise BusUnavailable(f"{info.name}: its bytes are not there, or are others")
+        return b""
 
     async def former(self, name: str, serial: int) -> bytes:
         """Return the bundle of `name` under `serial`. Raises `ConfigurationError` if it is not kept."""
@@ -201,11 +235,9 @@ def _formers_of(name: str, infos: Iterable[ObjectInfo]) -> list[ObjectInfo]:
     return sorted(former, key=serial_of)
 
 
-def _later_denials(infos: Sequence[ObjectInfo], current: str) -> list[ObjectInfo]:
-    """Return the denials after the platform's bundle whose digest is `current`, by serial; all if it is not kept."""
-    formers = _formers_of(PLATFORM, infos)
-    since = max((serial_of(info) for info in formers if info.digest == current and not is_denial(info)), default=0)
-    return [info for info in formers if is_denial(info) and serial_of(info) > since]
+def denials_of(infos: Iterable[ObjectInfo], after: int) -> list[ObjectInfo]:
+    """Return the objects of denials with a serial after `after`, by serial."""
+    return [info for info in _formers_of(PLATFORM, infos) if is_denial(info) and serial_of(info) > after]
 
 
 def _came_first(name: str) -> ConfigurationError:

@@ -4,7 +4,7 @@ The process has the bundle in memory (`InForce`), a local OPA reads it from a fi
 starts while NATS is unreachable decides by its last policy, and accepts no older part. In the folder::
 
     parts/platform.tar.gz       the signed parts in force; verified again at each start
-    parts/platform@13.tar.gz    a denial since the platform's bundle
+    parts/platform@13-*.tar.gz  a denial that the platform's bundle lacks, with its hash
     composed/bundle.tar.gz      their composition for an OPA, replaced by rename
 
 A verified part is in force in the process before it is written. So a full disk delays no denial there, only in an OPA that
@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.runtime.policy.store import PolicyStore, is_denial, serial_of
+from sealbus.agents.runtime.policy.store import PolicyStore, denials_of
 from sealbus.bus.background import Background
 from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.bus.telemetry import Counters
@@ -43,6 +44,9 @@ _logger: Final = logging.getLogger(__name__)
 
 _PARTS: Final = "parts"
 _SUFFIX: Final = ".tar.gz"
+_KEPT_DENIAL: Final = re.compile(rf"{PLATFORM}@([0-9]+)-[0-9a-f]+\{_SUFFIX}")
+READINGS: Final = 5
+"""How often a process without a policy of its own reads the store at its start, until nothing is missing."""
 AGAIN_AFTER: Final = 1.0
 """Seconds until the next try if the store could not be read, or the policy could not be written."""
 
@@ -74,6 +78,8 @@ class PolicySync:
         self._kept: Bundle | None = None
         self._kept_revocations: Bundle | None = None
         self._kept_parts: dict[str, Bundle] = {}
+        self._whole = False
+        """Whether all was read once: a part of it is not kept, because the next start would begin with it."""
         self._reading = ""
         self.unkept = ""
         """Why the policy in force is not written to the folder; empty if it is."""
@@ -88,18 +94,29 @@ class PolicySync:
     async def start(self) -> None:
         """Put in force the parts of the folder and then those of the store.
 
-        Raises `ConfigurationError` if neither has a platform bundle that may be put in force, or the folder cannot be read.
-        A folder that cannot be written is a `problem`.
+        Raises `ConfigurationError` if neither has a platform bundle that may be put in force, if the folder has none and the
+        store cannot be read as a whole, or if the folder cannot be read. A folder that cannot be written is a `problem`.
         """
         await asyncio.to_thread(self._restore)
+        kept = self._whole = self.parts.composed is not None
         await self._enforce()
-        try:
-            await self._read_newer(await self._store.objects.objects())
-        except (BusUnavailable, ConfigurationError) as error:
-            self._reading = error.detail
-        if self.parts.composed is None:
+        for left in reversed(range(READINGS)):
+            try:
+                await self._read_newer(await self._store.objects.objects())
+            except (BusUnavailable, ConfigurationError) as error:
+                self._reading = error.detail
+            else:
+                self._reading = ""
+            # Without a policy of its own, a process must have read all: a part of it may lack denials.
+            if kept or not self._reading or self.parts.composed is None or not left:
+                break
+            await asyncio.sleep(AGAIN_AFTER)
+        if self.parts.composed is None or (self._reading and not kept):
             text = self.problem or "nothing was pushed yet: sealbus policy push"
-            raise ConfigurationError(f"there is no policy in the store: {text}")
+            what = "there is no policy in the store" if self.parts.composed is None else "not all of the store was read"
+            raise ConfigurationError(f"{what}: {text}")
+        self._whole = True
+        await self._enforce()
 
     async def follow_pushes(self) -> None:
         """Follow pushes until cancelled."""
@@ -107,8 +124,8 @@ class PolicySync:
             try:
                 async with aclosing(self._store.objects.watch()) as changes:
                     async for infos in changes:
-                        self._reading = ""
                         await self._read_newer(infos)
+                        self._reading = ""
                         await self._enforce()
                         if self.unkept:
                             break
@@ -121,6 +138,8 @@ class PolicySync:
         """Read and offer each part that is newer than the last one read. Raises `BusUnavailable` if a replica is behind."""
         newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
         behind = ""
+        # Before all else: a denial waits for no bundle.
+        await self._read_denials(infos)
         # The platform's bundle says which teams exist.
         for name in sorted(newest, key=lambda name: (name != PLATFORM, name)):
             if self._seen.get(name, 0) < newest[name].sequence:
@@ -132,20 +151,27 @@ class PolicySync:
                 # A replica that is behind may have answered. No news of this change comes again before the next change.
                 if part is None or part.last < newest[name].sequence:
                     behind = name
-        await self._read_denials(infos)
-        if behind:
-            raise BusUnavailable(f"{behind}: a replica is behind")
+        damaged = await self._read_denials(infos)
+        if behind or damaged:
+            raise BusUnavailable(f"{behind or damaged}: a replica is behind, or the object is damaged")
 
-    async def _read_denials(self, infos: Sequence[ObjectInfo]) -> None:
-        """Read and offer each denial since the platform's bundle. Raises `BusUnavailable` if a replica is behind."""
+    async def _read_denials(self, infos: Sequence[ObjectInfo]) -> str:
+        """Read and offer each denial that the platform's bundle lacks; return the name of one without its bytes."""
         platform = self.parts.bundle(PLATFORM)
-        since = platform.serial if platform is not None else 0
-        known = {since, *(denial.serial for denial in self.parts.denials)}
-        denials = [info for info in infos if is_denial(info) and serial_of(info) > since]
-        for info in sorted(denials, key=serial_of):
-            if serial_of(info) not in known:
-                await asyncio.to_thread(self._offer, DENIAL, await self._store.denial(info))
+        if platform is None:
+            return ""
+        had, damaged = platform.denials, ""
+        for info in denials_of((info for info in infos if not info.deleted), had):
+            if self._seen.get(info.name, 0) < info.sequence:
+                raw = await self._store.denial(info)
+                if raw:
+                    await asyncio.to_thread(self._offer, DENIAL, raw)
+                    self._seen[info.name] = info.sequence
+                damaged = damaged if raw else info.name
+        for name in [name for name in self._seen if "@" in name and int(name.partition("@")[2]) <= had]:
+            del self._seen[name]
         await self._enforce()
+        return damaged
 
     def _offer(self, name: str, raw: bytes) -> None:
         try:
@@ -165,6 +191,8 @@ class PolicySync:
             return
         if await self.in_force.put(composed):
             _logger.info("policy %s is in force", composed.revision)
+        if not self._whole:
+            return
         try:
             await asyncio.to_thread(self._keep, composed)
         except OSError as error:
@@ -187,12 +215,16 @@ class PolicySync:
             if bundle is not None and bundle is not self._kept_parts.get(part.name):
                 _write(bundle, folder / f"{part.name}{_SUFFIX}", durable=True)
                 self._kept_parts[part.name] = bundle
-        denials = {f"{PLATFORM}@{denial.serial}{_SUFFIX}": denial for denial in self.parts.denials}
+        denials = {f"{PLATFORM}@{one.serial}-{one.digest.hex()[:16]}{_SUFFIX}": one for one in self.parts.denials}
         present = {file.name for file in folder.glob(f"{PLATFORM}@*{_SUFFIX}")}
         for name in denials.keys() - present:
             _write(denials[name], folder / name, durable=True)
+        platform = self.parts.bundle(PLATFORM)
         for name in present - denials.keys():
-            (folder / name).unlink(missing_ok=True)
+            # Others were refused, perhaps for a key that is missing for a while.
+            serial = _KEPT_DENIAL.fullmatch(name)
+            if platform is not None and serial is not None and int(serial[1]) <= platform.denials:
+                (folder / name).unlink(missing_ok=True)
 
     def _restore(self) -> None:
         for name, raw in kept_parts(self._folder):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from secrets import token_hex
 
 import pytest
 from hypothesis import given, settings
@@ -16,12 +18,13 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import SigningKey, key_id
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.check import check_bundle
-from sealbus.policies.bundle.composition import PartSet
-from sealbus.policies.bundle.denials import DENIAL, is_denied, pack_denial, with_denial
+from sealbus.policies.bundle.composition import MOST_REFUSED, PartSet
+from sealbus.policies.bundle.denials import DENIAL, extended, is_denied, pack_denial, takes_denials, with_denial
 from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.bundle.ownership import PLATFORM
+from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.documents import DataDocument, canonical, checked_document
@@ -46,14 +49,14 @@ def entry(data: DataDocument, serial: int, key: SigningKey = ROOT, scope: str = 
     return sign_bundle(pack_denial(data, serial), key, scope=scope).raw
 
 
-def starter(serial: int = 1, *more: DataDocument) -> bytes:
-    """Return the signed starter policy, with the denials `more` in its data."""
+def starter(serial: int = 1, *more: DataDocument, upto: int = 0) -> bytes:
+    """Return the signed starter policy, with the denials `more` in its data, which are those up to the serial `upto`."""
     built = build_bundle(STARTER, serial=serial, part=True)
     data = built.data
     for added in more:
         data = with_denial(data, added)
     modules = {module.path: module.text.encode() for module in built.modules}
-    raw = pack_bundle(modules, data, Manifest(roots=built.roots, serial=serial))
+    raw = pack_bundle(modules, data, Manifest(roots=built.roots, serial=serial, denials=upto))
     return sign_bundle(read_bundle(raw), ROOT, scope=PLATFORM).raw
 
 
@@ -166,7 +169,10 @@ def test_a_signature_for_something_else_is_none_for_a_denial(scope: str) -> None
     with pytest.raises(PolicyRefused, match="scope"):
         found.offer(DENIAL, entry(denied("users", CAROL), 2, scope=scope))
     assert "scope" in found.problems[DENIAL]
-    found.offer(DENIAL, entry(denied("users", CAROL), 2))
+    found.offer(DENIAL, entry(denied("users", CAROL), 3))
+    # It is told until a bundle of the platform has it, or would: the one that was taken says nothing about it.
+    assert "scope" in found.problems[DENIAL]
+    found.offer(PLATFORM, starter(4, upto=3))
     assert found.problems == {}
 
 
@@ -191,18 +197,57 @@ def test_an_entry_is_no_part_and_a_part_no_entry() -> None:
     assert (empty.composed, empty.platform_data()) == (None, None)
 
 
-def test_a_bundle_of_the_platform_has_what_came_before_it_and_not_what_came_after() -> None:
+def test_a_bundle_of_the_platform_has_what_it_says_that_it_has() -> None:
     entries = [entry(denied("users", name), serial) for serial, name in ((2, "a"), (3, "b"), (5, "d"))]
     found = parts(starter(), *entries)
-    found.offer(PLATFORM, starter(4, denied("users", "a"), denied("users", "b")))
+    found.offer(PLATFORM, starter(4, denied("users", "a"), denied("users", "b"), upto=3))
     assert [one.serial for one in found.denials] == [5]
     assert labels(found) == "platform-5"
-    users = composed(found).data
-    assert all(is_denied(users, denied("users", name)) for name in "abd")
+    assert all(is_denied(composed(found).data, denied("users", name)) for name in "abd")
     now = found.composed
     for late in entries:
         found.offer(DENIAL, late)
         assert found.composed is now
+    # One that was pushed by a command of 0.1.0 ends no denial, and may have a later serial than they.
+    found.offer(PLATFORM, starter(7))
+    assert [one.serial for one in found.denials] == [5]
+    assert labels(found) == "platform-7"
+    found.offer(DENIAL, entries[1])
+    assert labels(found) == "platform-7"
+    assert [is_denied(composed(found).data, denied("users", name)) for name in "abd"] == [False, True, True]
+
+
+def test_two_denials_of_one_serial_both_count() -> None:
+    """The store was restored, and the serial given again."""
+    first, second = entry(denied("users", "a"), 2), entry(denied("users", "b"), 2)
+    found, other = parts(starter(), first, second), parts(starter(), second, first)
+    assert composed(found).revision == composed(other).revision
+    assert all(is_denied(composed(found).data, denied("users", name)) for name in "ab")
+
+
+def test_what_is_refused_is_offered_again_with_the_next_bundle_of_the_platform() -> None:
+    anchors = dict(ANCHORS)
+    found = PartSet(anchors)
+    found.offer(PLATFORM, starter())
+    for serial, name in ((2, "a"), (3, "b")):
+        with pytest.raises(PolicyRefused, match="may not sign"):
+            found.offer(DENIAL, entry(denied("users", name), serial, STOCK))
+    with pytest.raises(PolicyRefused):
+        found.offer(DENIAL, b"junk")
+    found.offer(DENIAL, entry(denied("users", "c"), 4))
+    assert found.problems[DENIAL].endswith("(and 2 more denials are refused)")
+    anchors[key_id(STOCK.public)] = STOCK.public
+    found.offer(PLATFORM, starter(5, denied("users", "a"), denied("users", "c"), upto=2))
+    assert found.problems == {}
+    assert [one.serial for one in found.denials] == [3, 4]
+
+
+def test_what_is_refused_fills_no_memory() -> None:
+    found = parts(starter())
+    for number in range(MOST_REFUSED + 3):
+        with pytest.raises(PolicyRefused):
+            found.offer(DENIAL, b"%d" % number)
+    assert found.problems[DENIAL].endswith(f"(and {MOST_REFUSED - 1} more denials are refused)")
 
 
 def test_an_entry_without_a_serial_is_refused() -> None:
@@ -219,17 +264,85 @@ def test_the_order_in_which_entries_come_changes_nothing() -> None:
     assert str(composed(found[0]).data).count("'at': '4'") == 1
 
 
-def test_no_entry_is_outside_the_roots_of_the_policy() -> None:
-    built = build_bundle(STARTER, part=True)
-    modules = {module.path: module.text.encode() for module in built.modules}
-    roots = ("sealbus/authz", "sealbus/connect", "sealbus/approval", "sealbus/lib", "sealbus/registry/users")
-    data: DataDocument = {"sealbus": {"registry": {"users": {}}}}
-    raw = sign_bundle(
-        read_bundle(pack_bundle(modules, data, Manifest(roots=roots, serial=1))), ROOT, scope=PLATFORM
-    ).raw
-    found = parts(raw)
-    with pytest.raises(PolicyRefused, match="outside the roots"):
+MINIMAL = """package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "minimal"} if request.v
+"""
+
+
+def platform(rule: str, *roots: str, serial: int = 1) -> bytes:
+    """Return a platform's bundle of a minimal policy with another rule."""
+    modules = {"authz.rego": MINIMAL.encode(), **({"rule.rego": rule.encode()} if rule else {})}
+    raw = pack_bundle(modules, {}, Manifest(roots=roots or ("",), serial=serial))
+    return sign_bundle(read_bundle(raw), ROOT, scope=PLATFORM).raw
+
+
+@pytest.mark.parametrize(
+    ("rule", "roots", "why"),
+    [
+        ("", ("sealbus/authz",), "outside the roots"),
+        ("", ("sealbus/authz", "sealbus/registry/revoked"), "issued_before is outside the roots"),
+        ('package sealbus.registry\n\nrevoked := {"users": {"dave": true}}\n', (), "a rule stands"),
+        ("package sealbus.registry.revoked\n\nusers := {}\n", (), "a rule stands"),
+        ("package sealbus\n\nregistry.issued_before := {}\n", (), "a rule stands"),
+        ("package sealbus\n\nregistry := {}\n", (), "a rule stands"),
+    ],
+)
+def test_no_entry_comes_where_it_does_not_fit(rule: str, roots: tuple[str, ...], why: str) -> None:
+    """Data in the place of a rule would hide it: whom the rule denies would be allowed."""
+    found = parts(platform(rule, *roots))
+    assert not takes_denials(composed(found))
+    with pytest.raises(PolicyRefused, match=why):
         found.offer(DENIAL, entry(denied("users", CAROL), 2))
+    # Nor does such a bundle come where there are entries that it lacks.
+    late = parts(starter(), entry(denied("users", CAROL), 9))
+    refused = late.composed
+    with pytest.raises(PolicyRefused, match=why):
+        late.offer(PLATFORM, platform(rule, *roots, serial=2))
+    assert late.composed is refused
+
+
+def test_a_policy_that_would_not_pass_its_check_with_a_denial_takes_none() -> None:
+    """It counts on what a denied id has beside it."""
+    rule = "package counts\n\nall := [n | some user in data.sealbus.registry.revoked.users; n := user + 1]\n"
+    modules = {"authz.rego": MINIMAL.encode(), "rule.rego": rule.encode()}
+    data: DataDocument = {"sealbus": {"registry": {"revoked": {"users": {"dave": 1}}}}}
+    bundle = read_bundle(pack_bundle(modules, data, Manifest(serial=1)))
+    check_bundle(bundle)
+    assert not takes_denials(bundle)
+
+
+def test_other_rules_of_the_registry_are_no_hindrance() -> None:
+    found = parts(platform("package sealbus.registry\n\nrevoked_twice := {}\n"))
+    assert takes_denials(composed(found))
+    found.offer(DENIAL, entry(denied("users", CAROL), 2))
+
+
+def test_the_policies_of_sealbus_take_denials() -> None:
+    assert takes_denials(composed(parts(starter())))
+    found = PartSet(ANCHORS)
+    found.offer(PLATFORM, signed_platform(ROOT, {"stock": STOCK}))
+    found.offer("stock", signed_team("stock", STOCK))
+    assert takes_denials(composed(found))
+
+
+def test_an_entry_is_small() -> None:
+    with pytest.raises(PolicyRefused, match="at most 8192 bytes"):
+        pack_denial(denied("users", CAROL, reason=token_hex(8_192)), 2)
+
+
+def test_the_revision_is_no_longer_than_others() -> None:
+    """A serial grows by digits; what is longer names its hash only."""
+    base = replace(composed(parts(starter())), revision=f"0123456789ab.platform-9.{'x' * 225}-3", file=b"")
+    assert len(extended(base, pack_denial(denied("users", CAROL), 99)).revision) == 252
+    long = extended(base, pack_denial(denied("users", CAROL), 999_999))
+    assert long.revision.endswith("...")
+    read_bundle(long.raw)
+    assert extended(long, pack_denial(denied("users", "dave"), 1_000_000)).revision.endswith("...")
 
 
 def test_the_data_before_is_not_changed() -> None:
@@ -239,6 +352,9 @@ def test_the_data_before_is_not_changed() -> None:
     assert data == kept
     assert is_denied(changed, denied("users", CAROL))
     assert is_denied(changed, before(PLANNER, 9))
+    # Credentials that one of two operators denied stay denied.
+    assert issued_before(with_denial(changed, before(PLANNER, 5))) == {SpiffeId(PLANNER): 7}
+    assert issued_before(with_denial(changed, before(PLANNER, 9))) == {SpiffeId(PLANNER): 9}
     assert not is_denied(changed, denied("agents", CAROL))
     with pytest.raises(PolicyRefused, match="not an object"):
         with_denial({"sealbus": {"registry": {"revoked": []}}}, denied("users", CAROL))
@@ -253,6 +369,9 @@ async def test_revocations_by_time_come_with_the_entry() -> None:
         assert await in_force.put(composed(found))
         assert not await in_force.put(composed(found))
     assert in_force.revoked_before == {SpiffeId(PLANNER): 9, SpiffeId(other): 7}
+    found.offer(DENIAL, entry(before(PLANNER, 8), 4))
+    await in_force.put(composed(found))
+    assert in_force.revoked_before[SpiffeId(PLANNER)] == 9
     # Of two at once, the first was never in force by itself.
     for serial, identity in ((5, "spiffe://example.org/agent/a"), (6, "spiffe://example.org/agent/b")):
         found.offer(DENIAL, entry(before(identity, serial), serial))

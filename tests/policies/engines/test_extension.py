@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from support.native_wheel import Policy, put_wheel, require_wheel
@@ -111,15 +112,27 @@ async def test_each_answer_of_a_batch_in_progress_says_by_which_revision_it_is(
     assert engine_class.compiled == 1  # type: ignore[attr-defined]  # the fixture's
 
 
+async def test_several_at_once_are_added_one_after_the_other(engine_class: type[EmbeddedEngine]) -> None:
+    """Those in between were never in force here."""
+    in_force = await in_force_with(BASE)
+    now = extended(extended(BASE, denial("carol", {"at": "1"}, 2)), denial("dave", {}, 3))
+    async with engine_class(in_force) as engine:
+        await in_force.put(now)
+        assert carol_of((await engine.decide([document()]))[0]) == (now.revision, {"at": "1"})
+        again = extended(extended(now, denial("erin", {}, 4)), denial("erin", {"at": "2"}, 5))
+        await in_force.put(again)
+        assert carol_of((await engine.decide([document()]))[0]) == (again.revision, {"at": "1"})
+    assert engine_class.compiled == 2  # type: ignore[attr-defined]  # the fixture's; one id twice is compiled
+
+
 async def test_what_does_not_extend_the_bundle_in_force_is_compiled(engine_class: type[EmbeddedEngine]) -> None:
     in_force = await in_force_with(BASE)
-    first = extended(BASE, denial("carol", {"at": "1"}, 2))
-    second = extended(first, denial("dave", {}, 3))
+    other = replace(BASE, revision="ba9876543210", file=b"")
+    later = extended(other, denial("carol", {"at": "1"}, 2))
     async with engine_class(in_force) as engine:
-        # One in between was never in force here.
-        await in_force.put(second)
-        [answer] = await engine.decide([document()])
-        assert carol_of(answer) == (second.revision, {"at": "1"})
+        await in_force.put(later)
+        assert carol_of((await engine.decide([document()]))[0]) == (later.revision, {"at": "1"})
+    assert engine_class.compiled == 2  # type: ignore[attr-defined]  # the fixture's
 
 
 @pytest.mark.parametrize("made", ["embedded", "stand-in"])

@@ -105,9 +105,9 @@ def test_an_interpreter_belongs_to_its_thread() -> None:
     errors: list[BaseException] = []
 
     def ask() -> None:
-        for use in (partial(interpreter.evaluate, "data.p.r"), interpreter.add):
+        for use in (partial(interpreter.evaluate, "data.p.r", b"{}"), partial(interpreter.add, [b"{}"])):
             try:
-                use(b"{}")
+                use()
             except RuntimeError as error:
                 errors.append(error)
 
@@ -125,10 +125,10 @@ def test_an_interpreter_belongs_to_its_thread() -> None:
 def test_data_is_added_and_a_value_is_not_replaced() -> None:
     interpreter = Interpreter([module("r := data.x.b")], b'{"x": {"a": 1}}')
     assert interpreter.evaluate("data.p.r", b"{}") == "<undefined>"
-    assert interpreter.add(b'{"x": {"b": [2]}}')
+    assert interpreter.add([b'{"x": {"b": [2]}}', b'{"y": 1}'])
     assert interpreter.evaluate("data.p.r", b"{}") == [2]
     for data in (b'{"x": {"b": [3]}}', b"[]", b"{"):
-        assert not Interpreter([module("r := 1")], b'{"x": {"b": [2]}}').add(data)
+        assert not Interpreter([module("r := 1")], b'{"x": {"b": [2]}}').add([data])
 
 
 class PanicException(BaseException):  # the name that pyo3 gives it

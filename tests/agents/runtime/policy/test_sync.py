@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from support.policies import put, signing_key
 from support.teams import naming, revocations, signed_platform, signed_team, team_policy
 
 from sealbus.agents.runtime.policy import sync as policy_sync
-from sealbus.agents.runtime.policy.store import BEHIND, PolicyStore
+from sealbus.agents.runtime.policy.deny_list import denials
+from sealbus.agents.runtime.policy.push import push_content
+from sealbus.agents.runtime.policy.store import BEHIND, TRIES, PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
@@ -24,6 +26,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import SigningKey, key_id
 from sealbus.policies.bundle.denials import DENIAL, pack_denial
 from sealbus.policies.bundle.files import load_bundle, write_file
+from sealbus.policies.bundle.format import Bundle, read_bundle
 from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.documents import DataDocument
 
@@ -320,7 +323,7 @@ async def test_a_process_that_decides_itself_packs_nothing(store: PolicyStore, t
         assert not sync.bundle.exists()
         await deny(store, "eve", 2)
         await until(lambda: decided_by(sync) == "platform-2.money-1.stock-1")
-        await until((folder / "parts" / "platform@2.tar.gz").exists)
+        await until(lambda: len(list((folder / "parts").glob("platform@2-*.tar.gz"))) == 1)
         assert not sync.bundle.exists()
 
 
@@ -342,11 +345,17 @@ async def test_denials_last_over_a_restart_without_the_store_until_a_bundle_has_
         assert sync.in_force.bundle.digest == digest
         await lab.server.restart()
         await until(lambda: not sync.problem)
-        current = (await store.current())["platform"]
-        raw = signed_platform(ROOT, TEAMS, serial=12)
-        await store.push("platform", raw, 12, last=current.last, denials=current.denials.keys())
+        await push_content(store, ANCHORS, "platform", lambda serial: platform_naming(TEAMS, serial), ROOT)
         await until_in_force(sync, "platform-12.money-1.stock-1")
         await until(lambda: sync.unkept == "" and not list((folder / "parts").glob("platform@*")))
+        assert await store.denials(after=0) == {}
+        found = sync.parts.platform_data()
+        assert found is not None
+        assert [one.id for one in denials(found)] == sorted(f"user-{serial}" for serial in range(2, 12))
+
+
+def platform_naming(teams: Mapping[str, SigningKey], serial: int) -> Bundle:
+    return read_bundle(signed_platform(ROOT, teams, serial=serial))
 
 
 async def test_a_denial_by_another_key_is_told_and_changes_nothing(store: PolicyStore, tmp_path: Path) -> None:
@@ -359,4 +368,89 @@ async def test_a_denial_by_another_key_is_told_and_changes_nothing(store: Policy
         assert "may not sign" in sync.problem
         await deny(store, "dave", 3)
         await until_in_force(sync, "platform-3.money-1.stock-1")
-        assert sync.problem == ""
+        # It is told until a bundle has it.
+        assert "may not sign" in sync.problem
+
+
+async def deny_with_a_damaged_one(store: PolicyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Push a good denial, one whose bytes are lost, and a good one."""
+
+    async def lose(messages: list[Outgoing]) -> None:
+        del messages
+
+    await deny(store, "first", 2)
+    other = PolicyStore(store.objects._connection, "policies")
+    monkeypatch.setattr(other.objects, "_publish", lose)
+    await deny(other, "lost", 3)
+    await deny(store, "mallory", 4)
+
+
+async def test_a_damaged_denial_holds_up_no_other_and_is_told(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await push_all(store)
+    async with synced(store, tmp_path / "cache") as sync:
+        await deny_with_a_damaged_one(store, monkeypatch)
+        await until_in_force(sync, "platform-4.money-1.stock-1")
+        await until(lambda: "platform@3" in sync.problem)
+        await deny(store, "carol", 5)
+        await until_in_force(sync, "platform-5.money-1.stock-1")
+    # With a policy of its own a process starts, and says so.
+    async with synced(store, tmp_path / "cache") as sync:
+        assert decided_by(sync) == "platform-5.money-1.stock-1"
+        assert "platform@3" in sync.problem
+
+
+async def test_without_a_policy_of_its_own_a_process_starts_with_all_denials_or_not_at_all(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_sync, "AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("sealbus.agents.runtime.policy.store.BEHIND", 0.01)
+    await push_all(store)
+    await deny_with_a_damaged_one(store, monkeypatch)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="platform@3"):
+            await PolicySync(store, tmp_path / "new", ANCHORS).start()
+    get, times = store.objects.get, [0]
+
+    async def late(info: ObjectInfo) -> bytes | None:
+        times[0] += info.name == "platform@3"
+        if info.name == "platform@3" and times[0] > TRIES + 2:
+            data: DataDocument = {"sealbus": {"registry": {"revoked": {"users": {"lost": {}}}}}}
+            return sign_bundle(pack_denial(data, 3), ROOT, scope=DENIAL).raw
+        return await get(info)
+
+    monkeypatch.setattr(store.objects, "get", late)
+    sync = PolicySync(store, tmp_path / "other", ANCHORS)
+    await sync.start()
+    assert [one.serial for one in sync.parts.denials] == [2, 3, 4]
+
+
+async def test_a_denial_under_the_serial_of_one_that_is_gone_counts_too(store: PolicyStore, tmp_path: Path) -> None:
+    """The store lost one, as after a restore, and gave its serial again."""
+    await push_all(store)
+    folder = tmp_path / "cache"
+    async with synced(store, folder) as sync:
+        await deny(store, "first", 2)
+        await until_in_force(sync, "platform-2.money-1.stock-1")
+        info = await store.objects.info("platform@2")
+        assert info is not None
+        await store.objects.remove(info)
+        await deny(store, "second", 2)
+        await until(lambda: len(sync.parts.denials) == 2)
+        await until(lambda: len(list((folder / "parts").glob("platform@2-*"))) == 2)
+    async with synced(store, folder) as sync:
+        found = sync.parts.platform_data()
+        assert found is not None
+        assert [one.id for one in denials(found)] == ["first", "second"]
+
+
+async def test_what_was_kept_is_not_removed_for_a_key_that_is_missing(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    both = {**ANCHORS, key_id(STOCK.public): STOCK.public}
+    await deny(store, "eve", 2, STOCK)
+    folder = tmp_path / "cache"
+    for anchors, serials in ((both, [2]), (ANCHORS, []), (both, [2])):
+        async with policy_synced(PolicySync(store, folder, anchors)) as sync:
+            assert [one.serial for one in sync.parts.denials] == serials
+        assert len(list((folder / "parts").glob("platform@2-*"))) == 1

@@ -54,6 +54,7 @@ engine = "embedded"
 bundle = "nats://policies"
 cache = "{folder}/cache"
 keys = ["{folder}/platform.pub"]
+denials = "entry"
 [agents]
 edge = "spiffe://example.org/edge"
 control = "spiffe://example.org/control"

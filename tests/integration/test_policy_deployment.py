@@ -80,7 +80,7 @@ async def command(environment: dict[str, str], *arguments: str | Path) -> str:
 
 
 @asynccontextmanager
-async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
+async def deployment(tmp_path: Path, denials: str = "bundle") -> AsyncIterator[Deployment]:
     key, signing = key_file(tmp_path / "root.pem")
     public = tmp_path / "root.pub"
     public.write_text(public_pem(signing.public), encoding="ascii")
@@ -92,6 +92,7 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
             "SEALBUS_POLICY__BUNDLE": "nats://policies",
             "SEALBUS_POLICY__CACHE": str(tmp_path / "cache"),
             "SEALBUS_POLICY__KEYS": str(public),
+            "SEALBUS_POLICY__DENIALS": denials,
         }
         environment = {**os.environ, **said}
         await command(environment, "policy", "push", STARTER, "--key", key)
@@ -111,10 +112,11 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
             await running
 
 
+@pytest.mark.parametrize("denials", ["bundle", "entry"])
 async def test_a_workload_is_denied_at_its_next_message_and_its_keys_are_and_no_longer_afterwards(
-    tmp_path: Path,
+    tmp_path: Path, denials: str
 ) -> None:
-    async with deployment(tmp_path) as running:
+    async with deployment(tmp_path, denials) as running:
         assert (await running.quoted()).item_id == "42"
         added = await running.run("deny", "add", "workload", "shop-web", "--reason", "lost", "--key", running.key)
         assert "platform is pushed under serial 2" in added

@@ -59,7 +59,7 @@ async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
+class _StoredPolicy:
     """The composition of what the store has, its current bundles, and which denials were read with them."""
 
     parts: PartSet
@@ -67,7 +67,7 @@ class _Stored:
     known: Known | None
 
 
-async def _stored(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> _Stored:
+async def _stored(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> _StoredPolicy:
     current = await store.current()
     parts, known = PartSet(anchors), None
     for name in sorted(current, key=lambda name: (name != PLATFORM, name)):
@@ -80,7 +80,7 @@ async def _stored(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> _Stor
         for raw in denials.values():
             with suppress(PolicyRefused):
                 parts.offer(DENIAL, raw)
-    return _Stored(parts=parts, current=current, known=known)
+    return _StoredPolicy(parts=parts, current=current, known=known)
 
 
 async def push_content(
@@ -196,7 +196,7 @@ def content_of(source: Path, *, revision: str = "") -> Content:
     return content
 
 
-async def _push(store: PolicyStore, found: _Stored, name: str, bundle: Bundle, check: Check | None) -> Pushed:
+async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bundle, check: Check | None) -> Pushed:
     parts = found.parts
     known = found.known if name == PLATFORM else None
     if known is not None and (refused := known.serials - {denial.serial for denial in parts.denials}):

@@ -121,6 +121,10 @@ class ObjectStore:
         if len(content) > OBJECT_BYTES:
             raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
         before = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if before is not None and last == 0:
+            marker = parse_info(before.payload, sequence=before.sequence)
+            # What the `nats` command line leaves in the place of an object that it removed is none.
+            last = before.sequence if marker is not None and marker.deleted else 0
         if (before.sequence if before is not None else 0) != last:
             return None
         nuid = secrets.token_hex(11)

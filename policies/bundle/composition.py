@@ -199,6 +199,7 @@ class PartSet:
         """Whether the composition without denials is known to take them."""
         self._denials: dict[_DenialKey, Bundle] = {}
         """The denials that the platform's bundle does not have yet."""
+        self._unfit: dict[_DenialKey, Bundle] = {}
         self._refused_denials: OrderedDict[bytes, tuple[bytes, str]] = OrderedDict()
         """The refused denials and why, by their hashes. Another platform bundle may accept them, or have them."""
         self._revocations = NONE_REVOKED
@@ -239,6 +240,11 @@ class PartSet:
         """The denials in force that the platform's bundle does not have, by serial."""
         return tuple(denial for _, denial in sorted(self._denials.items()))
 
+    @property
+    def unfit(self) -> tuple[Bundle, ...]:
+        """The denials that are signed well and do not fit the platform's bundle, by serial."""
+        return tuple(denial for _, denial in sorted(self._unfit.items()))
+
     def platform_data(self) -> DataDocument | None:
         """Return the data of the platform's bundle in force, with all denials; None before there is one."""
         platform = self.bundle(PLATFORM)
@@ -252,7 +258,8 @@ class PartSet:
     @property
     def problems(self) -> Mapping[str, str]:
         """Why the newest bundle of a part is not in force, by the name of the part; empty if all are in force."""
-        refused = [text for _, text in self._refused_denials.values()]
+        # A copy: a thread may offer meanwhile.
+        refused = [text for _, text in list(self._refused_denials.values())]
         if not refused:
             return MappingProxyType(self._problems)
         more = f" (and {len(refused) - 1} more denials are refused)" if len(refused) > 1 else ""
@@ -382,17 +389,26 @@ class PartSet:
         if entry.serial <= platform.bundle.denials or key in self._denials:
             return
         if not self._fits:
-            check_fit(self._undenied)
-            self._fits = True
+            self._check_fit(self._undenied, key, entry)
         denials = {**self._denials, key: entry}
         last = max(self._denials, default=(0, b""))
         self._composed = extended(self._composed, entry) if key > last else _with_denials(self._undenied, denials)
         self._denials = denials
 
+    def _check_fit(self, composed: Bundle, key: _DenialKey, entry: Bundle) -> None:
+        try:
+            check_fit(composed)
+        except PolicyRefused:
+            if len(self._unfit) < MOST_REFUSED:
+                self._unfit[key] = entry
+            raise
+        self._fits = True
+
     def _offer_denials_again(self, had: int) -> None:
         """Offer the refused denials again that a new platform's bundle does not have; it has those up to serial `had`."""
         refused = list(self._refused_denials.values())
         self._refused_denials.clear()
+        self._unfit.clear()
         for raw, _ in refused:
             with suppress(PolicyRefused):
                 if len(raw) <= DENIAL_BYTES and read_bundle(raw).serial > had:

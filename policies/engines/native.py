@@ -50,7 +50,7 @@ class _Policy(Protocol):
     def ask(
         self, rule: str, batch: str | None, documents: Sequence[bytes], /, *, each: float, whole: float, apart: bool
     ) -> tuple[int, list[_Result]]: ...
-    def add(self, data: str, /) -> None: ...
+    def add(self, parts: list[str], /) -> None: ...
 
 
 class _Wheel(Protocol):
@@ -86,16 +86,15 @@ class _Native(Compiled):
     def extend(self, bundle: Bundle) -> bool:
         """Add the data of the extension; a question that is being decided in the thread keeps the former revision."""
         steps = extension_of(bundle, self.bundle)
-        # Each step has its own number, which a question in the thread may see.
-        following = (*(before for before, _ in steps[1:]), bundle.revision)
-        for (_, added), revision in zip(steps, following, strict=False):
-            try:
-                self._policy.add(canonical(added).decode())
-            except ValueError:
-                return False
-            self._revisions.append(revision)
-        self.bundle = bundle if steps else self.bundle
-        return bool(steps)
+        if not steps:
+            return False
+        try:
+            self._policy.add([canonical(added).decode() for _, added in steps])
+        except ValueError:
+            return False
+        self._revisions += (*(before for before, _ in steps[1:]), bundle.revision)
+        self.bundle = bundle
+        return True
 
     async def decide(self, inputs: Sequence[bytes]) -> list[Answer]:
         until = time.monotonic() + self._deadline

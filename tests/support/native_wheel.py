@@ -59,8 +59,8 @@ class Policy:
         except PolicyRefused as refused:
             raise ValueError(refused.detail) from refused
 
-    def add(self, data: str) -> None:
-        self._added.append(data.encode())
+    def add(self, parts: list[str]) -> None:
+        self._added += [part.encode() for part in parts]
 
     def ask(
         self, one: str, batch: str | None, documents: Sequence[bytes], *, each: float, whole: float, apart: bool

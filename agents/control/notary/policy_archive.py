@@ -212,7 +212,7 @@ async def _look_for_former(policy: PolicyTable, connection: Connection, archive:
             _logger.warning("no bundle is kept of policy %s: decisions by it cannot be made again", revision)
             archive.give_up(revision)
         else:
-            archive.offer(bundle)
+            await _offer_packed(archive, bundle)
 
 
 def policy_record(bundle: Bundle) -> PolicyRecord:

@@ -40,12 +40,14 @@ def denials(data: DataDocument) -> Iterator[Denial]:
 
 
 def add(denial: Denial) -> Callable[[DataDocument], None]:
-    """Return the change that adds `denial` to a policy's data."""
+    """Return the change that adds `denial` to a policy's data; of two times the later stays."""
 
     def change(data: DataDocument) -> None:
         registry = _registry(data)
         if denial.before:
-            _table(registry, BEFORE)[denial.id] = denial.before
+            times = _table(registry, BEFORE)
+            former = times.get(denial.id)
+            times[denial.id] = max(denial.before, former) if type(former) is int else denial.before
         else:
             members: DataDocument = {"at": denial.at}
             if denial.reason:

@@ -16,7 +16,7 @@ from typing import Final
 
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.policy.deny_list import carry
-from sealbus.agents.runtime.policy.store import MOST_DENIALS, TAKES_DENIALS, Known, PolicyStore, StoredPart
+from sealbus.agents.runtime.policy.store import MOST_DENIALS, TAKES_DENIALS, CameFirst, Known, PolicyStore, StoredPart
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.bundle.composition import PartSet
@@ -97,7 +97,7 @@ async def push_content(
     for a bundle that consumers would refuse, `ConfigurationError` if another push came first.
     """
     found = await _stored(store, anchors)
-    bundle = _with_denials(found.parts, name, content(await _next_serial(store, found.parts, name)))
+    bundle = _with_denials(found, name, content(await _next_serial(store, found.parts, name)))
     return await _push(store, found, name, sign_bundle(bundle, key, scope=name), check)
 
 
@@ -110,7 +110,7 @@ async def push_signed(
     """
     found = await _stored(store, anchors)
     bundle = read_bundle(raw)
-    if _lacks_denials(found.parts, name, read_bundle(raw).data):
+    if _lacks_denials(found, name, read_bundle(raw).data):
         raise ConfigurationError(
             "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
             "or remove them first"
@@ -144,8 +144,9 @@ async def change_platform(
         data = read_bundle(platform.raw).data
         for denial in parts.denials:
             data = with_denial(data, denial.data)
+        _lacks_denials(found, PLATFORM, data)
         change(data)
-        return _repack(platform, data, serial, "", denials=_had(parts))
+        return _repack(platform, data, serial, "", denials=_had(found, serial))
 
     found = await _stored(store, anchors)
     parts = found.parts
@@ -175,10 +176,12 @@ async def push_denial(
     while loop.time() < until:
         state = await store.serial_state(PLATFORM)
         if not state.takes_denials or state.denials >= MOST_DENIALS:
-            return await change_platform(store, anchors, change, key)
-        entry = sign_bundle(pack_denial(data, state.last + 1), key, scope=DENIAL)
-        if await store.deny(entry.raw, entry.serial):
-            return Pushed(name=PLATFORM, serial=entry.serial, composed="", fallen={})
+            with suppress(CameFirst):
+                return await change_platform(store, anchors, change, key)
+        else:
+            entry = sign_bundle(pack_denial(data, state.last + 1), key, scope=DENIAL)
+            if await store.deny(entry.raw, entry.serial):
+                return Pushed(name=PLATFORM, serial=entry.serial, composed="", fallen={})
         await asyncio.sleep(random.uniform(*PAUSES))  # noqa: S311  so that others do not come at the same time again
     raise ConfigurationError("other pushes came first; try again")
 
@@ -199,7 +202,7 @@ def content_of(source: Path, *, revision: str = "") -> Content:
 async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bundle, check: Check | None) -> Pushed:
     parts = found.parts
     known = found.known if name == PLATFORM else None
-    if known is not None and (refused := known.serials - {denial.serial for denial in parts.denials}):
+    if known is not None and (refused := known.serials - {one.serial for one in (*parts.denials, *parts.unfit)}):
         objects = ", ".join(f"{name}@{serial}" for serial in sorted(refused))
         raise ConfigurationError(
             f"denials in the store are refused here, and a new bundle may end them: name their key in policy.keys, or, if "
@@ -222,24 +225,29 @@ async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bun
     )
 
 
-def _lacks_denials(parts: PartSet, name: str, data: DataDocument) -> bool:
-    """Return whether `data`, of a bundle of the platform, lacks denials in force, and add them to it."""
-    current = parts.platform_data()
-    return name == PLATFORM and current is not None and carry(data, current)
+def _lacks_denials(found: _StoredPolicy, name: str, data: DataDocument) -> bool:
+    """Return whether `data`, of a bundle of the platform, lacks denials in force, or that did not fit, and add them to it."""
+    current = found.parts.platform_data()
+    if name != PLATFORM or current is None:
+        return False
+    lacked = [carry(data, one) for one in (current, *(unfit.data for unfit in found.parts.unfit))]
+    return any(lacked)
 
 
-def _with_denials(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
-    """Return `bundle`; if it is the platform's, with the denials in force that it lacks, and how far it has them."""
-    data, had = read_bundle(bundle.raw).data, _had(parts)
-    if not _lacks_denials(parts, name, data) and (name != PLATFORM or not had):
+def _with_denials(found: _StoredPolicy, name: str, bundle: Bundle) -> Bundle:
+    """Return `bundle`; if it is the platform's, with the denials that it lacks, and how far it has them."""
+    data, had = read_bundle(bundle.raw).data, _had(found, bundle.serial)
+    if not _lacks_denials(found, name, data) and (name != PLATFORM or not had):
         return bundle
     return _repack(bundle, data, bundle.serial, bundle.revision, denials=had)
 
 
-def _had(parts: PartSet) -> int:
-    """Return the serial up to which a bundle with all denials in force has them."""
-    platform = parts.bundle(PLATFORM)
-    return max((denial.serial for denial in parts.denials), default=platform.denials if platform is not None else 0)
+def _had(found: _StoredPolicy, serial: int) -> int:
+    """Return up to which serial the platform's bundle of `serial` has denials: `push` refuses it if it lacks one.
+
+    None are known where the present bundle is refused.
+    """
+    return serial - 1 if found.known is not None else 0
 
 
 async def _next_serial(store: PolicyStore, parts: PartSet, name: str) -> int:

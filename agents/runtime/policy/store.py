@@ -136,6 +136,8 @@ class PolicyStore:
         It is first kept under its serial. Raises `ConfigurationError` if another push or a denial came first, or for
         revocations that do not fit one message; `BusUnavailable`.
         """
+        if name == PLATFORM and description != TAKES_DENIALS:
+            last = await self._end_denials(last)
         former = f"{name}@{serial}"
         info = await self.objects.info(former)
         former_last = info.sequence if info is not None and not is_denial(info) else 0
@@ -155,6 +157,21 @@ class PolicyStore:
         if pushed is None:
             raise _came_first(name)
         await self._prune(name, had)
+
+    async def _end_denials(self, last: int) -> int:
+        """Take away what says that denials fit the platform's bundle, before one comes with which they do not.
+
+        Whoever denies with what was read before has a serial that the new bundle takes, or is seen by its push. Return the
+        sequence of the current bundle.
+        """
+        info = await self.objects.info(PLATFORM)
+        if info is None or info.sequence != last or info.description != TAKES_DENIALS:
+            return last
+        raw = await self.objects.get(info)
+        same = await self.objects.put(PLATFORM, raw, last=last) if raw is not None else None
+        if same is None:
+            raise _came_first(PLATFORM)
+        return same.sequence
 
     async def deny(self, raw: bytes, serial: int) -> bool:
         """Add the denial `raw` under the platform's `serial`; return False if a bundle may lack it: use a later serial.
@@ -200,16 +217,23 @@ class PolicyStore:
 
     async def denials(self, *, after: int, upto: int = DEFAULT_LIMITS.max_integer) -> dict[int, bytes]:
         """Return the denials with a serial after `after`, at most `upto`, by serial. Raises `BusUnavailable`."""
-        infos = denials_of(await self.objects.objects(), after)
-        return {serial_of(info): await self.denial(info) for info in infos if serial_of(info) <= upto}
+        found: dict[int, bytes] = {}
+        for info in denials_of(await self.objects.objects(), after):
+            if serial_of(info) <= upto:
+                raw = await self.denial(info)
+                # A bundle that has it may have taken its place meanwhile.
+                if raw or await self.objects.info(info.name) is not None:
+                    found[serial_of(info)] = raw
+        return found
 
-    async def denial(self, info: ObjectInfo) -> bytes:
+    async def denial(self, info: ObjectInfo, *, tries: int = TRIES) -> bytes:
         """Return the denial that `info` describes, which nobody replaces; nothing if it is damaged, or a replica behind."""
-        for _ in range(TRIES):
+        for left in reversed(range(tries)):
             raw = await self.objects.get(info)
             if raw is not None:
                 return raw
-            await asyncio.sleep(BEHIND)
+            if left:
+                await asyncio.sleep(BEHIND)
         return b""
 
     async def former(self, name: str, serial: int) -> bytes:
@@ -240,8 +264,12 @@ def denials_of(infos: Iterable[ObjectInfo], after: int) -> list[ObjectInfo]:
     return [info for info in _formers_of(PLATFORM, infos) if is_denial(info) and serial_of(info) > after]
 
 
-def _came_first(name: str) -> ConfigurationError:
-    return ConfigurationError(f"{name}: another push came first; look at that one, then push again")
+class CameFirst(ConfigurationError):
+    """Another push came first."""
+
+
+def _came_first(name: str) -> CameFirst:
+    return CameFirst(f"{name}: another push came first; look at that one, then push again")
 
 
 def is_denial(info: ObjectInfo) -> bool:

@@ -25,9 +25,9 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.runtime.policy.store import PolicyStore, denials_of
+from sealbus.agents.runtime.policy.store import TRIES, PolicyStore, denials_of, serial_of
 from sealbus.bus.background import Background
-from sealbus.bus.streams.object_store import ObjectInfo
+from sealbus.bus.streams.object_store import ObjectInfo, digest_of
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey
@@ -107,6 +107,8 @@ class PolicySync:
                 self._reading = error.detail
             else:
                 self._reading = ""
+            if not self._reading and self.parts.unfit:
+                self._reading = "a denial does not fit the policy"
             # Without a policy of its own, a process must have read all: a part of it may lack denials.
             if kept or not self._reading or self.parts.composed is None or not left:
                 break
@@ -139,7 +141,7 @@ class PolicySync:
         newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
         behind = ""
         # Before all else: a denial waits for no bundle.
-        await self._read_denials(infos)
+        await self._read_denials(infos, tries=1)
         # The platform's bundle says which teams exist.
         for name in sorted(newest, key=lambda name: (name != PLATFORM, name)):
             if self._seen.get(name, 0) < newest[name].sequence:
@@ -155,15 +157,16 @@ class PolicySync:
         if behind or damaged:
             raise BusUnavailable(f"{behind or damaged}: a replica is behind, or the object is damaged")
 
-    async def _read_denials(self, infos: Sequence[ObjectInfo]) -> str:
+    async def _read_denials(self, infos: Sequence[ObjectInfo], *, tries: int = TRIES) -> str:
         """Read and offer each denial that the platform's bundle lacks; return the name of one without its bytes."""
         platform = self.parts.bundle(PLATFORM)
         if platform is None:
             return ""
         had, damaged = platform.denials, ""
+        known = {(one.serial, digest_of(one.raw)) for one in self.parts.denials}
         for info in denials_of((info for info in infos if not info.deleted), had):
-            if self._seen.get(info.name, 0) < info.sequence:
-                raw = await self._store.denial(info)
+            if self._seen.get(info.name, 0) < info.sequence and (serial_of(info), info.digest) not in known:
+                raw = await self._store.denial(info, tries=tries)
                 if raw:
                     await asyncio.to_thread(self._offer, DENIAL, raw)
                     self._seen[info.name] = info.sequence

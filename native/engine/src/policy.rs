@@ -71,14 +71,24 @@ impl Policy {
         Ok(Self { modules, state: Mutex::new(State { data, waiting }), adding: Mutex::new(()) })
     }
 
-    /// Add the JSON object `part` to the data, for all who ask from now on. The error is regorus' own text, and adds nothing.
-    pub fn add(&self, part: &str) -> Result<(), String> {
+    /// Add the JSON objects `parts` to the data, for all who ask from now on. The error is regorus' own text, and adds nothing.
+    ///
+    /// They are tried on an engine that waits. Without one they are tried by whoever asks next: to compile takes long.
+    pub fn add(&self, parts: &[String]) -> Result<(), String> {
         let _one = locked(&self.adding);
-        let mut compiled = self.taken()?;
-        compiled.add(part)?;
+        let parts: Vec<Arc<str>> = parts.iter().map(|part| Arc::from(part.as_str())).collect();
+        let (waiting, missing) = self.waiting();
+        let tried = match waiting {
+            Some(mut compiled) => {
+                compiled.add(&missing)?;
+                compiled.add(&parts)?;
+                Some(compiled)
+            }
+            None => None,
+        };
         let mut state = locked(&self.state);
-        state.data.push(Arc::from(part));
-        state.waiting.push(compiled);
+        state.data.extend(parts);
+        state.waiting.extend(tried);
         Ok(())
     }
 
@@ -102,17 +112,18 @@ impl Policy {
 
     /// Return an engine that has all of the data.
     fn taken(&self) -> Result<Compiled, String> {
-        let (waiting, missing) = {
-            let mut state = locked(&self.state);
-            let waiting = state.waiting.pop();
-            let from = waiting.as_ref().map_or(0, |compiled| compiled.parts);
-            (waiting, state.data[from..].to_vec())
-        };
+        let (waiting, missing) = self.waiting();
         let Some(mut compiled) = waiting else { return Compiled::of(&self.modules, &missing) };
-        for part in missing {
-            compiled.add(&part)?;
-        }
+        compiled.add(&missing)?;
         Ok(compiled)
+    }
+
+    /// Return an engine that waits, if there is one, and the data that it has not.
+    fn waiting(&self) -> (Option<Compiled>, Vec<Arc<str>>) {
+        let mut state = locked(&self.state);
+        let waiting = state.waiting.pop();
+        let from = waiting.as_ref().map_or(0, |compiled| compiled.parts);
+        (waiting, state.data[from..].to_vec())
     }
 }
 
@@ -155,15 +166,20 @@ impl Compiled {
         Ok(Self { engine, parts: data.len() })
     }
 
-    /// Add the JSON object `part`; after an error the engine is not to be used.
-    fn add(&mut self, part: &str) -> Result<(), String> {
+    /// Add the JSON objects `parts`; after an error the engine is not to be used.
+    fn add(&mut self, parts: &[Arc<str>]) -> Result<(), String> {
+        if parts.is_empty() {
+            return Ok(());
+        }
         caught(|| {
-            self.engine.add_data_json(part)?;
-            // It analyses them again.
+            for part in parts {
+                self.engine.add_data_json(part)?;
+            }
+            // It analyses the modules again.
             self.engine.eval_query("true".to_owned(), false)?;
             Ok(())
         })?;
-        self.parts += 1;
+        self.parts += parts.len();
         Ok(())
     }
 
@@ -406,14 +422,33 @@ mod tests {
         let (one, other) = (policy.taken().expect("it waits"), policy.taken().expect("it compiles"));
         locked(&policy.state).waiting.extend([one, other]);
         assert_eq!(asked(), (0, vec![r#""none""#.to_owned(); 2]));
-        policy.add(r#"{"k": {"a": 1}}"#).expect("it is new");
-        assert!(policy.add(r#"{"k": {"a": 2}}"#).is_err());
-        assert!(policy.add("{").is_err());
-        policy.add(r#"{"k": {"b": {"c": []}}}"#).expect("it is new");
+        let add = |part: &str| policy.add(&[part.to_owned()]);
+        add(r#"{"k": {"a": 1}}"#).expect("it is new");
+        assert!(add(r#"{"k": {"a": 2}}"#).is_err());
+        assert!(add("{").is_err());
+        add(r#"{"k": {"b": {"c": []}}}"#).expect("it is new");
         for _ in 0..4 {
             assert_eq!(asked(), (2, vec!["1".to_owned(), r#"{"c":[]}"#.to_owned()]));
             let taken = policy.taken().expect("it has all");
             assert_eq!(taken.parts, 3);
+        }
+    }
+
+    #[test]
+    fn what_is_added_while_none_waits_counts_too_and_fails_all_where_it_does_not_fit() {
+        let policy = policy("decide(one) := count(data.k)");
+        let asked = policy.taken().expect("it waits");
+        policy.add(&[r#"{"k": {"a": 1}}"#.to_owned(), r#"{"k": {"b": 1}}"#.to_owned()]).expect("nobody tries it");
+        assert!(locked(&policy.state).waiting.is_empty());
+        locked(&policy.state).waiting.push(asked);
+        let (added, answers) = policy.ask(RULES, &["1"], PLENTY);
+        assert_eq!((added, &answers[0].found), (2, &Ok("4".to_owned())));
+        let asked = policy.taken().expect("it waits");
+        policy.add(&[r#"{"k": {"a": 2}}"#.to_owned()]).expect("nobody tries it");
+        locked(&policy.state).waiting.push(asked);
+        for _ in 0..2 {
+            let (_, answers) = policy.ask(RULES, &["1"], PLENTY);
+            assert!(matches!(answers[0].found, Err(Fault::Failed(_))));
         }
     }
 
@@ -433,7 +468,7 @@ mod tests {
             };
             let all: Vec<_> = (0..3).map(asking).collect();
             for number in 0..20 {
-                policy.add(&format!(r#"{{"k": {{"x{number}": 1}}}}"#)).expect("it is new");
+                policy.add(&[format!(r#"{{"k": {{"x{number}": 1}}}}"#)]).expect("it is new");
             }
             all.into_iter().for_each(|one| one.join().expect("it ends"));
         });

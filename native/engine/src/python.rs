@@ -23,9 +23,9 @@ impl Policy {
         py.detach(|| Compiled::compile(modules, data)).map(Self).map_err(PyValueError::new_err)
     }
 
-    /// Add a JSON object to the data of the policy, for all who ask from now on.
-    fn add(&self, py: Python<'_>, data: &str) -> PyResult<()> {
-        py.detach(|| self.0.add(data)).map_err(PyValueError::new_err)
+    /// Add JSON objects to the data of the policy, for all who ask from now on.
+    fn add(&self, py: Python<'_>, parts: Vec<String>) -> PyResult<()> {
+        py.detach(|| self.0.add(&parts)).map_err(PyValueError::new_err)
     }
 
     /// Return how many objects had been added to the data by which it answers; and for each document its microseconds, and the

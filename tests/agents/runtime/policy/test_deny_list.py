@@ -66,3 +66,10 @@ def test_what_is_in_force_is_carried_over() -> None:
     assert [(one.id, one.before) for one in denials(later)] == [("eve", 0), (PRICING, 9)]
     assert carry(data, later)
     assert [one.before for one in denials(data)] == [0, 9]
+
+
+def test_of_two_times_the_later_stays() -> None:
+    data: DataDocument = {}
+    for time, stays in ((2_000, 2_000), (1_000, 2_000), (3_000, 3_000)):
+        add(Denial(kind="workload", id="spiffe://example.org/agent/shop", before=time))(data)
+        assert [one.before for one in denials(data)] == [stays]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from sealbus.agents.runtime.policy.push import (
     stored_parts,
 )
 from sealbus.agents.runtime.policy.store import Known, PolicyStore, SerialState
+from sealbus.agents.runtime.policy.sync import PolicySync
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Outgoing, PubAck
 from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import key_id
@@ -99,6 +103,13 @@ async def test_a_file_that_is_not_there(store: PolicyStore, tmp_path: Path) -> N
 
 def denial(identity: str) -> Callable[[DataDocument], None]:
     return add(Denial(kind="user", id=identity, at="now"))
+
+
+MINIMAL = {
+    "authz.rego": b"package sealbus.authz\n\ndecision := decide(input)\n\n"
+    b"batch := [decide(request) | some request in input.batch]\n\n"
+    b'decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "p"} if request.v\n'
+}
 
 
 async def denied(store: PolicyStore) -> list[str]:
@@ -273,10 +284,7 @@ async def test_a_command_of_the_former_release_ends_no_denial(store: PolicyStore
 async def test_where_none_fits_a_denial_comes_with_a_new_bundle(store: PolicyStore, tmp_path: Path) -> None:
     policy = tmp_path / "policy" / "sealbus" / "authz"
     policy.mkdir(parents=True)
-    (policy / "authz.rego").write_text(
-        "package sealbus.authz\n\ndecision := decide(input)\n\nbatch := [decide(request) | some request in input.batch]\n\n"
-        'decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "p"} if request.v\n'
-    )
+    (policy / "authz.rego").write_bytes(MINIMAL["authz.rego"])
     (tmp_path / "policy" / ".manifest").write_text('{"roots": ["sealbus/authz"]}')
     await push_content(store, ANCHORS, "platform", content_of(tmp_path / "policy"), ROOT)
     with pytest.raises(PolicyRefused, match="outside the bundle's roots"):
@@ -294,6 +302,78 @@ async def test_many_deny_at_once(store: PolicyStore) -> None:
     assert len(await denied(store)) == 12
 
 
+async def test_a_denial_that_comes_while_a_policy_without_room_for_it_is_pushed_is_in_that_policy(
+    store: PolicyStore, tmp_path: Path
+) -> None:
+    """Its rule would be hidden by data. Who denies in between sees that there is no room, and is one of two who push."""
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    current = (await store.current())["platform"]
+    other = PolicyStore(store.objects._connection, "policies")
+    put, seen = store.objects.put, list[SerialState]()
+
+    async def meanwhile(name: str, raw: bytes, *, last: int, description: str = "") -> ObjectInfo | None:
+        if name == "platform@2":
+            seen.append(await other.serial_state("platform"))
+        return await put(name, raw, last=last, description=description)
+
+    raw = sign_bundle(build_bundle(STARTER, serial=2), ROOT, scope="platform").raw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.objects, "put", meanwhile)
+        await store.push("platform", raw, 2, last=current.last, known=Known(after=0, serials=frozenset()))
+    assert [one.takes_denials for one in seen] == [False]
+    assert (await store.current())["platform"].raw == raw
+
+
+async def test_a_denial_that_no_longer_fits_is_in_the_next_bundle(store: PolicyStore, tmp_path: Path) -> None:
+    """A command of 0.1.0 pushed a policy without room for it."""
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    current = (await store.current())["platform"]
+    narrow = pack_bundle(MINIMAL, {}, Manifest(roots=("sealbus/authz",), serial=3))
+    await store.objects.put("platform", sign_bundle(read_bundle(narrow), ROOT, scope="platform").raw, last=current.last)
+    with pytest.raises(ConfigurationError, match="a denial does not fit"):
+        await PolicySync(store, tmp_path / "cache", ANCHORS).start()
+    assert (await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)).composed != ""
+    assert await denied(store) == ["eve"]
+    assert await store.denials(after=0) == {}
+    await PolicySync(store, tmp_path / "cache", ANCHORS).start()
+
+
+async def test_a_denial_that_ended_does_not_return_with_a_process_that_was_away(
+    store: PolicyStore, tmp_path: Path
+) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    away = PolicySync(store, tmp_path / "away", ANCHORS)
+    await away.start()
+    assert [one.serial for one in away.parts.denials] == [2]
+    await change_platform(store, ANCHORS, forget("user", "eve"), ROOT)
+    # Each bundle says that it has all denials before it, also where none is left to read.
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    back = PolicySync(store, tmp_path / "away", ANCHORS)
+    await back.start()
+    assert back.parts.denials == ()
+    fresh = PolicySync(store, tmp_path / "fresh", ANCHORS)
+    await fresh.start()
+    assert fresh.in_force.bundle is not None
+    assert back.in_force.bundle is not None
+    assert fresh.in_force.bundle.revision == back.in_force.bundle.revision
+
+
+async def test_an_object_that_an_operator_removed_is_none(store: PolicyStore) -> None:
+    """The `nats` command line leaves a marker in its place."""
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    marker = {"name": "platform@2", "bucket": "policies", "nuid": "x", "size": 0, "chunks": 0, "deleted": True}
+    payload = json.dumps(marker).encode()
+    transport = NatsTransport(store.objects._connection)
+    [answer] = await transport.publish(
+        [Outgoing(subject=store.objects._meta("platform@2"), payload=payload)], deadline=5
+    )
+    assert isinstance(answer, PubAck)
+    assert (await push_denial(store, ANCHORS, denial("eve"), ROOT)).serial == 2
+    assert await denied(store) == ["eve"]
+
+
 async def test_the_last_denial_comes_with_a_new_bundle(store: PolicyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sealbus.agents.runtime.policy.push.MOST_DENIALS", 2)
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
@@ -301,6 +381,12 @@ async def test_the_last_denial_comes_with_a_new_bundle(store: PolicyStore, monke
     assert [(one.serial, bool(one.composed)) for one in pushed] == [(2, False), (3, False), (4, True), (5, False)]
     assert await store.serials("platform") == [1, 4]
     assert await denied(store) == ["a", "b", "c", "d"]
+    # Those who come at once when the bundle is due make it one after the other.
+    several = [
+        push_denial(PolicyStore(store.objects._connection, "policies"), ANCHORS, denial(n), ROOT) for n in "efghi"
+    ]
+    await asyncio.gather(*several)
+    assert await denied(store) == list("abcdefghi")
 
 
 async def test_a_bundle_that_has_them_takes_the_place_of_denials(

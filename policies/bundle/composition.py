@@ -199,9 +199,10 @@ class PartSet:
         """Whether the composition without denials is known to take them."""
         self._denials: dict[_DenialKey, Bundle] = {}
         """The denials that the platform's bundle does not have yet."""
-        self._unfit: dict[_DenialKey, Bundle] = {}
         self._refused_denials: OrderedDict[bytes, tuple[bytes, str]] = OrderedDict()
         """The refused denials and why, by their hashes. Another platform bundle may accept them, or have them."""
+        self._unfit: dict[bytes, Bundle] = {}
+        """Those of them that are signed well and do not fit the platform's bundle."""
         self._revocations = NONE_REVOKED
         self._last_revocations: VerifiedBundle | None = None
         """The revocations that were last in force.
@@ -243,7 +244,7 @@ class PartSet:
     @property
     def unfit(self) -> tuple[Bundle, ...]:
         """The denials that are signed well and do not fit the platform's bundle, by serial."""
-        return tuple(denial for _, denial in sorted(self._unfit.items()))
+        return tuple(sorted(self._unfit.values(), key=lambda denial: denial.serial))
 
     def platform_data(self) -> DataDocument | None:
         """Return the data of the platform's bundle in force, with all denials; None before there is one."""
@@ -374,7 +375,8 @@ class PartSet:
         except PolicyRefused as refused:
             self._refused_denials[digest] = (raw, refused.detail)
             if len(self._refused_denials) > MOST_REFUSED:
-                self._refused_denials.popitem(last=False)
+                evicted, _ = self._refused_denials.popitem(last=False)
+                self._unfit.pop(evicted, None)
             raise
         self._refused_denials.pop(digest, None)
 
@@ -389,18 +391,17 @@ class PartSet:
         if entry.serial <= platform.bundle.denials or key in self._denials:
             return
         if not self._fits:
-            self._check_fit(self._undenied, key, entry)
+            self._check_fit(self._undenied, digest, entry)
         denials = {**self._denials, key: entry}
         last = max(self._denials, default=(0, b""))
         self._composed = extended(self._composed, entry) if key > last else _with_denials(self._undenied, denials)
         self._denials = denials
 
-    def _check_fit(self, composed: Bundle, key: _DenialKey, entry: Bundle) -> None:
+    def _check_fit(self, composed: Bundle, digest: bytes, entry: Bundle) -> None:
         try:
             check_fit(composed)
         except PolicyRefused:
-            if len(self._unfit) < MOST_REFUSED:
-                self._unfit[key] = entry
+            self._unfit[digest] = entry
             raise
         self._fits = True
 

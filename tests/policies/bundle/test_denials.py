@@ -298,6 +298,11 @@ def test_no_entry_comes_where_it_does_not_fit(rule: str, roots: tuple[str, ...],
     assert not takes_denials(composed(found))
     with pytest.raises(PolicyRefused, match=why):
         found.offer(DENIAL, entry(denied("users", CAROL), 2))
+    assert [one.serial for one in found.unfit] == [2]
+    for number in range(MOST_REFUSED):
+        with pytest.raises(PolicyRefused):
+            found.offer(DENIAL, b"%d" % number)
+    assert found.unfit == ()
     # Nor does such a bundle come where there are entries that it lacks.
     late = parts(starter(), entry(denied("users", CAROL), 9))
     refused = late.composed
@@ -318,6 +323,7 @@ def test_a_policy_that_would_not_pass_its_check_with_a_denial_takes_none() -> No
 
 def test_other_rules_of_the_registry_are_no_hindrance() -> None:
     found = parts(platform("package sealbus.registry\n\nrevoked_twice := {}\n"))
+    assert found.unfit == ()
     assert takes_denials(composed(found))
     found.offer(DENIAL, entry(denied("users", CAROL), 2))
 

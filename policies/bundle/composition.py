@@ -301,6 +301,9 @@ class PartSet:
     def _offer_platform(self, raw: bytes) -> None:
         platform = BundleVerifier(keys=self._anchors, scope=PLATFORM).verify(raw)
         newer(platform.bundle, self._last.get(PLATFORM))
+        if platform.bundle.denials >= platform.bundle.serial:
+            text = f"denials up to {platform.bundle.denials} cannot be in a bundle of serial {platform.bundle.serial}"
+            raise PolicyRefused([Problem.of_whole(".manifest", "serial", text)])
         check_platform(platform.bundle)
         owners = owners_of(platform.bundle) or {}
         revokers = revokers_of(platform.bundle)

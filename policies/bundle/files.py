@@ -69,7 +69,8 @@ def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: boo
         if file.is_symlink() or not file.is_file():
             continue
         if path == ".manifest":
-            manifest = parse_manifest(file.read_bytes())
+            # Which denials it had is said of the bundle that the folder was once, not of the next.
+            manifest = replace(parse_manifest(file.read_bytes()), denials=0)
         elif path.endswith(TEST_SUFFIX) or file.suffix in _LEFT_OUT or any(p.startswith(".") for p in path.split("/")):
             continue
         elif file.name == "data.json":

@@ -168,7 +168,7 @@ class PolicyStore:
         if info is None or info.sequence != last or info.description != TAKES_DENIALS:
             return last
         raw = await self.objects.get(info)
-        same = await self.objects.put(PLATFORM, raw, last=last) if raw is not None else None
+        same = await self.objects.put(PLATFORM, raw or b"", last=last)
         if same is None:
             raise _came_first(PLATFORM)
         return same.sequence

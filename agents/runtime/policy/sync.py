@@ -220,7 +220,7 @@ class PolicySync:
                 self._kept_parts[part.name] = bundle
         denials = {f"{PLATFORM}@{one.serial}-{one.digest.hex()[:16]}{_SUFFIX}": one for one in self.parts.denials}
         present = {file.name for file in folder.glob(f"{PLATFORM}@*{_SUFFIX}")}
-        for name in denials.keys() - present:
+        for name in (name for name in denials if name not in present):
             _write(denials[name], folder / name, durable=True)
         platform = self.parts.bundle(PLATFORM)
         for name in present - denials.keys():
@@ -240,7 +240,8 @@ def kept_parts(folder: Path) -> Iterator[tuple[str, bytes]]:
     Denials come last, each under the name `DENIAL`. Raises `ConfigurationError` for a file that cannot be read. Blocks.
     """
     files = {file.name.removesuffix(_SUFFIX): file for file in (folder / _PARTS).glob(f"*{_SUFFIX}")}
-    for name in sorted(files, key=lambda name: ("@" in name, name != PLATFORM, name)):
+    # Denials in the order of their serials: each that comes out of order costs all others.
+    for name in sorted(files, key=lambda name: ("@" in name, name != PLATFORM, len(name.partition("-")[0]), name)):
         yield DENIAL if "@" in name else name, read_file(files[name])
 
 

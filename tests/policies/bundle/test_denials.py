@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from secrets import token_hex
 
 import pytest
@@ -215,6 +217,23 @@ def test_a_bundle_of_the_platform_has_what_it_says_that_it_has() -> None:
     found.offer(DENIAL, entries[1])
     assert labels(found) == "platform-7"
     assert [is_denied(composed(found).data, denied("users", name)) for name in "abd"] == [False, True, True]
+
+
+@pytest.mark.parametrize("upto", [4, 5, 99])
+def test_no_bundle_has_denials_that_come_after_it(upto: int) -> None:
+    found = parts(starter(), entry(denied("users", CAROL), 2))
+    with pytest.raises(PolicyRefused, match="cannot be in a bundle of serial 4"):
+        found.offer(PLATFORM, starter(4, upto=upto))
+    assert [one.serial for one in found.denials] == [2]
+    found.offer(PLATFORM, starter(4, upto=3))
+
+
+def test_a_folder_that_was_a_bundle_says_nothing_of_denials(tmp_path: Path) -> None:
+    """An unpacked bundle is pushed to another store, whose denials are others."""
+    folder = tmp_path / "policy"
+    shutil.copytree(STARTER, folder)
+    (folder / ".manifest").write_text('{"roots": [""], "metadata": {"sealbus": {"serial": 41, "denials": 40}}}')
+    assert build_bundle(folder, serial=1).denials == 0
 
 
 def test_two_denials_of_one_serial_both_count() -> None:

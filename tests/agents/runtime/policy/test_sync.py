@@ -16,7 +16,7 @@ from sealbus.agents.runtime.policy import sync as policy_sync
 from sealbus.agents.runtime.policy.deny_list import denials
 from sealbus.agents.runtime.policy.push import push_content
 from sealbus.agents.runtime.policy.store import BEHIND, TRIES, PolicyStore
-from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
+from sealbus.agents.runtime.policy.sync import PolicySync, kept_parts, policy_synced
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
@@ -337,6 +337,8 @@ async def test_denials_last_over_a_restart_without_the_store_until_a_bundle_has_
         for serial in range(2, 12):
             await deny(store, f"user-{serial}", serial)
         await until_in_force(sync, "platform-11.money-1.stock-1")
+        # The file for an OPA is written first, and then they.
+        await until(lambda: len(list((folder / "parts").glob("platform@*.tar.gz"))) == 10)
         digest = sync.in_force.bundle.digest if sync.in_force.bundle is not None else b""
     await lab.server.kill9()
     async with synced(store, folder) as sync:
@@ -443,6 +445,17 @@ async def test_a_denial_under_the_serial_of_one_that_is_gone_counts_too(store: P
         found = sync.parts.platform_data()
         assert found is not None
         assert [one.id for one in denials(found)] == ["first", "second"]
+
+
+def test_kept_denials_are_read_in_the_order_of_their_serials(tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    names = ["platform", "money", *(f"platform@{serial}-{serial:x}" for serial in (9, 10, 99, 100))]
+    for name in names:
+        (parts / f"{name}.tar.gz").write_bytes(name.encode())
+    found = list(kept_parts(tmp_path))
+    assert [raw.decode() for _, raw in found] == names
+    assert [name for name, _ in found] == ["platform", "money", *[DENIAL] * 4]
 
 
 async def test_what_was_kept_is_not_removed_for_a_key_that_is_missing(store: PolicyStore, tmp_path: Path) -> None:

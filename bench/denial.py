@@ -1,4 +1,4 @@
-"""What a denial by itself costs each process that decides, with a small registry and with a large one."""
+"""The cost of a denial by itself in a process that decides, with a small registry and with a large one."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class ObjectStore:
         before = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
         if before is not None and last == 0:
             marker = parse_info(before.payload, sequence=before.sequence)
-            # What the `nats` command line leaves in the place of an object that it removed is none.
+            # The `nats` command line leaves a marker in the place of an object that it removed.
             last = before.sequence if marker is not None and marker.deleted else 0
         if (before.sequence if before is not None else 0) != last:
             return None

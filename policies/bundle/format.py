@@ -48,7 +48,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
-    """What was added to a bundle since it was composed, one step after the other: the revision before, and the data."""
+    """The data added to a bundle since it was composed. Each step has the revision before it, and its data."""
 
     steps: tuple[tuple[str, DataDocument], ...] = field(repr=False)
 

@@ -110,7 +110,7 @@ async def push_signed(
     """
     found = await _stored(store, anchors)
     bundle = read_bundle(raw)
-    if _lacks_denials(found, name, read_bundle(raw).data):
+    if _carry_denials(found, name, read_bundle(raw).data):
         raise ConfigurationError(
             "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
             "or remove them first"
@@ -144,7 +144,7 @@ async def change_platform(
         data = read_bundle(platform.raw).data
         for denial in parts.denials:
             data = with_denial(data, denial.data)
-        _lacks_denials(found, PLATFORM, data)
+        _carry_denials(found, PLATFORM, data)
         change(data)
         return _repack(platform, data, serial, "", denials=_had(found, serial))
 
@@ -225,19 +225,22 @@ async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bun
     )
 
 
-def _lacks_denials(found: _StoredPolicy, name: str, data: DataDocument) -> bool:
-    """Return whether `data`, of a bundle of the platform, lacks denials in force, or that did not fit, and add them to it."""
+def _carry_denials(found: _StoredPolicy, name: str, data: DataDocument) -> bool:
+    """Add to `data`, of a bundle of the platform, the denials that it lacks; return whether there were any.
+
+    They are those in force, and those that did not fit the present bundle.
+    """
     current = found.parts.platform_data()
     if name != PLATFORM or current is None:
         return False
-    lacked = [carry(data, one) for one in (current, *(unfit.data for unfit in found.parts.unfit))]
-    return any(lacked)
+    added = [carry(data, one) for one in (current, *(unfit.data for unfit in found.parts.unfit))]
+    return any(added)
 
 
 def _with_denials(found: _StoredPolicy, name: str, bundle: Bundle) -> Bundle:
     """Return `bundle`; if it is the platform's, with the denials that it lacks, and how far it has them."""
     data, had = read_bundle(bundle.raw).data, _had(found, bundle.serial)
-    if not _lacks_denials(found, name, data) and (name != PLATFORM or not had):
+    if not _carry_denials(found, name, data) and (name != PLATFORM or not had):
         return bundle
     return _repack(bundle, data, bundle.serial, bundle.revision, denials=had)
 

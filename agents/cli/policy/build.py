@@ -24,7 +24,9 @@ def build(folder: Path, output: Path, revision: str, serial: int, part: bool, as
     """Check the policy in FOLDER and write it as a bundle."""
     from sealbus.policies.bundle.files import build_bundle, write_file
 
-    bundle = build_bundle(folder, revision=revision, serial=serial, part=part)
+    # The push of the file finds out whether it has all denials before it.
+    denials = max(serial - 1, 0)
+    bundle = build_bundle(folder, revision=revision, serial=serial, denials=denials, part=part)
     write_file(bundle.raw, output)
     _print_facts({"file": str(output), "revision": bundle.revision, "serial": bundle.serial}, as_json=as_json)
 

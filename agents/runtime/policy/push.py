@@ -106,10 +106,13 @@ async def push_signed(
 ) -> Pushed:
     """Push a bundle that was signed elsewhere, with its own serial.
 
-    Raises as above, and `ConfigurationError` for a platform bundle that would end a denial.
+    Raises as above, and `ConfigurationError` for a platform bundle that would end a denial, or would let one return that has
+    ended.
     """
     found = await _stored(store, anchors)
     bundle = read_bundle(raw)
+    if name == PLATFORM:
+        await _check_number(store, found, bundle)
     if _carry_denials(found, name, read_bundle(raw).data):
         raise ConfigurationError(
             "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
@@ -146,7 +149,7 @@ async def change_platform(
             data = with_denial(data, denial.data)
         _carry_denials(found, PLATFORM, data)
         change(data)
-        return _repack(platform, data, serial, "", denials=_had(found, serial))
+        return _repack(platform, data, serial, "", denials=_had(found))
 
     found = await _stored(store, anchors)
     parts = found.parts
@@ -225,6 +228,21 @@ async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bun
     )
 
 
+async def _check_number(store: PolicyStore, found: _StoredPolicy, bundle: Bundle) -> None:
+    """Raise `ConfigurationError` if a platform's bundle signed elsewhere has the wrong number of denials in its manifest."""
+    platform = found.parts.bundle(PLATFORM)
+    if platform is None and bundle.denials and await store.denials(after=0):
+        raise ConfigurationError(
+            "the bundle in the store is refused here, so which denials are in force is unknown: name its key in policy.keys"
+        )
+    if platform is not None and bundle.denials < platform.denials:
+        raise ConfigurationError(
+            f"the bundle says that it has the denials up to serial {bundle.denials}, and the one in force has those up to "
+            f"{platform.denials}: a process that was away would put denials in force again that have ended; build it with "
+            "sealbus policy build --serial, or write the number as metadata.sealbus.denials into its manifest"
+        )
+
+
 def _carry_denials(found: _StoredPolicy, name: str, data: DataDocument) -> bool:
     """Add to `data`, of a bundle of the platform, the denials that it lacks; return whether there were any.
 
@@ -239,18 +257,18 @@ def _carry_denials(found: _StoredPolicy, name: str, data: DataDocument) -> bool:
 
 def _with_denials(found: _StoredPolicy, name: str, bundle: Bundle) -> Bundle:
     """Return `bundle`; if it is the platform's, with the denials that it lacks, and how far it has them."""
-    data, had = read_bundle(bundle.raw).data, _had(found, bundle.serial)
+    data, had = read_bundle(bundle.raw).data, _had(found)
     if not _carry_denials(found, name, data) and (name != PLATFORM or not had):
         return bundle
     return _repack(bundle, data, bundle.serial, bundle.revision, denials=had)
 
 
-def _had(found: _StoredPolicy, serial: int) -> int:
-    """Return up to which serial the platform's bundle of `serial` has denials: `push` refuses it if it lacks one.
+def _had(found: _StoredPolicy) -> int:
+    """Return up to which serial a new bundle of the platform has denials: `push` refuses it if it lacks one.
 
     None are known where the present bundle is refused.
     """
-    return serial - 1 if found.known is not None else 0
+    return max(found.known.after, *found.known.serials, 0) if found.known is not None else 0
 
 
 async def _next_serial(store: PolicyStore, parts: PartSet, name: str) -> int:

@@ -78,9 +78,12 @@ class PolicySync:
         self._kept: Bundle | None = None
         self._kept_revocations: Bundle | None = None
         self._kept_parts: dict[str, Bundle] = {}
+        self._kept_denials: dict[str, Bundle] = {}
         self._whole = False
         """Whether all was read once: a part of it is not kept, because the next start would begin with it."""
         self._reading = ""
+        self._lacking = True
+        """Whether what was read of the store may lack denials or revocations."""
         self.unkept = ""
         """Why the policy in force is not written to the folder; empty if it is."""
         self._counters = counters or Counters()
@@ -107,13 +110,13 @@ class PolicySync:
                 self._reading = error.detail
             else:
                 self._reading = ""
-            if not self._reading and self.parts.unfit:
-                self._reading = "a denial does not fit the policy"
-            # Without a policy of its own, a process must have read all: a part of it may lack denials.
-            if kept or not self._reading or self.parts.composed is None or not left:
+            if not self._lacking and self.parts.unfit:
+                self._reading, self._lacking = "a denial does not fit the policy", True
+            # Without a policy of its own, a process must have read who is denied.
+            if kept or not self._lacking or self.parts.composed is None or not left:
                 break
             await asyncio.sleep(AGAIN_AFTER)
-        if self.parts.composed is None or (self._reading and not kept):
+        if self.parts.composed is None or (self._lacking and not kept):
             text = self.problem or "nothing was pushed yet: sealbus policy push"
             what = "there is no policy in the store" if self.parts.composed is None else "not all of the store was read"
             raise ConfigurationError(f"{what}: {text}")
@@ -139,23 +142,26 @@ class PolicySync:
     async def _read_newer(self, infos: Sequence[ObjectInfo]) -> None:
         """Read and offer each part that is newer than the last one read. Raises `BusUnavailable` if a replica is behind."""
         newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
-        behind = ""
+        behind: list[str] = []
+        self._lacking = True
         # Before all else: a denial waits for no bundle.
         await self._read_denials(infos, tries=1)
         # The platform's bundle says which teams exist.
         for name in sorted(newest, key=lambda name: (name != PLATFORM, name)):
             if self._seen.get(name, 0) < newest[name].sequence:
                 part = await self._store.read(name)
-                if part is not None:
+                if part is not None and part.raw:
                     await asyncio.to_thread(self._offer, name, part.raw)
                     await self._enforce()
                     self._seen[name] = part.last
                 # A replica that is behind may have answered. No news of this change comes again before the next change.
-                if part is None or part.last < newest[name].sequence:
-                    behind = name
+                if part is None or not part.raw or part.last < newest[name].sequence:
+                    behind.append(name)
         damaged = await self._read_denials(infos)
+        self._lacking = bool(damaged) or PLATFORM in behind or REVOCATIONS in behind
         if behind or damaged:
-            raise BusUnavailable(f"{behind or damaged}: a replica is behind, or the object is damaged")
+            names = ", ".join(filter(None, (*behind, damaged)))
+            raise BusUnavailable(f"{names}: a replica is behind, or the object is damaged")
 
     async def _read_denials(self, infos: Sequence[ObjectInfo], *, tries: int = TRIES) -> str:
         """Read and offer each denial that the platform's bundle lacks; return the name of one without its bytes."""
@@ -219,11 +225,11 @@ class PolicySync:
                 _write(bundle, folder / f"{part.name}{_SUFFIX}", durable=True)
                 self._kept_parts[part.name] = bundle
         denials = {f"{PLATFORM}@{one.serial}-{one.digest.hex()[:16]}{_SUFFIX}": one for one in self.parts.denials}
-        present = {file.name for file in folder.glob(f"{PLATFORM}@*{_SUFFIX}")}
-        for name in (name for name in denials if name not in present):
+        for name in denials.keys() - self._kept_denials.keys():
             _write(denials[name], folder / name, durable=True)
+        self._kept_denials = denials
         platform = self.parts.bundle(PLATFORM)
-        for name in present - denials.keys():
+        for name in {file.name for file in folder.glob(f"{PLATFORM}@*{_SUFFIX}")} - denials.keys():
             # Others were refused, perhaps for a key that is missing for a while.
             serial = _KEPT_DENIAL.fullmatch(name)
             if platform is not None and serial is not None and int(serial[1]) <= platform.denials:

@@ -25,6 +25,8 @@ def test_a_folder_becomes_a_bundle_and_gets_its_signature(tmp_path: Path) -> Non
     result = run(build, STARTER, "-o", out, "--serial", "3", "--revision", "r3", "--json")
     assert json.loads(result.stdout) == {"file": str(out), "revision": "r3", "serial": 3}
     assert load_bundle(out).revision == "r3"
+    # It takes the place of the denials before it, if it is the platform's.
+    assert load_bundle(out).denials == 2
     file, key = key_file(tmp_path / "key.pem")
     result = run(sign, out, "--name", "platform", "--key", file)
     assert result.exit_code == 0

@@ -168,6 +168,40 @@ async def test_a_bundle_signed_elsewhere_has_the_denials(store: PolicyStore) -> 
     assert (await store.serial_state("platform")).last == 3
 
 
+async def test_a_bundle_signed_elsewhere_says_how_many_denials_it_has(store: PolicyStore, tmp_path: Path) -> None:
+    """Else a process that was away would keep one that has ended."""
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    away = PolicySync(store, tmp_path / "away", ANCHORS)
+    await away.start()
+    await change_platform(store, ANCHORS, forget("user", "eve"), ROOT)
+    for number in (0, 1):
+        signed = sign_bundle(build_bundle(STARTER, serial=9, denials=number), ROOT, scope="platform")
+        with pytest.raises(ConfigurationError, match=f"up to serial {number}, and the one in force has those up to 2"):
+            await push_signed(store, ANCHORS, "platform", signed.raw)
+    signed = sign_bundle(build_bundle(STARTER, serial=9, denials=2), ROOT, scope="platform")
+    await push_signed(store, ANCHORS, "platform", signed.raw)
+    back = PolicySync(store, tmp_path / "away", ANCHORS)
+    await back.start()
+    assert back.parts.denials == ()
+
+
+async def test_a_bundle_signed_elsewhere_ends_no_denial_of_a_policy_that_is_refused_here(store: PolicyStore) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, ANCHORS, denial("eve"), ROOT)
+    signed = sign_bundle(build_bundle(STARTER, serial=9, denials=8), STOCK, scope="platform")
+    with pytest.raises(ConfigurationError, match="which denials are in force is unknown"):
+        await push_signed(store, {key_id(STOCK.public): STOCK.public}, "platform", signed.raw)
+
+
+async def test_where_nobody_denied_by_itself_no_number_is_asked_of_a_bundle_signed_elsewhere(store: PolicyStore) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await change_platform(store, ANCHORS, denial("eve"), ROOT)
+    await change_platform(store, ANCHORS, forget("user", "eve"), ROOT)
+    signed = sign_bundle(build_bundle(STARTER, serial=9), ROOT, scope="platform")
+    assert (await push_signed(store, ANCHORS, "platform", signed.raw)).serial == 9
+
+
 async def test_what_no_process_would_take_is_not_pushed(store: PolicyStore) -> None:
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
     with pytest.raises(ConfigurationError, match=r"not one of policy\.keys"):

@@ -428,6 +428,49 @@ async def test_without_a_policy_of_its_own_a_process_starts_with_all_denials_or_
     assert [one.serial for one in sync.parts.denials] == [2, 3, 4]
 
 
+@pytest.mark.parametrize(("name", "starts"), [("stock", True), ("revocations", False)])
+async def test_a_new_process_waits_for_a_damaged_part_only_if_it_says_who_is_denied(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, starts: bool
+) -> None:
+    monkeypatch.setattr(policy_sync, "AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("sealbus.agents.runtime.policy.store.BEHIND", 0.01)
+    await push_all(store)
+    await push(store, "platform", naming(ROOT, TEAMS, STOCK, serial=2), 2)
+    await push(store, "revocations", revocations(STOCK))
+    get, damaged = store.objects.get, [True]
+
+    async def without_bytes(info: ObjectInfo) -> bytes | None:
+        return None if info.name == name and damaged else await get(info)
+
+    monkeypatch.setattr(store.objects, "get", without_bytes)
+    sync = PolicySync(store, tmp_path / "new", ANCHORS)
+    if not starts:
+        with pytest.raises(ConfigurationError, match=f"not all of the store was read: {name}"):
+            await sync.start()
+        damaged.clear()
+    async with policy_synced(sync):
+        assert decided_by(sync) == ("platform-2.money-1" if starts else "platform-2.money-1.stock-1")
+        assert sync.in_force.revocations.serial == 1
+        if starts:
+            assert name in sync.problem
+            # Nothing is pushed: the object is read again until it is whole.
+            damaged.clear()
+            await until_in_force(sync, "platform-2.money-1.stock-1")
+
+
+async def test_a_damaged_file_of_a_denial_is_written_again(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    await deny(store, "eve", 2)
+    folder = tmp_path / "cache"
+    async with synced(store, folder):
+        pass
+    [file] = (folder / "parts").glob("platform@2-*")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    async with synced(store, folder):
+        assert file.read_bytes() == whole
+
+
 async def test_a_denial_under_the_serial_of_one_that_is_gone_counts_too(store: PolicyStore, tmp_path: Path) -> None:
     """The store lost one, as after a restore, and gave its serial again."""
     await push_all(store)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from typing import Final, TypeAlias
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.policies.bundle.archive import unpack_archive
 from sealbus.policies.bundle.check import PACKAGE, check_bundle, check_part
 from sealbus.policies.bundle.denials import DENIAL, DENIAL_BYTES, check_denial, check_fit, extended, with_denial
 from sealbus.policies.bundle.format import Bundle, Manifest, merge, pack_bundle, read_bundle
@@ -103,24 +104,33 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
     """
     owners = owners_of(platform)
     parts = {PLATFORM: platform, **{team: teams[team] for team in sorted(teams.keys() & (owners or {}).keys())}}
-    modules: dict[str, bytes] = {}
+    modules: dict[str, str] = {}
     data: DataDocument = {}
     for name, part in parts.items():
         # The paths of a whole policy and of the library stay unchanged.
         folder = "" if owners is None else f"{name}/"
         for module in part.modules:
             library = name == PLATFORM and in_library(module.path)
-            modules[module.path if library else folder + module.path] = module.text.encode()
+            modules[module.path if library else folder + module.path] = module.text
         merge(data, part.data, "data.json")
     roots = platform.roots
     if owners is not None:
         present: list[Owner] = [owner for team, owner in owners.items() if team in parts]
-        modules[DISPATCH_PATH] = dispatch_text(present).encode()
+        modules[DISPATCH_PATH] = dispatch_text(present)
         roots = (*platform.roots, "/".join(PACKAGE), *(team_root(owner.team) for owner in present))
     manifest = Manifest(
         revision=_revision(parts), roots=roots, parts={name: part.revision for name, part in parts.items()}
     )
-    bundle = replace(read_bundle(pack_bundle(modules, data, manifest)), parts=manifest.parts)
+    raw = pack_bundle({path: text.encode() for path, text in modules.items()}, data, manifest)
+    unpack_archive(raw)  # for its bounds: the parts may be too many
+    bundle = Bundle(
+        revision=manifest.revision,
+        roots=roots,
+        modules=tuple(Module(path=path, text=text) for path, text in sorted(modules.items())),
+        data=data,
+        file=raw,
+        parts=manifest.parts,
+    )
     check_bundle(bundle)
     return bundle
 

@@ -47,17 +47,15 @@ LOOK_EVERY: Final = 0.05
 Mark: TypeAlias = tuple[int, int, int, int]
 
 
-def build_bundle(
-    folder: Path, *, revision: str = "", serial: int = 0, denials: int = 0, part: bool = False
-) -> Bundle:
+def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, denials: int = 0, part: bool = False) -> Bundle:
     """Return the checked bundle of `folder`; the same content gives the same bytes.
 
     The files `*.rego` become its policy. Each `data.json` becomes its data under the path of its folder. Its roots are those
     of `.manifest`, or everything without a manifest. The revision is `revision`, else that of `.manifest`, else it is derived
     from the contents. Tests (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out. Any
     other file is refused, because OPA would not read it. The library and its root are added (`bundle.library`), except to
-    the part of a team. `serial` and `denials` are for a bundle to be pushed (`Manifest`). A `part` is checked without entry points, because only the
-    composition of all parts has them.
+    the part of a team. `serial` and `denials` are for a bundle to be pushed (`Manifest`). A `part` is checked without entry
+    points, because only the composition of all parts has them.
 
     Raises `PolicyRefused` with file and line, `ConfigurationError` if `folder` is not a folder. Blocks.
     """

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.codec import is_text
@@ -131,8 +132,13 @@ def read_bundle(raw: bytes) -> Bundle:
     return bundle_of(unpack_archive(raw), raw)
 
 
-def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
-    """Return the bundle with the files `contents`, unpacked from `raw`; raise as `read_bundle` does."""
+def bundle_of(
+    contents: Mapping[str, bytes], raw: bytes, documents: Mapping[str, DataDocument] = MappingProxyType({})
+) -> Bundle:
+    """Return the bundle with the files `contents`, unpacked from `raw`; raise as `read_bundle` does.
+
+    `documents` are those of its data files that are parsed already (`parse_data`).
+    """
     contents = {path: content for path, content in contents.items() if path != SIGNATURES}
     if MANIFEST not in contents:
         raise refused_file(MANIFEST, "the bundle has no manifest: build it with a revision")
@@ -143,7 +149,10 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
     data: DataDocument = {}
     for path, content in contents.items():
         if path == "data.json" or path.endswith("/data.json"):
-            merge_data(data, path, content)
+            if path in documents:
+                _merge_document(data, path, documents[path])
+            else:
+                merge_data(data, path, content)
         elif path.endswith(".rego") and not path.endswith(TEST_SUFFIX):
             modules.append(_module(path, content))
         else:
@@ -192,6 +201,10 @@ def merge_data(data: DataDocument, path: str, content: bytes) -> None:
         document = parse_data(content)
     except ValueError as error:
         raise refused_file(path, f"not a data document: {error}") from error
+    _merge_document(data, path, document)
+
+
+def _merge_document(data: DataDocument, path: str, document: DataDocument) -> None:
     for folder in reversed(path.split("/")[:-1]):
         document = {folder: document}
     merge(data, document, path)

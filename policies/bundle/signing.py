@@ -18,7 +18,7 @@ from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 from sealbus.policies.bundle.archive import BUNDLE_FILES, pack_archive, unpack_archive
 from sealbus.policies.bundle.format import MANIFEST, SIGNATURES, Bundle, bundle_of
-from sealbus.policies.decision.documents import canonical, parse_data
+from sealbus.policies.decision.documents import DataDocument, canonical, parse_data
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 _ALGORITHM: Final = "ES256"
@@ -49,10 +49,12 @@ class BundleVerifier:
         several, or is by another key or for another scope, and if a file is unsigned, changed or missing.
         """
         contents = unpack_archive(raw)
-        signer = self._verified(contents)
-        return VerifiedBundle(bundle=bundle_of(contents, raw), signer=signer)
+        documents: dict[str, DataDocument] = {}
+        signer = self._signer_of(contents, documents)
+        return VerifiedBundle(bundle=bundle_of(contents, raw, documents), signer=signer)
 
-    def _verified(self, contents: Mapping[str, bytes]) -> str:
+    def _signer_of(self, contents: Mapping[str, bytes], documents: dict[str, DataDocument]) -> str:
+        """Return the id of the key that signed all `contents`; put what was parsed for that into `documents`."""
         if SIGNATURES not in contents:
             raise _refused(SIGNATURES, "the bundle is not signed")
         try:
@@ -67,7 +69,7 @@ class BundleVerifier:
         for path, content in sorted(unsigned.items()):
             if path not in signed:
                 raise _refused(path, "the file was not signed")
-            if signed[path] != _digest(path, content):
+            if signed[path] != _digest(path, content, documents):
                 raise _refused(path, "the file differs from the signed file")
         return signer
 
@@ -109,15 +111,17 @@ def sign_bundle(bundle: Bundle, key: SigningKey, *, scope: str) -> Bundle:
     contents = unpack_archive(bundle.raw)
     contents.pop(SIGNATURES, None)
     name = key_id(key.public)
+    documents: dict[str, DataDocument] = {}
     files: list[Json] = [
-        {"name": path, "hash": _digest(path, content), "algorithm": _HASH} for path, content in sorted(contents.items())
+        {"name": path, "hash": _digest(path, content, documents), "algorithm": _HASH}
+        for path, content in sorted(contents.items())
     ]
     header = canonical({"alg": _ALGORITHM, "kid": name, "typ": "JWT"})
     payload = canonical({"files": files, "scope": scope})
     signing = _base64url(header) + b"." + _base64url(payload)
     token = signing + b"." + _base64url(key.sign(signing))
     contents[SIGNATURES] = canonical({"signatures": [token.decode()]})
-    return bundle_of(contents, pack_archive(contents))
+    return bundle_of(contents, pack_archive(contents), documents)
 
 
 def newer(bundle: Bundle, current: Bundle | None) -> None:
@@ -142,14 +146,14 @@ def _token(content: bytes) -> CompactJws:
     return split_compact(signatures[0].encode())
 
 
-def _digest(path: str, content: bytes) -> str:
-    """Return the hash of a file as OPA computes it."""
-    name = path.rpartition("/")[2]
-    if name in ("data.json", MANIFEST):
+def _digest(path: str, content: bytes, documents: dict[str, DataDocument]) -> str:
+    """Return the hash of a file as OPA computes it; put its document into `documents` if it has one."""
+    if path.rpartition("/")[2] in ("data.json", MANIFEST):
         try:
-            content = _as_go_writes(parse_data(content))
+            documents[path] = parse_data(content)
         except ValueError as error:
             raise _refused(path, f"not a data document: {error}") from error
+        content = _as_go_writes(documents[path])
     return sha256(content).hexdigest()
 
 

@@ -32,11 +32,17 @@ class DataTypes:
         self._roots = tuple(roots) if known else ()
         self._unknown = JSON if known else ANY
         self._values: dict[DataPath, list[Json]] = {(): [data]}
+        self._types: dict[DataPath, Type] = {}
 
     def at(self, path: DataPath) -> Type:
         """Return the type of the data at `path`. None in a path stands for any name or index."""
         if not any(path[: len(root)] == root for root in self._roots):
             return self._unknown
+        if path not in self._types:
+            self._types[path] = self._joined(path)
+        return self._types[path]
+
+    def _joined(self, path: DataPath) -> Type:
         values = self._at(path)
         numbers = [abs(value) for value in values if isinstance(value, int) and not isinstance(value, bool)]
         names = frozenset(map(_name, values))

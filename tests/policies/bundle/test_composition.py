@@ -55,6 +55,24 @@ def test_a_revision_stays_within_its_bound() -> None:
     assert composed.revision.endswith("...")
 
 
+def test_parts_that_fit_alone_and_not_together_are_refused() -> None:
+    """Each archive is within the bounds, and nobody could read that of the composition."""
+    above = platform(OWNERS)
+    teams = {name: team(name) for name in OWNERS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sealbus.policies.bundle.archive.BUNDLE_FILES", len(above.modules) + 4)
+        compose(above, {"stock": teams["stock"]})
+        with pytest.raises(PolicyRefused, match="over [0-9]+ files"):
+            compose(above, teams)
+
+
+def test_a_composition_is_what_its_file_says() -> None:
+    composed = compose(platform(OWNERS), {name: team(name) for name in OWNERS})
+    read = read_bundle(composed.raw)
+    assert (read.revision, read.roots, read.modules) == (composed.revision, composed.roots, composed.modules)
+    assert read.data == composed.data
+
+
 @pytest.mark.parametrize("roots", [("",), ("sealbus",), ("sealbus/platform", "sealbus/teams/x"), ("sealbus/authz",)])
 def test_a_platform_with_teams_leaves_their_roots_alone(roots: tuple[str, ...]) -> None:
     part = platform(OWNERS)

@@ -194,7 +194,9 @@ async def test_a_bundle_signed_elsewhere_ends_no_denial_of_a_policy_that_is_refu
         await push_signed(store, {key_id(STOCK.public): STOCK.public}, "platform", signed.raw)
 
 
-async def test_where_nobody_denied_by_itself_no_number_is_asked_of_a_bundle_signed_elsewhere(store: PolicyStore) -> None:
+async def test_where_nobody_denied_by_itself_no_number_is_asked_of_a_bundle_signed_elsewhere(
+    store: PolicyStore,
+) -> None:
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
     await change_platform(store, ANCHORS, denial("eve"), ROOT)
     await change_platform(store, ANCHORS, forget("user", "eve"), ROOT)

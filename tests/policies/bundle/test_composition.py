@@ -62,7 +62,7 @@ def test_parts_that_fit_alone_and_not_together_are_refused() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sealbus.policies.bundle.archive.BUNDLE_FILES", len(above.modules) + 4)
         compose(above, {"stock": teams["stock"]})
-        with pytest.raises(PolicyRefused, match="over [0-9]+ files"):
+        with pytest.raises(PolicyRefused, match=r"over [0-9]+ files"):
             compose(above, teams)
 
 

@@ -144,6 +144,10 @@ class ConsumerLoad(NamedTuple):
     """How many there may be (`max_ack_pending`). With so many the broker delivers nothing new."""
 
 
+MOST_LISTENED: Final = 512
+"""Most subjects of a consumer that versions of an agent share and can find again when its server is lost."""
+
+
 class StoredFloor(NamedTuple):
     """How far a durable consumer of a stream was acknowledged, as the processes of its agent have stored it."""
 
@@ -155,6 +159,8 @@ class StoredFloor(NamedTuple):
     """How often the consumer was moved to another server."""
     last: int = 0
     """The sequence of this value, 0 if nothing is stored."""
+    listened: tuple[tuple[str, int], ...] = ()
+    """The subjects of a consumer that versions of the agent share, and when a version with each last bound it (Unix time)."""
 
 
 class AckFloors(Protocol):

@@ -19,7 +19,7 @@ from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
 from sealbus.bus.gate.gate import Authorizes, Gate, Take
 from sealbus.bus.gate.opener import CoreOrigin, Opener
 from sealbus.bus.gate.resumption import Resumption
-from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.ports import MOST_LISTENED, Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
@@ -45,7 +45,7 @@ from sealbus.bus.work.places import Places
 from sealbus.bus.work.schedules.standing import StandingGrants
 from sealbus.bus.work.schedules.tick import CLAIMED_FOR
 from sealbus.bus.work.status_writer import Statuses
-from sealbus.bus.work.timely_integers import TimelyIntegers
+from sealbus.bus.work.timely_arrays import TimelyArrays
 from sealbus.bus.work.verb_room import VerbRoom
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.message.kinds import Kind
@@ -153,7 +153,7 @@ class Assembly:
             required=node.spool is None,
         )
         self.schedules = scheduler_of(node, claimed_for=limits.tick_claim, standing=standing)
-        self.poison = PoisonGuard(counts=TimelyIntegers(ATTEMPTS, site), in_flight=in_flight)
+        self.poison = PoisonGuard(counts=TimelyArrays(ATTEMPTS, site), in_flight=in_flight)
         self._floors = StoredFloors(site)
         self.places = Places(limits.max_ack_pending, counters=site.counters, clock=site.elapsed)
         self.verb_room = VerbRoom(limits.max_ack_pending, counters=site.counters, clock=site.elapsed)
@@ -256,7 +256,7 @@ class Assembly:
             effects=Effects(claims),
             stops=self.stops,
             dead_letters=DeadLetters(token=site.token, transport=site.transport, outbox=node.outbox),
-            failed_attempts=FailedAttempts(TimelyIntegers(FAILED, site)),
+            failed_attempts=FailedAttempts(TimelyArrays(FAILED, site)),
             places=self.places,
             verb_room=self.verb_room if limits.verbs_awaited else None,
             poison=poison,
@@ -349,7 +349,7 @@ class Assembly:
             batch=limits.batch,
             ack_wait=ack_wait if ack_wait is not None else limits.ack_wait,
             max_ack_pending=max_ack_pending if max_ack_pending is not None else limits.max_ack_pending,
-            # Versions of an agent share the consumer of its events, and each knows only its own subjects.
-            floors=self._floors if stream != EVENTS else None,
-            one_replica=stream != EVENTS and not self._node.deployment.replicated_consumers,
+            floors=self._floors,
+            # Whoever moves the consumer of events must know what other versions listen to.
+            one_replica=not self._node.deployment.replicated_consumers and len(subjects) <= MOST_LISTENED,
         )

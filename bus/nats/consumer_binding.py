@@ -10,6 +10,9 @@
 
 The new consumer delivers again what was acknowledged after the stored floor. A process that stalls between two of these steps
 may delete the consumer that another process has created. Then messages are delivered again, and none is lost.
+
+Versions of an agent share the consumer of its events, and each knows only its own subjects. What the consumer listens to is
+stored with the floor before anything is taken from it, so that whoever moves it leaves out no subject of another version.
 """
 
 from __future__ import annotations
@@ -18,11 +21,14 @@ import logging
 from dataclasses import replace
 
 from sealbus.bus.nats.api import StreamState
-from sealbus.bus.nats.durable_consumer import Bound, ConsumerSilent, DurableSpec, ack_floor, bind, create_again
-from sealbus.bus.ports import AckFloors, Request, StoredFloor
+from sealbus.bus.nats.durable_consumer import Bound, ConsumerSilent, DurableSpec, bind, create_again, look
+from sealbus.bus.ports import MOST_LISTENED, AckFloors, Request, StoredFloor
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 _logger = logging.getLogger(__name__)
+
+STORE_TRIES = 3
+"""How often a floor is written when others write it, too; the first try of a process that has not read it yet fails."""
 
 
 class ConsumerBinding:
@@ -52,9 +58,12 @@ class ConsumerBinding:
         """
         spec, floors = self._spec, self._floors
 
-        async def after_floor() -> int:
+        async def after_floor() -> DurableSpec:
+            if floors is None:
+                return replace(spec, start=start)
             # Another process of the agent may be about to create it, and hold deliveries that this one knows nothing of.
-            return start if floors is None else await self._read(floors, stream) + 1
+            floor = await self._read(floors, stream)
+            return replace(spec, start=floor + 1, others=self._stored.listened)
 
         try:
             bound = await bind(self._request, spec, after_floor)
@@ -65,6 +74,8 @@ class ConsumerBinding:
                 bound = await bind(self._request, spec, after_floor)
             except ConsumerSilent:
                 bound = await self._move(floors, stream)
+        if spec.shared and floors is not None and not await self._store(floors, stream.created, bound):
+            raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: others bind it at the same time")
         self._created = stream.created
         return bound
 
@@ -74,12 +85,12 @@ class ConsumerBinding:
         floor = await self._read(floors, stream)
         if self._stored.moves != known.moves:
             raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: another process moves it")
-        moved = StoredFloor(stream.created, floor, self._stored.moves + 1, self._stored.last)
+        moved = self._stored._replace(created=stream.created, floor=floor, moves=self._stored.moves + 1)
         stored = await floors.replace(spec.stream, spec.name, moved)
         if stored is None:
             raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: another process moves it")
         self._stored = stored
-        bound = await create_again(self._request, replace(spec, start=floor + 1))
+        bound = await create_again(self._request, replace(spec, start=floor + 1, others=stored.listened))
         _logger.warning(
             "consumer %s of %s: its server is away; another continues after sequence %d", spec.name, spec.stream, floor
         )
@@ -96,13 +107,20 @@ class ConsumerBinding:
         created, floors, spec = self._created, self._floors, self._spec
         if floors is None or not created:
             return
-        floor = await ack_floor(self._request, spec)
-        for _ in range(2):
-            if (self._stored.created, self._stored.floor) == (created, floor):
-                return
+        await self._store(floors, created, await look(self._request, spec))
+
+    async def _store(self, floors: AckFloors, created: int, bound: Bound) -> bool:
+        """Store how far the consumer is acknowledged and what it listens to; return False if others were quicker."""
+        spec = self._spec
+        listened = bound.listened if len(bound.listened) <= MOST_LISTENED else ()
+        for _ in range(STORE_TRIES):
             # An acknowledgement is not taken back: the floor holds also for a consumer that was moved meanwhile.
-            stored = await floors.replace(spec.stream, spec.name, StoredFloor(created, floor, *self._stored[2:]))
+            floor = self._stored._replace(created=created, floor=bound.ack_floor, listened=listened)
+            if floor == self._stored:
+                return True
+            stored = await floors.replace(spec.stream, spec.name, floor)
             if stored is not None:
                 self._stored = stored
-                return
+                return True
             self._stored = await floors.read(spec.stream, spec.name)
+        return False

@@ -11,12 +11,12 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sealbus.bus.nats.api import OVER_CONSUMERS, api, filter_config, filter_suffix, filters_of
 from sealbus.bus.nats.connection.frames import check_pattern
-from sealbus.bus.ports import ConsumerLoad, JsonObject, Request, StreamRefused
+from sealbus.bus.ports import MOST_LISTENED, ConsumerLoad, JsonObject, Request, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.subjects import matches
 from sealbus.envelopes.trust.names import is_token
@@ -56,9 +56,9 @@ class ConsumerSilent(BusUnavailable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurableSpec:
-    """A durable pull consumer as this program needs it. `ack_wait` is in seconds; `start` is used only at creation.
+    """A durable pull consumer as this program needs it. `ack_wait` is in seconds.
 
-    `max_ack_pending` is the least number that the consumer must allow; see `bind`.
+    `start` and `others` count at creation only. `max_ack_pending` is the least number that the consumer must allow (`bind`).
     """
 
     stream: str
@@ -69,6 +69,8 @@ class DurableSpec:
     start: int = 0
     shared: bool = False
     """Whether other versions may listen to further subjects through this consumer; binding then keeps these subjects."""
+    others: tuple[tuple[str, int], ...] = ()
+    """The subjects of other versions in a shared consumer, and when one of them last bound it (Unix time)."""
     one_replica: bool = False
     """Whether one server has the consumer, however many have its stream."""
 
@@ -82,9 +84,6 @@ class DurableSpec:
             check_pattern(subject)
         if self.ack_wait < 0.1 or self.max_ack_pending < 1:
             raise ConfigurationError(f"consumer {self.name}: ack_wait is at least 0.1 s, max_ack_pending at least 1")
-        if self.shared and self.one_replica:
-            # Its next server would not know the subjects of other versions, and skip their messages.
-            raise ConfigurationError(f"consumer {self.name}: a shared consumer has the replicas of its stream")
 
     def config(self) -> dict[str, object]:
         """Return the configuration as the API expects it."""
@@ -108,16 +107,20 @@ class DurableSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A consumer that matches its spec. Everything up to `ack_floor` (a stream sequence) is acknowledged."""
+    """A consumer that matches its spec. Everything up to `ack_floor` (a stream sequence) is acknowledged.
+
+    `listened` has the subjects of a shared consumer, sorted, with the times of `DurableSpec.others`.
+    """
 
     ack_floor: int
     load: ConsumerLoad
+    listened: tuple[tuple[str, int], ...] = ()
 
 
-async def bind(request: Request, spec: DurableSpec, start: Callable[[], Awaitable[int]] | None = None) -> Bound:
+async def bind(request: Request, spec: DurableSpec, anew: Callable[[], Awaitable[DurableSpec]] | None = None) -> Bound:
     """Make sure that the durable consumer of `spec` exists, creating or updating it.
 
-    A new consumer begins at the sequence that `start` returns, or at `spec.start`.
+    A consumer that does not exist is created as `anew` says, which returns `spec` with another `start` and `others`.
     Another version of the agent may have bound it with other settings. `max_ack_pending` is only raised: if it were lower
     than the number of deferred deliveries, the consumer would deliver nothing new. If the server allows fewer, it is halved
     until the server agrees. In a `shared` consumer, subjects to which another version listened within `LISTENED_SECONDS`
@@ -129,8 +132,8 @@ async def bind(request: Request, spec: DurableSpec, start: Callable[[], Awaitabl
     except StreamRefused as error:
         if error.err_code != CONSUMER_NOT_FOUND:
             raise
-        if start is not None:
-            spec = replace(spec, start=await start())
+        if anew is not None:
+            spec = await anew()
         try:
             return await create(request, spec)
         except StreamRefused as refused:
@@ -239,14 +242,18 @@ class _Listened:
         times = dict.fromkeys(spec.subjects, now) if spec.shared else {}
         if not spec.shared:
             return cls(spec.subjects, times)
-        noted = _noted(config)
+        noted = _noted(config) if config else dict(spec.others)
+        known = filters_of(config) if config else noted.keys()
         others = {
             subject: min(now, noted.get(subject, now))
-            for subject in sorted(filters_of(config) - set(spec.subjects))
+            for subject in sorted(known - set(spec.subjects))
             # The server refuses filters that overlap.
             if not any(matches(own, subject) or matches(subject, own) for own in spec.subjects)
         }
         others = {subject: since for subject, since in others.items() if now - since < LISTENED_SECONDS}
+        room = max(0, MOST_LISTENED - len(times))
+        newest = sorted(others, key=lambda subject: others[subject], reverse=True)[:room]
+        others = {subject: others[subject] for subject in sorted(newest)}
         if len(json.dumps(times | others)) > METADATA_BYTES:
             return cls(spec.subjects, {})
         old = any(now - noted.get(subject, 0) >= NOTED_SECONDS for subject in spec.subjects)
@@ -315,14 +322,18 @@ async def _create(
 
 
 def _bound(info: JsonObject) -> Bound:
-    floor = info.get("ack_floor")
+    floor, config = info.get("ack_floor"), info.get("config")
     sequence = floor.get("stream_seq", 0) if isinstance(floor, dict) else 0
-    return Bound(ack_floor=sequence if isinstance(sequence, int) else 0, load=_load(info))
+    return Bound(
+        ack_floor=sequence if isinstance(sequence, int) else 0,
+        load=_load(info),
+        listened=tuple(sorted(_noted(config).items())) if isinstance(config, dict) else (),
+    )
 
 
-async def ack_floor(request: Request, spec: DurableSpec) -> int:
-    """Return how far a durable consumer is acknowledged: a sequence of its stream. Raises `BusUnavailable`."""
-    return _bound(await _info(request, spec)).ack_floor
+async def look(request: Request, spec: DurableSpec) -> Bound:
+    """Return the consumer as its server has it. Raises `BusUnavailable`."""
+    return _bound(await _info(request, spec))
 
 
 async def consumer_load(request: Request, stream: str, name: str) -> ConsumerLoad:

@@ -79,10 +79,10 @@ class ExpectedAgents:
 
     agents: int
     listening: int = 0
-    """Agents that listen to events: such a consumer has the replicas of its stream."""
+    """Agents that listen to events, by one more consumer each."""
     replicas: int = 1
     replicated_consumers: bool = False
-    """Whether consumers of TASKS have the replicas of their stream, too (`streams.replicated_consumers`)."""
+    """Whether consumers have the replicas of their stream, too (`streams.replicated_consumers`)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.listening <= self.agents:
@@ -96,9 +96,7 @@ class ExpectedAgents:
     @property
     def replicated_consumers_held(self) -> int:
         """How many consumers will be a RAFT group."""
-        if self.replicas == 1:
-            return 0
-        return self.listening + (self.consumers if self.replicated_consumers else 0)
+        return self.consumers + self.listening if self.replicas > 1 and self.replicated_consumers else 0
 
     @property
     def replicated_assets(self) -> int:

@@ -22,7 +22,7 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.worker import Worker
-from sealbus.bus.stream_names import TASKS
+from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, schedule_durable
 from sealbus.bus.work.ack_floors import StoredFloors
 from sealbus.envelopes.errors import BusUnavailable
@@ -52,16 +52,17 @@ class Site:
 
     async def places(self) -> dict[str, Server | None]:
         """Return which server has each consumer of `bank`, `None` for one that does not tell."""
-        found: dict[str, Server | None] = {}
+        return {consumer: await self.place(TASKS, consumer) for consumer in CONSUMERS}
+
+    async def place(self, stream: str, consumer: str) -> Server | None:
+        """Return which server has a consumer, `None` if that does not tell."""
         named = {server.name: server for server in self.servers.storing}
         async with open_connection("operator", self.operators) as (_, connection):
-            for consumer in CONSUMERS:
-                try:
-                    answer = await connection.request(f"$JS.API.CONSUMER.INFO.{TASKS}.{consumer}", b"", deadline=2.0)
-                    found[consumer] = named[json.loads(answer.payload)["cluster"]["leader"]]
-                except (BusUnavailable, KeyError):
-                    found[consumer] = None
-        return found
+            try:
+                answer = await connection.request(f"$JS.API.CONSUMER.INFO.{stream}.{consumer}", b"", deadline=2.0)
+                return named[json.loads(answer.payload)["cluster"]["leader"]]
+            except (BusUnavailable, KeyError):
+                return None
 
 
 @pytest.fixture
@@ -153,3 +154,56 @@ async def test_consumers_whose_server_ends_are_moved(
         assert (await floors.read(TASKS, "bank")).moves >= 1
     # The floor was stored before the server died: nothing before it was delivered again.
     assert {number for number, times in handled.items() if times > 1 and number < COUNT} == set()
+
+
+async def emitted(client: Client, name: str, numbers: range) -> None:
+    """Emit events, each until it is acknowledged."""
+    for number in numbers:
+        async with asyncio.timeout(WITHIN):
+            while True:
+                try:
+                    await client.emit(name, Work(number=number))
+                except BusUnavailable:
+                    continue
+                break
+
+
+def listener(handled: Counter[tuple[str, int]], *names: str) -> Agent:
+    """Return a version of `bank` that listens to these events of `shop`."""
+    agent = Agent("bank")
+
+    def listen(name: str) -> None:
+        @agent.on(f"event.shop.{name}")
+        async def heard(work: Work, ctx: Context) -> None:
+            handled[name, work.number] += 1
+
+    for name in names:
+        listen(name)
+    return agent
+
+
+@pytest.mark.slow
+async def test_a_version_moves_the_consumer_of_events_with_the_subjects_of_another_version(site: Site) -> None:
+    """The former version never heard of the later version's event, and handles its own while that one is away."""
+    handled = Counter[tuple[str, int]]()
+    async with AsyncExitStack() as stack:
+        client = Client.on(await stack.enter_async_context(open_node("shop", site.settings)))
+        node = await stack.enter_async_context(working(site.settings, listener(handled, "low")))
+        async with working(site.settings, listener(handled, "low", "out")):
+            await emitted(client, "out", range(COUNT))
+            await until(lambda: sum(handled.values()) >= COUNT, seconds=WITHIN)
+        floors = StoredFloors(node.site)
+        async with asyncio.timeout(WITHIN):
+            while (await floors.read(EVENTS, "bank")).floor < COUNT:
+                await asyncio.sleep(0.1)  # an agent may read its values, and not follow them
+        dead = await site.place(EVENTS, "bank")
+        assert dead is not None
+        await dead.kill()
+        await emitted(client, "out", range(COUNT, 2 * COUNT))
+        await emitted(client, "low", range(COUNT))
+        await until(lambda: len([name for name, _ in handled if name == "low"]) == COUNT, seconds=WITHIN)
+        assert (await floors.read(EVENTS, "bank")).moves == 1
+        assert len(handled) == 2 * COUNT
+        async with working(site.settings, listener(handled, "low", "out")):
+            await until(lambda: len(handled) == 3 * COUNT, seconds=WITHIN)
+    assert {number for (_, number), times in handled.items() if times > 1 and number < COUNT} == set()

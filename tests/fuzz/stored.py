@@ -32,7 +32,7 @@ from sealbus.bus.work.idempotency import claim as claims
 from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.work.schedules.book import ScheduleBook
 from sealbus.bus.work.schedules.tick import Tick, TickClaims
-from sealbus.bus.work.timely_integers import TimelyIntegers
+from sealbus.bus.work.timely_arrays import TimelyArrays
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import EnvelopeError, SealError, StateUnavailable
@@ -140,7 +140,7 @@ def _uses(site: Any) -> Any:
 
 
 def _failed(site: Any) -> Any:
-    return TimelyIntegers(FAILED, site).read(bytes.fromhex(_place("failed").split(".")[3]))
+    return TimelyArrays(FAILED, site).read(bytes.fromhex(_place("failed").split(".")[3]))
 
 
 def _floor(site: Any) -> Any:

@@ -259,14 +259,16 @@ def read_failed(value: bytes, subject: str, stored: int, own: str, world: World)
 
 
 def read_floor(value: bytes, subject: str, stored: int, own: str, world: World) -> dict[str, Any]:
-    """How far a consumer was acknowledged ("Consumers that are moved")."""
+    """How far a consumer was acknowledged, and what it listens to ("Consumers that are moved")."""
     parts = array_of(value, 1_048_576, 4)
-    payload = decode(parts[0])
-    need(type(payload) is list and len(payload) == 6, "malformed", "payload")
-    version, digest, created, floor, moves, at = payload
+    payload = decode(parts[0], 6 + 2 * 512)
+    need(type(payload) is list and len(payload) >= 6 and len(payload) % 2 == 0, "malformed", "payload")
+    version, digest, created, floor, moves, *more, at = payload
+    listened = {more[i]: more[i + 1] for i in range(0, len(more), 2) if type(more[i]) is str and is_uint(more[i + 1])}
+    need(2 * len(listened) == len(more), "malformed", "what it listens to")
     need(is_uint(version) and version == 1 and is_bytes(digest, 32, 32), "malformed", "version or hash")
     need(subject == f"state.{world.root.token(own)}.floor.{digest.hex()}", "malformed", "of another consumer")
     need(is_uint(created) and is_uint(floor) and is_uint(moves), "malformed", "created, floor or moves")
     check_time(at, stored)
     check_signed(parts, "floor", own, at, world)
-    return {"created": created, "floor": floor, "moves": moves}
+    return {"created": created, "floor": floor, "moves": moves, "listened": listened}

@@ -65,11 +65,12 @@ def answers(interpreters: tuple[Interpreter, Interpreter], package: str, documen
 
 
 def _without_later(answer: object) -> object:
-    """Leave out the rights that agents did not have formerly: to delete their own consumers of TASKS."""
+    """Leave out the rights that agents did not have formerly: to delete their own consumers of TASKS and EVENTS."""
     rights = answer.get("publish") if isinstance(answer, dict) else None
     if not isinstance(answer, dict) or not isinstance(rights, dict):
         return answer
-    kept = [subject for subject in rights["allow"] if not subject.startswith("$JS.API.CONSUMER.DELETE.TASKS.")]
+    later = ("$JS.API.CONSUMER.DELETE.TASKS.", "$JS.API.CONSUMER.DELETE.EVENTS.")
+    kept = [subject for subject in rights["allow"] if not subject.startswith(later)]
     return {**answer, "publish": {**rights, "allow": kept}}
 
 

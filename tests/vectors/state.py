@@ -467,18 +467,29 @@ def _floors() -> Json:
         created: object = NOW - SECOND,
         floor: object = 41,
         moves: object = 2,
+        listened: tuple[object, ...] = (),
         at: object = NOW,
         more: tuple[object, ...] = (),
         typ: str = FLOOR,
     ) -> SignedValue:
-        return SignedValue(typ=typ, payload=pack([version, dig, created, floor, moves, at, *more]))
+        return SignedValue(typ=typ, payload=pack([version, dig, created, floor, moves, *listened, at, *more]))
 
     subject = place(own)
-    accept = _timely(made, subject, {"created": NOW - SECOND, "floor": 41, "moves": 2})
+    accept = _timely(made, subject, {"created": NOW - SECOND, "floor": 41, "moves": 2, "listened": {}})
     for name, floor, moves in (("nothing", 0, 0), ("the greatest", TOP, TOP)):
         accept.append({
             "name": name, "subject": subject, "stored": NOW, "value": made(floor=floor, moves=moves).stored().hex(),
-            "expect": {"created": NOW - SECOND, "floor": floor, "moves": moves},
+            "expect": {"created": NOW - SECOND, "floor": floor, "moves": moves, "listened": {}},
+        })  # fmt: skip
+    events: list[tuple[str, dict[str, Json]]] = [
+        ("one event", {"event.pricing.changed": NOW // SECOND}),
+        ("all that there may be", {f"event.pricing.e{number:03}": number for number in range(512)}),
+    ]
+    for name, listened in events:
+        flat = tuple(part for pair in listened.items() for part in pair)
+        accept.append({
+            "name": name, "subject": subject, "stored": NOW, "value": made(listened=flat).stored().hex(),
+            "expect": {"created": NOW - SECOND, "floor": 41, "moves": 2, "listened": listened},
         })  # fmt: skip
     bad: dict[str, SignedValue] = {
         "of version 2": made(version=2), "of version true": made(version=True),
@@ -488,7 +499,14 @@ def _floors() -> Json:
         "a creation that is text": made(created="1"), "a floor that is true": made(floor=True),
         "a floor that is text": made(floor="2"),
         "moves that are true": made(moves=True), "a time that is text": made(at="1"), "a time that is true": made(at=True),
-        "one more": made(more=(NOW,)), "one fewer": SignedValue(typ=FLOOR, payload=pack([1, own, NOW, 41, NOW])),
+        "one more": made(more=(NOW,)), "an event without its time": made(listened=("event.pricing.changed",)),
+        "an event whose time is text": made(listened=("event.pricing.changed", "1")),
+        "an event whose time is true": made(listened=("event.pricing.changed", True)),
+        "a time without its event": made(listened=(1,)), "a number in the place of an event": made(listened=(1, 1)),
+        "an event twice": made(listened=("event.pricing.changed", 1, "event.pricing.changed", 2)),
+        "more events than there may be": made(
+            listened=tuple(part for number in range(513) for part in (f"event.pricing.e{number:03}", number))),
+        "one fewer": SignedValue(typ=FLOOR, payload=pack([1, own, NOW, 41, NOW])),
         "of the type of failed attempts": made(typ=FAILED),
     }  # fmt: skip
     return {

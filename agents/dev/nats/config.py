@@ -328,8 +328,8 @@ def _durable(stream: str, consumer: str, filters: str) -> tuple[str, ...]:
     return (
         f"{_API}.CONSUMER.CREATE.{stream}.{consumer}.{filters}",
         f"{_API}.CONSUMER.INFO.{stream}.{consumer}",
-        # When the server of a consumer of tasks is away, a process of the agent moves it (`bus/nats/consumer_binding`).
-        *((f"{_API}.CONSUMER.DELETE.{stream}.{consumer}",) if stream == TASKS else ()),
+        # When the server of a consumer is away, a process of the agent moves it (`bus/nats/consumer_binding`).
+        f"{_API}.CONSUMER.DELETE.{stream}.{consumer}",
         f"{_API}.CONSUMER.MSG.NEXT.{stream}.{consumer}",
         f"$JS.ACK.{stream}.{consumer}.>",
     )

@@ -13,7 +13,7 @@ from typing import Final
 
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.bus.work.executor.work import Work
-from sealbus.bus.work.timely_integers import WITHIN, StoredIntegers, TimelyIntegers
+from sealbus.bus.work.timely_arrays import WITHIN, StoredArray, TimelyArrays
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.trust.caches import BoundedMap
 
@@ -32,7 +32,7 @@ _TRIES: Final = 4
 class FailedAttempts:
     """Counts the failed attempts at a message in all processes, in the `counts` of the name `FAILED`."""
 
-    def __init__(self, counts: TimelyIntegers) -> None:
+    def __init__(self, counts: TimelyArrays) -> None:
         self._counts = counts
         self._uncounted: BoundedMap[bytes, int] = BoundedMap(UNCOUNTED)
         """The number of each message's last failed attempt here that STATE did not store."""
@@ -59,7 +59,7 @@ class FailedAttempts:
         self._uncounted.put(digest, work.tried.number)
         return work.tried.number
 
-    def _following(self, work: Work, count: StoredIntegers | None) -> int:
+    def _following(self, work: Work, count: StoredArray | None) -> int:
         uncounted = self._uncounted.get(work.header.digest) or 0
         if count is None:
             return uncounted + 1

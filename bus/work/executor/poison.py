@@ -27,7 +27,7 @@ from typing import Final, NamedTuple, Protocol
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.bus.work.executor.work import Work
 from sealbus.bus.work.idempotency.claim_store import BusyEffect
-from sealbus.bus.work.timely_integers import TimelyIntegers
+from sealbus.bus.work.timely_arrays import TimelyArrays
 from sealbus.envelopes.errors import (
     BusUnavailable,
     Code,
@@ -108,7 +108,7 @@ class PoisonGuard:
     def __init__(
         self,
         *,
-        counts: TimelyIntegers,
+        counts: TimelyArrays,
         in_flight: InFlight | None = None,
     ) -> None:
         self._counts = counts

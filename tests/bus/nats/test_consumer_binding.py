@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sealbus.bus.nats import durable_consumer
-from sealbus.bus.nats.api import StreamState
-from sealbus.bus.nats.consumer_binding import ConsumerBinding
+from sealbus.bus.nats.api import StreamState, filters_of
+from sealbus.bus.nats.consumer_binding import STORE_TRIES, ConsumerBinding
 from sealbus.bus.nats.durable_consumer import ConsumerSilent, DurableSpec
-from sealbus.bus.ports import NotPermitted, StoredFloor, StreamRefused
+from sealbus.bus.ports import MOST_LISTENED, NotPermitted, StoredFloor, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 CREATED, LAST = 1_000, 100
@@ -96,12 +96,16 @@ class Floors:
     """Whether another process writes first."""
     writes: int = 0
 
+    @property
+    def subjects(self) -> list[str]:
+        return [subject for subject, _ in self.stored.listened]
+
     async def read(self, stream: str, consumer: str) -> StoredFloor:
-        assert (stream, consumer) == ("TASKS", "shop")
+        assert consumer == "shop"
         return self.reads.pop(0) if self.reads else self.stored
 
     async def replace(self, stream: str, consumer: str, floor: StoredFloor) -> StoredFloor | None:
-        assert (stream, consumer) == ("TASKS", "shop")
+        assert consumer == "shop"
         self.writes += 1
         if self.lost or floor.last != self.stored.last:
             return None
@@ -301,3 +305,59 @@ async def test_a_consumer_that_is_not_there_is_not_created_for_its_floor() -> No
     with pytest.raises(StreamRefused):
         await binding.keep_floor()
     assert server.config is None
+
+
+FORMER, LATER = ("event.stock.low",), ("event.stock.low", "event.stock.out")
+EVENTS = replace(SPEC, stream="EVENTS", subjects=FORMER, shared=True)
+
+
+def listens(server: Server) -> set[str]:
+    assert server.config is not None
+    return filters_of(server.config)
+
+
+async def test_versions_that_share_a_consumer_store_what_it_listens_to_before_they_take_from_it() -> None:
+    server, floors = Server(), Floors()
+    former, later = (ConsumerBinding(server, replace(EVENTS, subjects=own), floors) for own in (FORMER, LATER))
+    await former.bind(STREAM, 0)
+    assert floors.subjects == list(FORMER)
+    server.floor = 12
+    await later.bind(STREAM, 0)
+    assert floors.subjects == list(LATER)
+    assert floors.stored.floor == 12
+    # Bound again with nothing new it finds what it would write; and the floor is stored with what the consumer listens to.
+    writes = floors.writes
+    await former.bind(STREAM, 0)
+    server.floor = 13
+    await later.keep_floor()
+    assert (floors.writes, floors.stored.floor, floors.subjects) == (writes + 2, 13, list(LATER))
+
+
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_shared_consumer_listens_to_the_subjects_of_all_versions_wherever_it_begins_again(moved: bool) -> None:
+    """Its server is away, or an operator has deleted it. The process that creates it never heard of the other version."""
+    server, floors = Server(), Floors()
+    await ConsumerBinding(server, replace(EVENTS, subjects=LATER), floors).bind(STREAM, 0)
+    floors.stored = floors.stored._replace(floor=41)
+    server.away, server.config = moved, server.config if moved else None
+    await ConsumerBinding(server, EVENTS, floors).bind(STREAM, 5)
+    assert listens(server) == set(LATER)
+    assert (server.start, server.deletes, floors.stored.moves) == (42, int(moved), int(moved))
+    assert floors.subjects == list(LATER)
+
+
+async def test_nothing_is_taken_from_a_shared_consumer_while_what_it_listens_to_is_not_stored() -> None:
+    server, floors = Server(), Floors(lost=True)
+    with pytest.raises(BusUnavailable, match="others bind it at the same time"):
+        await ConsumerBinding(server, EVENTS, floors).bind(STREAM, 0)
+    assert floors.writes == STORE_TRIES
+    floors.lost = False
+    await ConsumerBinding(server, EVENTS, floors).bind(STREAM, 0)
+    assert floors.subjects == list(FORMER)
+
+
+async def test_too_many_subjects_are_not_stored() -> None:
+    server, floors = Server(), Floors()
+    many = tuple(f"event.stock.e{number}" for number in range(MOST_LISTENED + 1))
+    await ConsumerBinding(server, replace(EVENTS, subjects=many, one_replica=False), floors).bind(STREAM, 0)
+    assert (floors.stored.listened, floors.stored.created) == ((), CREATED)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sealbus.bus.nats.durable_consumer import LISTENED, LISTENED_SECONDS, DurableSpec, bind, consumer_load
-from sealbus.bus.ports import ConsumerLoad, StreamRefused
+from sealbus.bus.ports import MOST_LISTENED, ConsumerLoad, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 OWN = ("event.a.one", "event.a.two")
@@ -234,6 +234,25 @@ async def test_a_consumer_has_the_replicas_of_its_stream_where_that_is_declared(
     assert (server.written, replicated(server)["num_replicas"]) == (["create", "update"], 0)
 
 
-def test_a_shared_consumer_has_the_replicas_of_its_stream() -> None:
-    with pytest.raises(ConfigurationError, match="a shared consumer has the replicas of its stream"):
-        spec(one_replica=True)
+async def test_a_shared_consumer_that_is_created_listens_to_what_other_versions_did() -> None:
+    """Its former server was lost. What nobody listened to for a day is left out, and what the new filter covers."""
+    now = int(time.time())
+    others = (
+        ("event.a.gone", now - LISTENED_SECONDS), ("event.a.one", now - 60), ("event.b.new", now - 7), ("event.c.x", now),
+    )  # fmt: skip
+    server = Server()
+    bound = await bind(server, spec(subjects=(*OWN, "event.c.>"), others=others, one_replica=True))
+    assert filters(server) == {*OWN, "event.b.new", "event.c.>"}
+    assert server.listened()["event.b.new"] == now - 7
+    assert dict(bound.listened) == server.listened()
+    assert server.listened()["event.a.one"] >= now
+
+
+async def test_what_was_bound_longest_ago_is_left_out_of_a_consumer_of_too_many_subjects() -> None:
+    now = int(time.time())
+    others = tuple((f"event.b.e{number:03}", now - 1_000 + number) for number in range(MOST_LISTENED))
+    server = Server()
+    await bind(server, spec(others=others))
+    assert len(filters(server)) == MOST_LISTENED
+    assert set(OWN) < filters(server)
+    assert {"event.b.e000", "event.b.e001"} & filters(server) == set()

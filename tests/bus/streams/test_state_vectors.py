@@ -29,7 +29,7 @@ from sealbus.bus.work.idempotency import claim as claims
 from sealbus.bus.work.idempotency.effects import effect_key
 from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.work.schedules.tick import TakenTick, Tick, TickClaims, WaitingTick
-from sealbus.bus.work.timely_integers import TimelyIntegers
+from sealbus.bus.work.timely_arrays import TimelyArrays
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, EnvelopeError, HandlingError, StateUnavailable
 from sealbus.envelopes.message.header import parse_header
@@ -258,11 +258,11 @@ async def test_what_stands_in_the_place_of_uses(case: Given) -> None:
     assert not await guard_of(case).used(digest, made=case["stored"] + 5 * SECOND + 1)
 
 
-def counts_of(name: str, case: Given, broker: MemoryBroker) -> TimelyIntegers:
+def counts_of(name: str, case: Given, broker: MemoryBroker) -> TimelyArrays:
     site = site_of(
         broker.connect(), lambda: int(case["stored"]) + SECOND, identity=IDENTITY, trust=lambda: trust_of(case)
     )
-    return TimelyIntegers(name, site)
+    return TimelyArrays(name, site)
 
 
 async def our_attempt(case: Given) -> Given:
@@ -334,12 +334,12 @@ async def our_floor(case: Given) -> StoredFloor:
     floors, of = StoredFloors(named), VECTORS["floors"]
     found = await floors.read(of["stream"], of["consumer"])
     # The next one is written in its place, and is what it says.
-    written = await floors.replace(of["stream"], of["consumer"], StoredFloor(NOW, 5, 1, found.last))
+    written = await floors.replace(of["stream"], of["consumer"], StoredFloor(NOW, 5, 1, found.last, found.listened))
     assert written is not None
     stored = broker.streams["STATE"].stored[-1]
     assert stored.arrival is not None
     theirs = independent.read_floor(stored.payload, stored.subject, stored.arrival.stored, INVENTORY, world_of({}))
-    assert theirs == {"created": NOW, "floor": 5, "moves": 1}
+    assert theirs == {"created": NOW, "floor": 5, "moves": 1, "listened": dict(found.listened)}
     return found
 
 
@@ -349,10 +349,11 @@ async def test_floors(case: Given) -> None:
     assert expect == case["expect"]
     found = await our_floor(case)
     assert (found.created, found.floor, found.moves) == (expect["created"], expect["floor"], expect["moves"])
+    assert dict(found.listened) == expect["listened"]
 
 
 @parametrized("floors", "reject")
 async def test_what_is_no_floor(case: Given) -> None:
     with pytest.raises(verify_export.Bad):
         their_own(independent.read_floor, case)
-    assert (await our_floor(case))[:3] == (0, 0, 0)
+    assert (await our_floor(case))._replace(last=0) == StoredFloor()

@@ -11,7 +11,7 @@ from support.sites import site_of
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.ports import StoredFloor
 from sealbus.bus.work.ack_floors import FLOOR, StoredFloors, floor_key
-from sealbus.bus.work.timely_integers import TimelyIntegers
+from sealbus.bus.work.timely_arrays import TimelyArrays
 from sealbus.envelopes.limits import SECOND
 
 STORED = StoredFloor(NOW - SECOND, 41, 2)
@@ -63,6 +63,6 @@ async def test_a_floor_of_another_consumer_does_not_count(broker: MemoryBroker) 
 
 @pytest.mark.parametrize("fields", [[], [1, 2], [1, 2, 3, 4], [1, -2, 3]])
 async def test_other_arrays_of_the_agent_are_floor_0(broker: MemoryBroker, fields: list[int]) -> None:
-    last = await TimelyIntegers(FLOOR, site(broker)).write(KEY, fields, 0)
+    last = await TimelyArrays(FLOOR, site(broker)).write(KEY, fields, 0)
     assert last == 1
     assert await StoredFloors(site(broker)).read("TASKS", "inventory") == StoredFloor(last=1)

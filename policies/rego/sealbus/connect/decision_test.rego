@@ -307,6 +307,7 @@ test_streams_api_is_its_own_consumers if {
 		"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
 		"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
 		"$JS.API.CONSUMER.INFO.EVENTS.{self}",
+		"$JS.API.CONSUMER.DELETE.EVENTS.{self}",
 		"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self}",
 		"$JS.ACK.EVENTS.{self}.>",
 		"$JS.API.CONSUMER.CREATE.RESULTS.*.status.{self}.*",

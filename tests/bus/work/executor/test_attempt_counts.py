@@ -20,7 +20,7 @@ from sealbus.bus.work.executor import attempt_counts
 from sealbus.bus.work.executor.attempt_counts import FAILED, FailedAttempts
 from sealbus.bus.work.executor.poison import ATTEMPTS
 from sealbus.bus.work.executor.work import Work
-from sealbus.bus.work.timely_integers import TimelyIntegers
+from sealbus.bus.work.timely_arrays import TimelyArrays
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
@@ -42,8 +42,8 @@ class Site:
         self.transport = FaultyTransport(self.broker)
         self.keyed = KeyValue(self.broker.connect())
 
-    def counts(self, name: str = FAILED) -> TimelyIntegers:
-        return TimelyIntegers(name, site_of(self.transport, lambda: self.now))
+    def counts(self, name: str = FAILED) -> TimelyArrays:
+        return TimelyArrays(name, site_of(self.transport, lambda: self.now))
 
     def process(self) -> FailedAttempts:
         return FailedAttempts(self.counts())

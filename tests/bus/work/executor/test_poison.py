@@ -20,7 +20,7 @@ from sealbus.bus.work.executor import poison
 from sealbus.bus.work.executor.poison import ATTEMPTS, PoisonGuard
 from sealbus.bus.work.executor.work import Work
 from sealbus.bus.work.idempotency.claim_store import BusyEffect
-from sealbus.bus.work.timely_integers import TimelyIntegers
+from sealbus.bus.work.timely_arrays import TimelyArrays
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.errors import Code, HandlingError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
@@ -56,7 +56,7 @@ class Site:
         self.keyed = KeyValue(self.broker.connect())
 
     def process(self, **named: Any) -> PoisonGuard:
-        return PoisonGuard(counts=TimelyIntegers(ATTEMPTS, site_of(self.transport, lambda: self.now)), **named)
+        return PoisonGuard(counts=TimelyArrays(ATTEMPTS, site_of(self.transport, lambda: self.now)), **named)
 
     def subject(self, name: str) -> str:
         return f"state.inventory.attempts.{sha256(name.encode()).hexdigest()}"

@@ -53,8 +53,10 @@ def unpack_archive(raw: bytes) -> dict[str, bytes]:
     unpacker = zlib.decompressobj(wbits=31)  # gzip only, with a bounded result
     try:
         archive = unpacker.decompress(raw, UNPACKED_BYTES)
+        if len(archive) == UNPACKED_BYTES and not unpacker.eof:
+            raise refused_file("", f"the bundle has over {UNPACKED_BYTES} bytes unpacked: it needs less data")
         if not unpacker.eof or unpacker.unused_data:
-            raise refused_file("", f"not one whole gzip stream of at most {UNPACKED_BYTES} bytes unpacked")
+            raise refused_file("", "not one whole gzip stream")
         return _untar(archive)
     except (zlib.error, tarfile.TarError, ValueError) as error:
         raise refused_file("", f"not a gzipped tar: {error}") from error

@@ -23,8 +23,13 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         unpack_archive(pack_archive({f"{number}.rego": b"" for number in range(BUNDLE_FILES + 1)}))
     raw = pack_archive({"a": b"x"})
     monkeypatch.setattr(bundle_archive, "UNPACKED_BYTES", 9_000)
-    with pytest.raises(PolicyRefused, match="bytes unpacked"):
+    with pytest.raises(PolicyRefused, match="over 9000 bytes unpacked: it needs less data"):
         unpack_archive(raw)
+    monkeypatch.setattr(bundle_archive, "UNPACKED_BYTES", 10_241)
+    assert unpack_archive(raw) == {"a": b"x"}
+    for cut in (raw[:-1], raw[: len(raw) // 2], raw + b"x", raw + raw):
+        with pytest.raises(PolicyRefused, match="not one whole gzip stream"):
+            unpack_archive(cut)
     monkeypatch.setattr(bundle_archive, "BUNDLE_BYTES", len(raw) - 1)
     with pytest.raises(PolicyRefused, match="the bundle has over"):
         unpack_archive(raw)

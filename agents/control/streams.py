@@ -1,6 +1,7 @@
 """The role `streams`: shows at /metrics what streams hold, what waits for each agent, and which servers have what.
 
-Messages are never read. Any number of processes may have the role: all show the same.
+It also shows whether JetStream answers at all, and how many requests it refused. Messages are never read. Any number of
+processes may have the role: all show the same.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import deployment_of, open_connection
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.inspection.agents import AgentSeen, agents_seen
-from sealbus.bus.nats.api import ConsumerList, StreamList, list_consumers, list_streams
-from sealbus.bus.ports import Request
+from sealbus.bus.nats.api import ConsumerList, StreamList, api_errors, list_consumers, list_streams
+from sealbus.bus.ports import NotPermitted, Request
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable
@@ -31,6 +32,8 @@ LOOK_EVERY: Final = 5.0
 _WITHIN: Final = 300.0
 """Seconds for all answers of one read. 10,000 consumers are 40 pages of a list, and a page takes nats-server 4 s if no server
 leads one of them."""
+_ASK_AGAIN: Final = 3_600.0
+"""Seconds until the errors of the API are asked for again where an older policy does not permit it: servers log each try."""
 _NOTHING: Final = StreamList([], [])
 
 
@@ -41,14 +44,20 @@ class StreamGauges:
         self, request: Request, counters: Counters, *, names: Names, own: OwnSubjects, every: float = LOOK_EVERY
     ) -> None:
         self._request = request
+        self._counters = counters
         self._names = names
         self._own = own
         self._every = every
         self._streams = _NOTHING
         self._consumers: dict[str, ConsumerList] = {}
         self._agents: list[AgentSeen] = []
+        self._answered: dict[tuple[str, ...], float] = {}
+        """Whether the last list of streams was answered; empty before the first."""
+        self._errors: int | None = None
+        self._errors_from = 0.0
         self.problem = "the broker was not asked yet"
         """Why figures are missing; empty if they are there."""
+        counters.gauges("sealbus_broker_answers", (), lambda: self._answered)
         counters.gauges(
             "sealbus_stream_bytes",
             ("stream",),
@@ -105,6 +114,7 @@ class StreamGauges:
             async with asyncio.timeout(_WITHIN):
                 streams = self._streams = await list_streams(self._request)
                 consumers = {name: await list_consumers(self._request, name) for name in (TASKS, EVENTS)}
+                await self._count_errors()
             agents = agents_seen(
                 consumers[TASKS].states, consumers[EVENTS].states, {}, names=self._names, own=self._own
             )
@@ -116,7 +126,26 @@ class StreamGauges:
                 else "consumers cannot be listed (is CONSUMER.LIST permitted?)"
             )
             problem = f"{missing}: {str(error) or 'no answer'}"
+        self._answered = {(): float(streams is not _NOTHING)}
         self._streams, self._consumers, self._agents, self.problem = streams, consumers, agents, problem
+
+    async def _count_errors(self) -> None:
+        """Count the errors of the API since the last read. They are the only figure that an older policy does not permit."""
+        now = asyncio.get_running_loop().time()
+        if now < self._errors_from:
+            return
+        try:
+            errors = await api_errors(self._request)
+        except NotPermitted as error:
+            self._errors_from = now + _ASK_AGAIN
+            _logger.warning("errors of the JetStream API are not counted: %s", error.detail)
+        except BusUnavailable as error:
+            _logger.debug("errors of the JetStream API were not read: %s", error.detail)
+        else:
+            # Servers begin at 0 when they start, so that their sum can fall.
+            before = errors if self._errors is None else self._errors
+            self._counters.add("sealbus_broker_api_errors_total", max(0, errors - before))
+            self._errors = errors
 
     def _current(self) -> dict[tuple[str, ...], float]:
         away: dict[tuple[str, ...], float] = {(name,): 0 for name in self._streams.away}
@@ -147,7 +176,10 @@ class StreamGauges:
 
 @asynccontextmanager
 async def open_streams(settings: Settings, *, counters: Counters) -> AsyncGenerator[StreamGauges, None]:
-    """Open the role under the identity `control`, which has to be permitted CONSUMER.LIST of TASKS and EVENTS."""
+    """Open the role under the identity `control`, which has to be permitted CONSUMER.LIST of TASKS and EVENTS.
+
+    With INFO permitted as well it counts the errors of the API.
+    """
     async with open_connection(CONTROL, settings, counters=counters) as (_, connection):
         yield StreamGauges(
             connection.jetstream, counters, names=settings.names, own=deployment_of(settings).own_subjects

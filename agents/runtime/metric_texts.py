@@ -18,6 +18,8 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_audit_spool_messages": "Audit messages that wait on this process's disk for the stream.",
         "sealbus_audit_spooled_total": "Audit messages written to this process's disk first.",
         "sealbus_audit_waiting_records": "Outcomes that wait to be stored.",
+        "sealbus_broker_answers": "Whether JetStream answers with the list of streams; it does not without a meta leader.",
+        "sealbus_broker_api_errors_total": "Requests to the JetStream API that were refused, of all clients of the account.",
         "sealbus_build_info": "Always 1, with the version of sealbus as its label.",
         "sealbus_bus_connect_failures_total": "Attempts to connect to NATS, or to replace a connection, that failed.",
         "sealbus_bus_connected": "Whether a connection to NATS works, by connection.",

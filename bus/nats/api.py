@@ -315,6 +315,18 @@ def no_stream(name: str) -> ConfigurationError:
     return ConfigurationError(f"stream {name} does not exist; run `sealbus streams apply`")
 
 
+async def api_errors(request: Request) -> int:
+    """Return how many requests of the account to the JetStream API were refused, on all servers since each of them started.
+
+    Raises `NotPermitted` without the right to `$JS.API.INFO`, `BusUnavailable`, also for a malformed answer.
+    """
+    counts = (await api(request, "INFO")).get("api")
+    errors = counts.get("errors") if isinstance(counts, dict) else None
+    if not isinstance(errors, int):
+        raise BusUnavailable("account: the server's answer has no count of errors")
+    return errors
+
+
 async def stream_names(request: Request, subject: str) -> list[str]:
     """Return the names of the streams that store subjects matching `subject`. Raises `BusUnavailable`."""
     answer = await _ask(request, "$JS.API.STREAM.NAMES", {"subject": subject})

@@ -278,6 +278,7 @@ CONTROL: Table = (
     # How much waits for each agent, and not for whom statuses are: those consumers' names are secrets.
     ("request $JS.API.CONSUMER.LIST.TASKS {} --raw", True),
     ("request $JS.API.CONSUMER.LIST.EVENTS {} --raw", True),
+    ("request $JS.API.INFO {} --raw", True),
     ("request $JS.API.CONSUMER.LIST.RESULTS {}", "$JS.API.CONSUMER.LIST.RESULTS"),
     ("request $JS.API.CONSUMER.INFO.RESULTS.read-1 {}", "$JS.API.CONSUMER.INFO.RESULTS.read-1"),
     ("pub held.notary.keys x", "held.notary.keys"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from nats.errors import Error
 from support.lab import until
 from support.plain_servers import PlainServer, plain_client, plain_servers, replicated_assets
@@ -94,13 +95,7 @@ async def test_gauges_tell_what_a_lost_server_leaves_behind(tmp_path: Path) -> N
         return {label.split('"')[1]: float(value) for label, value in rows}
 
     async with plain_servers(tmp_path, 3, jetstream={}) as (client, servers):
-
-        async def request(subject: str, payload: bytes) -> bytes:
-            try:
-                return (await client.request(subject, payload, timeout=30.0)).data
-            except Error as error:
-                raise BusUnavailable(type(error).__name__) from error
-
+        request = asking(client)
         await apply(declared_streams({"TASKS": 1 << 20, "AUDIT": 1 << 20}, replicas=3), request)
         last = servers[-1]
         number = 0
@@ -121,6 +116,41 @@ async def test_gauges_tell_what_a_lost_server_leaves_behind(tmp_path: Path) -> N
         finally:
             running.cancel()
             await asyncio.wait({running})
+
+
+async def test_a_gauge_tells_that_the_servers_have_no_leader_any_more(tmp_path: Path) -> None:
+    """Two of three servers are lost: then no stream is shown, and nothing else says that none of them stores anything."""
+    counters = Counters()
+    async with plain_servers(tmp_path, 3, jetstream={}) as (client, servers):
+        request = asking(client)
+        await apply(declared_streams({"TASKS": 1 << 20, "AUDIT": 1 << 20}, replicas=3), request)
+        role = StreamGauges(request, counters, names=Names(TrustDomain("example.org")), own={}, every=0.1)
+        running = asyncio.create_task(role.run())
+        try:
+            await until(lambda: "\nsealbus_broker_api_errors_total 0.0\n" in counters.render())
+            assert "\nsealbus_broker_answers 1.0\n" in counters.render()
+            await request("$JS.API.STREAM.INFO.NONE", b"")
+            await until(lambda: counters.value("sealbus_broker_api_errors_total") == 1)
+            assert 'sealbus_stream_current_servers{stream="AUDIT"} 3.0' in counters.render()
+            for server in servers[1:]:
+                server.process.kill()
+            await until(lambda: "\nsealbus_broker_answers 0.0\n" in counters.render())
+            assert "sealbus_stream_current_servers{" not in counters.render()
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+
+def asking(client: Client) -> Request:
+    """Return requests of `client`, which raise as those of a connection do."""
+
+    async def request(subject: str, payload: bytes) -> bytes:
+        try:
+            return (await client.request(subject, payload, timeout=30.0)).data
+        except Error as error:
+            raise BusUnavailable(type(error).__name__) from error
+
+    return request
 
 
 async def leader_of(request: Request, name: str) -> str:

@@ -198,13 +198,14 @@ def _added(role: BrokerRole, spiffe_id: SpiffeId, names: Names) -> tuple[str, ..
             # The users' tokens that the edge keeps, encrypted.
             return (f"{_API}.DIRECT.GET.{STATE}.state.{names.token(names.id_of('edge'))}.token.*",)
         case BrokerRole.NOTARY | BrokerRole.CONTROL:
-            # To read AUDIT, to which it adds under its own token only. A control process also lists consumers.
-            listed = (TASKS, EVENTS) if role is BrokerRole.CONTROL else ()
+            # To read AUDIT, to which it adds under its own token only. A control process also lists consumers, and reads how
+            # many requests to the API were refused.
+            shown = (f"{_API}.INFO", *(f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS)))
             return (
                 f"{_API}.CONSUMER.CREATE.AUDIT.*.audit.>",
                 f"{_API}.CONSUMER.MSG.NEXT.AUDIT.*",
                 f"{_API}.CONSUMER.DELETE.AUDIT.*",
-                *(f"{_API}.CONSUMER.LIST.{stream}" for stream in listed),
+                *(shown if role is BrokerRole.CONTROL else ()),
             )
         case BrokerRole.REVOKER:
             # What `ObjectStore.replace` needs for one object.

@@ -13,6 +13,7 @@ import pytest
 from support.lab import until
 
 from sealbus.agents.control.streams import StreamGauges
+from sealbus.bus.ports import NotPermitted
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.names import Names
@@ -46,14 +47,22 @@ def replica(name: str, *, current: bool = True, offline: bool = False) -> dict[s
 
 
 class Broker:
-    """Answers as a server does that permits all, or not the lists of consumers."""
+    """Answers as a server does that permits all, or not the lists of consumers, or not the account's figures."""
 
     def __init__(self) -> None:
         self.permits = True
+        self.permits_info = True
         self.up = True
+        self.errors = 7
+        self.asked: list[str] = []
 
     async def __call__(self, subject: str, payload: bytes) -> bytes:
         del payload
+        self.asked.append(subject)
+        if subject.endswith("API.INFO"):
+            if not self.permits_info:
+                raise NotPermitted(f"{subject}: not permitted to publish")
+            return json.dumps({"api": {"total": 100, "errors": self.errors}}).encode()
         if not self.up or (not self.permits and "CONSUMER" in subject):
             raise BusUnavailable("no answer within 1 s")
         found: dict[str, object]
@@ -151,6 +160,57 @@ async def test_streams_and_agents_are_shown() -> None:
         'sealbus_stream_messages{stream="DEAD"} 3.0',
         'sealbus_stream_messages{stream="FREE"} 3.0',
     ]
+
+
+async def test_whether_jetstream_answers_is_shown_once_it_was_asked() -> None:
+    broker = Broker()
+    counters = Counters()
+    StreamGauges(broker, counters, names=NAMES, own={})
+    assert "sealbus_broker_answers 1" not in counters.render()
+    assert "sealbus_broker_answers 0" not in counters.render()
+    async with shown(broker) as (role, counters):
+        await until(lambda: role.problem == "")
+        assert "\nsealbus_broker_answers 1.0\n" in counters.render()
+        broker.permits = False
+        await until(lambda: role.problem != "")
+        assert "\nsealbus_broker_answers 1.0\n" in counters.render()
+        broker.up = False
+        await until(lambda: "streams cannot be listed" in role.problem)
+        assert "\nsealbus_broker_answers 0.0\n" in counters.render()
+
+
+async def test_errors_of_the_api_are_counted_from_the_first_look() -> None:
+    broker = Broker()
+    async with shown(broker) as (role, counters):
+        await until(lambda: role.problem == "")
+        assert "\nsealbus_broker_api_errors_total 0.0\n" in counters.render()
+        broker.errors = 10
+        await until(lambda: counters.value("sealbus_broker_api_errors_total") == 3)
+        # A server of the cluster was started again, and has refused two since.
+        broker.errors = 4
+        await until_read_again(broker)
+        broker.errors = 6
+        await until(lambda: counters.value("sealbus_broker_api_errors_total") == 5)
+
+
+async def test_an_older_policy_takes_nothing_but_the_errors_of_the_api() -> None:
+    broker = Broker()
+    broker.permits_info = False
+    async with shown(broker) as (role, counters):
+        await until(lambda: role.problem == "")
+        await until_read_again(broker)
+        text = counters.render()
+    assert 'sealbus_agent_processes{agent="shop"} 2.0' in text
+    assert "\nsealbus_broker_answers 1.0\n" in text
+    assert "sealbus_broker_api_errors_total" not in text
+    # Not at each look: the server logs every try.
+    assert broker.asked.count("$JS.API.INFO") == 1
+
+
+async def until_read_again(broker: Broker) -> None:
+    """Wait until a whole read has begun and ended."""
+    reads = broker.asked.count("$JS.API.STREAM.LIST")
+    await until(lambda: broker.asked.count("$JS.API.STREAM.LIST") >= reads + 2)
 
 
 async def test_what_is_not_told_any_more_is_not_shown_as_it_was(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from sealbus.bus.nats.api import (
     ConsumerState,
     StreamState,
     api,
+    api_errors,
     consumer_states,
     create_stream,
     existing_stream,
@@ -253,6 +254,16 @@ async def test_durable_consumers_are_read_and_those_of_readers_are_not() -> None
     never = {**DURABLE, "delivered": {"consumer_seq": 0, "stream_seq": 0}}
     assert [one.active for one in await consumer_states(Server(consumers(never)), "TASKS")] == [0]
     assert await consumer_states(Server(consumers()), "TASKS") == []
+
+
+async def test_errors_of_the_account_are_read_and_an_answer_without_them_is_none() -> None:
+    server = Server({"memory": 0, "api": {"total": 9, "errors": 2}})
+    assert await api_errors(server) == 2
+    assert server.asked == [("$JS.API.INFO", b"")]
+    wrong: list[object] = [{}, {"api": []}, {"api": {}}, {"api": {"errors": "2"}}, {"error": {"code": 503}}]
+    for answer in wrong:
+        with pytest.raises(BusUnavailable):
+            await api_errors(Server(answer))
 
 
 async def test_consumers_on_further_pages_are_read_and_a_server_that_promises_more_ends_it() -> None:

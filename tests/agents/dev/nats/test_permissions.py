@@ -308,7 +308,7 @@ def test_a_control_process_is_a_notary_that_sees_how_much_waits() -> None:
     control = permissions_of(BrokerRole.CONTROL, INVENTORY, NAMES, OWN)
     notary = permissions_of(BrokerRole.NOTARY, INVENTORY, NAMES, OWN)
     more = set(control.publish) - set(notary.publish)
-    assert more == {"$JS.API.CONSUMER.LIST.TASKS", "$JS.API.CONSUMER.LIST.EVENTS"}
+    assert more == {"$JS.API.INFO", "$JS.API.CONSUMER.LIST.TASKS", "$JS.API.CONSUMER.LIST.EVENTS"}
     roles = json.loads(library_files()["sealbus/lib/roles/data.json"])
     assert more <= set(roles["control"]["publish"])
     assert control.subscribe == notary.subscribe

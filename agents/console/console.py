@@ -101,7 +101,7 @@ async def open_console(
     origin, edge_url = _origin(table), table.edge or settings.edge.resource
     if edge_url is None:
         raise ConfigurationError("console.edge is not set: the URL of the edge, through which the policy is asked")
-    client, tls, names = _client(settings), listener_tls("console", table), settings.names
+    client, tls, names = _client(settings), listener_tls("console", table, counters=counters), settings.names
     async with AsyncExitStack() as stack:
         edge = await stack.enter_async_context(EdgeClient(edge_url))
         node, connection = await stack.enter_async_context(open_connected_node(CONSOLE, settings, counters=counters))

@@ -50,6 +50,7 @@ from sealbus.agents.sdk.agent import Agent
 from sealbus.agents.sdk.messages import NO_SUBJECTS
 from sealbus.bus.background import Background
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.telemetry import Counters
 from sealbus.bus.work.idempotency.replay_guard import ReplayGuard
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import Lifetimes
@@ -85,7 +86,7 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     _resource(table)
     issuers_of(table)
     Exposed(table.actions, settings.names)
-    _public_tls(table)
+    _public_tls(table, Counters())
     _pseudonyms(table)
     _nonces(table, DEFAULT_EDGE_LIMITS)
     if table.token_key is not None:
@@ -166,7 +167,7 @@ async def serve_edge(
                 setting="edge.address",
                 limits=connections,
                 counters=node.counters,
-                tls=_public_tls(table),
+                tls=_public_tls(table, node.counters),
                 protocol=ClientProtocol,
             )
         )
@@ -395,9 +396,9 @@ def _nonces(table: EdgeTable, limits: EdgeLimits) -> Nonces | None:
     return Nonces(read_key(table.nonce_key), limits.nonce_seconds) if table.nonce_key is not None else None
 
 
-def _public_tls(table: EdgeTable) -> RotatingContext | None:
+def _public_tls(table: EdgeTable, counters: Counters) -> RotatingContext | None:
     if table.client_authorities is not None and table.certificate is None:
         raise ConfigurationError(
             "edge.client_authorities needs edge.certificate: clients present theirs in the TLS handshake"
         )
-    return listener_tls("edge", table, table.client_authorities)
+    return listener_tls("edge", table, table.client_authorities, counters=counters)

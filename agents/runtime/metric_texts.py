@@ -28,6 +28,8 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_bus_expired_total": "Connections cut because their certificate ended and there was no newer one.",
         "sealbus_bus_reconnects_total": "Connections to NATS made when there was none.",
         "sealbus_bus_rotations_total": "Connections to NATS replaced while they worked, for a newer certificate.",
+        "sealbus_certificate_expiry_timestamp_seconds": "When the certificate of a listener ends, as a Unix time.",
+        "sealbus_certificate_issued_timestamp_seconds": "When the certificate of a listener was issued, as a Unix time.",
         "sealbus_clock_ahead_seconds": "Seconds by which this host's clock is ahead of the broker's; negative if behind.",
         "sealbus_consumers": "Consumers of a stream, in all.",
         "sealbus_consumers_away": "Consumers of a stream that no server leads: they deliver nothing.",

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
+from cryptography import x509
+
 from sealbus.agents.edge.http.reachable import is_loopback
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.settings.schema import ConsoleTable, EdgeTable
 from sealbus.bus.nats.connection.tls import server_context
 from sealbus.bus.ports import Identity, X509Material
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
@@ -60,6 +63,47 @@ def svid_context(identity: Identity, trust_domain: TrustDomain) -> RotatingConte
     return RotatingContext(current)
 
 
+class ListenerFiles:
+    """The files of a listener's certificate and key, and of the authorities of clients' certificates.
+
+    Replaced files are read again when they are next asked for. If they cannot be used then, the last good ones stay.
+    """
+
+    def __init__(self, certificate: Path, key: Path, clients: Path | None = None) -> None:
+        """Read the files; raise `ConfigurationError` if they cannot be used now."""
+        self._certificate, self._key, self._clients = certificate, key, clients
+        self._stamp = _stamp(certificate, key, clients)
+        self._context, self._life = _from_files(certificate, key, clients)
+        self._reported = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context of the newest files."""
+        stamp = _stamp(self._certificate, self._key, self._clients)
+        if stamp != self._stamp:
+            try:
+                self._context, self._life = _from_files(self._certificate, self._key, self._clients)
+            except ConfigurationError as error:
+                # A certificate and its key are two files: between their two replacements they do not match.
+                if error.detail != self._reported:
+                    self._reported = error.detail
+                    _logger.warning("edge: the last good certificate stays in use: %s", self._reported)
+            else:
+                self._stamp = stamp
+                self._reported = ""
+        return self._context
+
+    def show(self, listener: str, counters: Counters) -> None:
+        """Show under the name `listener` in `counters` when the certificate in use was issued and when it ends."""
+
+        def times(end: int) -> dict[tuple[str, ...], float]:
+            # Read here as well, because a listener that nobody connects to has no handshakes.
+            self.context()
+            return {(listener,): self._life[end]} if self._life is not None else {}
+
+        counters.gauges("sealbus_certificate_issued_timestamp_seconds", ("listener",), lambda: times(0))
+        counters.gauges("sealbus_certificate_expiry_timestamp_seconds", ("listener",), lambda: times(1))
+
+
 def file_context(certificate: Path, key: Path, clients: Path | None = None) -> RotatingContext:
     """Return the context of the public listener; replaced files are read again at the next handshake.
 
@@ -67,29 +111,13 @@ def file_context(certificate: Path, key: Path, clients: Path | None = None) -> R
 
     Raises `ConfigurationError` if the files cannot be used now. If they cannot be used later, the last good context stays.
     """
-    files = (certificate, key) if clients is None else (certificate, key, clients)
-    made = (_stamp(*files), _from_files(*files))
-    reported = ""
-
-    def current() -> ssl.SSLContext:
-        nonlocal made, reported
-        stamp = _stamp(*files)
-        if stamp != made[0]:
-            try:
-                made = (stamp, _from_files(*files))
-            except ConfigurationError as error:
-                # A certificate and its key are two files: between their two replacements they do not match.
-                if error.detail != reported:
-                    reported = error.detail
-                    _logger.warning("edge: the last good certificate stays in use: %s", reported)
-            else:
-                reported = ""
-        return made[1]
-
-    return RotatingContext(current)
+    return RotatingContext(ListenerFiles(certificate, key, clients).context)
 
 
-def _from_files(certificate: Path, key: Path, clients: Path | None = None) -> ssl.SSLContext:
+def _from_files(
+    certificate: Path, key: Path, clients: Path | None
+) -> tuple[ssl.SSLContext, tuple[float, float] | None]:
+    """Return the context, and the Unix times of the certificate's begin and end, None if they cannot be read."""
     _check_private(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -111,7 +139,16 @@ def _from_files(certificate: Path, key: Path, clients: Path | None = None) -> ss
             raise ConfigurationError(
                 f"edge.client_authorities {clients} cannot be used: {error.strerror or type(error).__name__}"
             ) from error
-    return context
+    return context, _life_of(certificate)
+
+
+def _life_of(certificate: Path) -> tuple[float, float] | None:
+    try:
+        leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+    except (OSError, ValueError):
+        # Used nevertheless: OpenSSL has loaded it, and also takes some that this parser does not.
+        return None
+    return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
 
 
 def _check_private(key: Path) -> None:
@@ -125,9 +162,9 @@ def _check_private(key: Path) -> None:
         )
 
 
-def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:
+def _stamp(*paths: Path | None) -> tuple[tuple[int, int], ...]:
     stamps = []
-    for path in paths:
+    for path in filter(None, paths):
         try:
             status = path.stat()
         except OSError:
@@ -137,13 +174,18 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:
     return tuple(stamps)
 
 
-def listener_tls(name: str, table: EdgeTable | ConsoleTable, clients: Path | None = None) -> RotatingContext | None:
+def listener_tls(
+    name: str, table: EdgeTable | ConsoleTable, clients: Path | None = None, *, counters: Counters
+) -> RotatingContext | None:
     """Return the TLS of the listener of `table`, the settings under `name`; None if others can only reach it by a proxy.
 
-    `clients` are the authorities of clients' certificates. Raises `ConfigurationError`, which names the setting.
+    `clients` are the authorities of clients' certificates. `counters` shows when the certificate ends. Raises
+    `ConfigurationError`, which names the setting.
     """
     if table.certificate is not None and table.key is not None:
-        return file_context(table.certificate, table.key, clients)
+        files = ListenerFiles(table.certificate, table.key, clients)
+        files.show(name, counters)
+        return RotatingContext(files.context)
     if table.certificate is not None or table.key is not None:
         raise ConfigurationError(f"{name}.certificate and {name}.key go together")
     host, _ = parse_address(table.address, f"{name}.address")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.identity import StaticIdentity
 from support.x509 import IssuedSvid, ThrowawayCa
 
-from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
+from sealbus.agents.edge.http.tls import RotatingContext, file_context, listener_tls, svid_context
+from sealbus.agents.runtime.settings.schema import ConsoleTable, EdgeTable
 from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -62,6 +65,8 @@ def test_files_are_read_again_when_they_were_replaced(tmp_path: Path) -> None:
     assert shown(context) == first.cert_der
     write(tmp_path, second)
     assert shown(context) == second.cert_der
+    # Once, not at each handshake.
+    assert context._current() is context._current()
 
 
 def test_a_pair_that_does_not_fit_leaves_the_last_good_one_in_use(tmp_path: Path) -> None:
@@ -74,6 +79,52 @@ def test_a_pair_that_does_not_fit_leaves_the_last_good_one_in_use(tmp_path: Path
     assert shown(context) == first.cert_der
     write(tmp_path, second)
     assert shown(context) == second.cert_der
+
+
+def times(counters: Counters) -> dict[str, float]:
+    """Return what is shown of certificates."""
+    rows = [line.split() for line in counters.render().splitlines() if line.startswith("sealbus_certificate_")]
+    return {name.removeprefix("sealbus_certificate_"): float(value) for name, value in rows}
+
+
+def life(listener: str, svid: IssuedSvid) -> dict[str, float]:
+    return {
+        f'issued_timestamp_seconds{{listener="{listener}"}}': svid.not_before / 1_000_000,
+        f'expiry_timestamp_seconds{{listener="{listener}"}}': svid.not_after / 1_000_000,
+    }
+
+
+@pytest.mark.parametrize("listener", ["edge", "console"])
+def test_when_the_certificate_in_use_ends_is_shown(tmp_path: Path, listener: Literal["edge", "console"]) -> None:
+    """Without a handshake, and by no path; a pair that cannot be used changes nothing."""
+    first, second = CA.issue(EDGE), CA.issue(EDGE, life=7200.0, age=120.0)
+    certificate, key = write(tmp_path, first)
+    table = (EdgeTable if listener == "edge" else ConsoleTable)(certificate=certificate, key=key)
+    counters = Counters()
+    assert listener_tls(listener, table, counters=counters) is not None
+    assert times(counters) == life(listener, first)
+    write(tmp_path, second, key=first)
+    assert times(counters) == life(listener, first)
+    write(tmp_path, second)
+    assert times(counters) == life(listener, second)
+    assert life(listener, first) != life(listener, second)
+    certificate.unlink()
+    assert times(counters) == life(listener, second)
+
+
+def test_a_chain_shows_the_end_of_its_first_certificate(tmp_path: Path) -> None:
+    leaf, other = CA.issue(EDGE), CA.issue(EDGE, life=60.0)
+    certificate, key = write(tmp_path, leaf)
+    certificate.write_bytes(leaf.cert_pem + other.cert_pem)
+    counters = Counters()
+    listener_tls("edge", EdgeTable(certificate=certificate, key=key), counters=counters)
+    assert times(counters) == life("edge", leaf)
+
+
+def test_a_listener_without_a_certificate_shows_none() -> None:
+    counters = Counters()
+    assert listener_tls("console", ConsoleTable(), counters=counters) is None
+    assert times(counters) == {}
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_handlers_given_up_total": "Handlers that did not stop in time and were given up, by action.",
         "sealbus_loop_blocked_seconds": "How long the event loop stood still, each time for over a second, by task.",
         "sealbus_no_place_total": "Deliveries that could not be put off because all places were taken, by cause.",
+        "sealbus_notary_volume_bytes": "Size of the file system that has the notary's log.",
+        "sealbus_notary_volume_free_bytes": "Bytes that are free on the file system that has the notary's log.",
         "sealbus_outcomes_lost_total": "Outcomes that could not be recorded; their decisions are.",
         "sealbus_not_ready": "Always 1: a part for which work cannot be taken, as /readyz names it.",
         "sealbus_outbox_waiting_messages": "Messages that wait to be sealed and sent.",

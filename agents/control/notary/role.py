@@ -13,6 +13,7 @@ from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, follow_policy
 from sealbus.agents.control.notary.publisher import NotarySite
 from sealbus.agents.control.notary.resume import LogPlan
+from sealbus.agents.control.notary.volume import watch_volume
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.schema import NotaryTable
 from sealbus.agents.runtime.settings.settings import Settings
@@ -58,7 +59,8 @@ async def open_notary(
     async with (
         open_connection(name, settings, counters=counters) as (identity, connection),
         Outbox(identity=identity, transport=(transport := NatsTransport(connection))) as outbox,
-        _in_background(follow_policy(name, settings.policy, connection, policies, counters=counters)),
+        _in_background(follow_policy(name, settings.policy, connection, policies, counters=counters), "policy-archive"),
+        _in_background(watch_volume(table.folder, counters), "log-volume"),
     ):
         site = NotarySite(
             identity=identity, transport=transport, outbox=outbox, names=settings.names, counters=counters
@@ -67,9 +69,9 @@ async def open_notary(
 
 
 @asynccontextmanager
-async def _in_background(work: Coroutine[None, None, None]) -> AsyncGenerator[None, None]:
+async def _in_background(work: Coroutine[None, None, None], name: str) -> AsyncGenerator[None, None]:
     """Run `work` while entered. A task group would wrap the error that ends the notary in an exception group."""
-    task = asyncio.create_task(work, name="policy-archive")
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:

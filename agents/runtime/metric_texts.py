@@ -46,6 +46,7 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_handled_total": "Messages whose handler ended, by action and outcome.",
         "sealbus_handler_seconds": "From a message's turn to the end of its handler, by action.",
         "sealbus_handlers_given_up_total": "Handlers that did not stop in time and were given up, by action.",
+        "sealbus_last_backup_timestamp_seconds": "When the newest backup was taken, as a Unix time; 0 without any.",
         "sealbus_loop_blocked_seconds": "How long the event loop stood still, each time for over a second, by task.",
         "sealbus_no_place_total": "Deliveries that could not be put off because all places were taken, by cause.",
         "sealbus_notary_volume_bytes": "Size of the file system that has the notary's log.",

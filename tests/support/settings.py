@@ -160,6 +160,8 @@ scope = "openid offline_access"
 resource = "https://api.example.org"
 redirect_uri = "http://127.0.0.1:7777/callback"
 logins = "logins.json"
+[control]
+backups = "/mnt/backup"
 [control.callout]
 issuer = "keys/issuer.seed"
 xkey = "keys/xkey.seed"

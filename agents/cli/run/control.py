@@ -31,13 +31,14 @@ ROLES = MappingProxyType(
         "streams": "sealbus.agents.control.streams:open_streams",
         "console": "sealbus.agents.console.console:open_console",
         "revoker": "sealbus.agents.control.revoker:open_revoker",
+        "backups": "sealbus.agents.backup.age:open_backups",
     }
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
 USUAL = ("callout", "policy", "notary")
 """The default roles of a process.
 
-The revoker and the console have identities of their own, and `streams` is only for metrics.
+The revoker and the console have identities of their own, and `streams` and `backups` are only for metrics.
 """
 
 

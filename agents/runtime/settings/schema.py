@@ -540,11 +540,12 @@ class RevokerTable(_Table):
 
 
 class ControlTable(_Table):
-    """The roles of a control process."""
+    """The roles of a control process. The role `backups` shows the age of the newest backup in a folder of `backups`."""
 
     callout: CalloutTable = CalloutTable()
     notary: NotaryTable = NotaryTable()
     revoker: RevokerTable = RevokerTable()
+    backups: Path | None = None
 
 
 class Document(_Table):

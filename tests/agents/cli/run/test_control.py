@@ -56,7 +56,7 @@ def test_an_unknown_role_is_a_mistake_of_usage() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_is_named_by_what_opens_it(role: str) -> None:
     module, _, name = ROLES[role].partition(":")
-    assert module.startswith(("sealbus.agents.control.", "sealbus.agents.console."))
+    assert module.startswith(("sealbus.agents.control.", "sealbus.agents.console.", "sealbus.agents.backup."))
     assert name.startswith("open_")
 
 

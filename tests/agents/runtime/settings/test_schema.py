@@ -162,6 +162,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     callout = settings.control.callout
     assert (callout.issuer, callout.nkey) == (tmp_path / "keys" / "issuer.seed", Path("/etc/user.seed"))
     assert (callout.accounts, callout.servers, callout.longest) == (("APP", "ACME"), ("NABC",), 3600.0)
+    assert settings.control.backups == Path("/mnt/backup")
     notary = settings.control.notary
     assert (notary.origin, notary.stream, notary.lease, notary.whole) == (
         "log.example.org/audit",

@@ -171,6 +171,20 @@ async def test_console_and_monitoring_open_the_doors_that_they_need(tmp_path: Pa
     assert not asked_for & plain.keys()
 
 
+async def test_alerts_are_those_of_every_other_deployment_and_point_to_its_own_runbooks(tmp_path: Path) -> None:
+    address = "https://wiki.bank.example/sealbus/alerts.html"
+    found = await rendered(tmp_path, f"monitoring: {{prometheusRule: true, runbooks: '{address}'}}")
+    groups = found["PrometheusRule", "sealbus"]["spec"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    addresses = [rule["annotations"].pop("runbook_url") for rule in rules if "alert" in rule]
+    assert addresses == [f"{address}#{rule['alert'].lower()}" for rule in rules if "alert" in rule]
+    ours = yaml.safe_load((ROOT / "deploy" / "prometheus" / "sealbus.rules.yaml").read_text())["groups"]
+    for rule in (rule for group in ours for rule in group["rules"] if "alert" in rule):
+        del rule["annotations"]["runbook_url"]
+    assert groups == ours
+    assert ("PrometheusRule", "sealbus") not in await rendered(tmp_path, BANK)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -179,6 +193,8 @@ async def test_console_and_monitoring_open_the_doors_that_they_need(tmp_path: Pa
         "streams: {replicas: 2}",
         "streams: {maxBytes: {audit: 10}}",
         "nats: {url: 'nats://plain:4222'}",
+        "monitoring: {runbooks: docs/alerts.md}",
+        "monitoring: {runbooks: 'https://bank.example/\"x'}",
         "edge: {resource: 'http://api.example.org'}",
         "edge: {actions: ['everything']}",
         "agents: {BAD_NAME: {target: a:b, engine: embedded, replicas: 1}}",

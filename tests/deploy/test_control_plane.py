@@ -45,6 +45,7 @@ def kinds_of_others() -> Iterator[dict[str, Any]]:
     for group, version, kind, scope in (
         ("spire.spiffe.io", "v1alpha1", "ClusterSPIFFEID", "Cluster"),
         ("monitoring.coreos.com", "v1", "PodMonitor", "Namespaced"),
+        ("monitoring.coreos.com", "v1", "PrometheusRule", "Namespaced"),
     ):
         name = kind.lower()
         schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}

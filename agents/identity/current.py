@@ -99,8 +99,20 @@ class CurrentIdentity:
             self.final_failure = text
             self.settled.set()
         if is_withdrawal(error):
-            self._withdraw(source)
+            self.withdraw(source)
         self._wake.set()
+
+    def withdraw(self, source: str) -> None:
+        """Use no value of `source` any more: both SVIDs, or the JWT bundles."""
+        if source == JWT_BUNDLES:
+            if self.jwt_bundles:
+                self.jwt_bundles = TrustBundles()
+                self._changed(JWT_BUNDLES)
+            return
+        self.credential.withdraw()
+        if self.material is not None:
+            self.material = None
+            self._changed(X509_SVID)
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after each change of the X.509-SVID or of bundles; return the unsubscriber."""
@@ -133,17 +145,6 @@ class CurrentIdentity:
         if (jwt := self.credential.verified) is not None:
             times[workload, JWT_SVID] = (jwt.exp if end else jwt.iat) / SECOND
         return times
-
-    def _withdraw(self, source: str) -> None:
-        if source == JWT_BUNDLES:
-            if self.jwt_bundles:
-                self.jwt_bundles = TrustBundles()
-                self._changed(JWT_BUNDLES)
-            return
-        self.credential.withdraw()
-        if self.material is not None:
-            self.material = None
-            self._changed(X509_SVID)
 
     def _worked(self, source: str, refused: tuple[str, ...]) -> None:
         if self.failures.pop(source, ""):

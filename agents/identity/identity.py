@@ -14,6 +14,7 @@ from typing import Self
 
 from sealbus.agents.identity.current import CurrentIdentity
 from sealbus.agents.identity.jwt_svid import LEAST_LIFE
+from sealbus.agents.identity.shared_api import SharedUpkeep, SharedWorkloadApi
 from sealbus.agents.identity.threads import run_in_thread
 from sealbus.agents.identity.upkeep import Upkeep
 from sealbus.agents.identity.workload_api import Endpoint, RawClient, WorkloadApiError
@@ -49,7 +50,7 @@ class WorkloadIdentity:
     @contextlib.asynccontextmanager
     async def connect(
         cls,
-        socket: str | None = None,
+        socket: str | SharedWorkloadApi | None = None,
         *,
         spiffe_id: SpiffeId | None = None,
         deadline: float = 5.0,
@@ -60,6 +61,8 @@ class WorkloadIdentity:
     ) -> AsyncIterator[Self]:
         """Connect to the Workload API at `socket` (default `SPIFFE_ENDPOINT_SOCKET`) and wait for a whole identity.
 
+        A Workload API that several identities of this process share needs the `spiffe_id` of this one.
+
         A whole identity is an X.509-SVID, the JWT bundles, and a JWT-SVID for this process's key, all verified. `spiffe_id`
         chooses among several identities; without it the Workload API's default is used. The SPIFFE ID does not change later.
         Failures are retried, with backoff and jitter, for `deadline` seconds. If `patient`, this includes a Workload API that
@@ -67,14 +70,17 @@ class WorkloadIdentity:
         Workload API is asked again. Raises `IdentityUnavailable`, and `ConfigurationError` for an invalid address: each with
         one line that names the socket, the cause and the remedy.
         """
-        endpoint = Endpoint.find(socket)
+        endpoint = socket.endpoint if isinstance(socket, SharedWorkloadApi) else Endpoint.find(socket)
         if not patient:
             endpoint.check()
         current = CurrentIdentity(endpoint, wanted=spiffe_id, counters=counters or Counters(), patient=patient)
         identity = cls(current, clock)
-        upkeep = asyncio.create_task(
-            Upkeep(current, clock=clock, random=random).keep_current(), name="workload identity"
+        keeper = (
+            SharedUpkeep(current, socket, clock=clock, random=random)
+            if isinstance(socket, SharedWorkloadApi)
+            else Upkeep(current, clock=clock, random=random)
         )
+        upkeep = asyncio.create_task(keeper.keep_current(), name="workload identity")
         try:
             await identity._wait_until_whole(deadline)
             yield identity

@@ -37,6 +37,10 @@ class SvidError(Exception):
     """The Workload API gave no usable X.509-SVID; the text gives the reason."""
 
 
+class SvidMissing(SvidError):
+    """The response has SVIDs, and ours is not among them: the Workload API gives it no more, or not yet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Reading:
     """One parsed response: the material, and why bundles of federated trust domains were refused."""
@@ -56,8 +60,9 @@ def read_x509(
 
     Verified at `now` (microseconds): exactly one URI SAN, which is the SPIFFE ID that the response names; key usage and basic
     constraints of a leaf; the key fits; the chain leads to the bundle of its own trust domain and no other. Raises
-    `SvidError`. Bundles of other trust domains are kept apart, each by its name. If such a bundle cannot be parsed, that of
-    `before` stays in force; an absent bundle is dropped (SPIFFE_Workload_API.md section 4.4).
+    `SvidError`, and `SvidMissing` if there is no SVID of `wanted`. Bundles of other trust domains are kept apart, each by its
+    name. If such a bundle cannot be parsed, that of `before` stays in force; an absent bundle is dropped
+    (SPIFFE_Workload_API.md section 4.4).
     """
     svid = _choose(response.svids, wanted)
     try:
@@ -107,7 +112,7 @@ def _choose(svids: Sequence[proto.X509SVID], wanted: SpiffeId | None) -> proto.X
         if svid.spiffe_id == str(wanted):
             return svid
     others = ", ".join(svid.spiffe_id[:256] for svid in svids[:4])
-    raise SvidError(
+    raise SvidMissing(
         f"the Workload API gives this workload {others}, not {wanted}: correct its entry or the [agents] table"
     )
 

@@ -318,6 +318,10 @@ class NotPermitted(BusUnavailable):
     """The server does not permit this workload to publish to the subject; NATS permissions are the operator's."""
 
 
+class NotLetIn(BusUnavailable):
+    """The server does not let this workload connect: its auth callout refused it, or it lists no such user."""
+
+
 class DuplicateFirstAttempt(BusUnavailable):
     """The stream called the first attempt a duplicate: another sender used this id (code `replayed`)."""
 

@@ -61,6 +61,9 @@ ASK_EVERY = 2.0
 ASK_SECONDS = 1.0
 """Seconds for the server's answer, which comes from its memory."""
 
+NOT_LET_IN: Final = "not let in by the server"
+"""Why a workload that the auth callout refuses is not ready."""
+
 _DISK = "its disk is full or failing; make room, then restart it, for it tries no failed stream again"
 """With nats-server 2.15.1 such a stream stores nothing until the server is restarted, and publishes get no answer."""
 
@@ -108,10 +111,19 @@ def numbered_address(address: str, number: int) -> str:
 class HealthServer:
     """A server of `probes` and `counters` on `address` (`parse_address`), as an async context manager.
 
-    It listens on the thread of `watch`. Probes and counters are read on the event loop that entered it.
+    It listens on the thread of `watch`. Probes and counters are read on the event loop that entered it. `render` makes the
+    page of metrics, by default that of `counters`.
     """
 
-    def __init__(self, address: str, *, probes: Probes, counters: Counters, watch: LoopWatch) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        probes: Probes,
+        counters: Counters,
+        watch: LoopWatch,
+        render: Callable[[], str] | None = None,
+    ) -> None:
         self._host, self._port = parse_address(address)
         self._probes = probes
         self._watch = watch
@@ -120,7 +132,7 @@ class HealthServer:
         counters.gauge("sealbus_ready", lambda: not probes.ready())
         counters.gauges("sealbus_not_ready", ("part",), lambda: {(part,): 1.0 for part in probes.ready()})
         counters.gauges("sealbus_build_info", ("version",), lambda: {(_VERSION,): 1.0})
-        self._counters = counters
+        self._render = render or counters.render
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -209,7 +221,7 @@ class HealthServer:
         if path == b"/readyz":
             return _report(self._probes.ready(), self._probes.notes())
         if path == b"/metrics":
-            return 200, self._counters.render(), CONTENT_TYPE
+            return 200, self._render(), CONTENT_TYPE
         return 404, "/healthz, /readyz, /metrics\n", _PLAIN
 
 
@@ -278,7 +290,7 @@ class Readiness:
             except SealbusError as error:
                 reasons["identity"] = str(error.code)
         if not self._node.connected():
-            reasons["nats"] = "not connected"
+            reasons["nats"] = NOT_LET_IN if self._node.refused() else "not connected"
         if self._unstored:
             reasons["disk"] = self._unstored
         if self._engine is None:

@@ -75,6 +75,8 @@ class Feeds:
 
     connected: Callable[[], bool] = lambda: True
     """Whether the transport has a broker now; a broker in memory is always there."""
+    refused: Callable[[], bool] = lambda: False
+    """Whether the broker does not let this workload in."""
     revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE
     """The operator's revocations by time (microseconds), for each identity that seals messages."""
     revocations: Callable[[], Revocations] = lambda: NONE_REVOKED
@@ -118,6 +120,7 @@ class Node:
         self.engine = RevokingEngine(engine, feeds.revocations)
         self.revocations = feeds.revocations
         self.connected = feeds.connected
+        self.refused = feeds.refused
         self.policy_problem = feeds.policy_problem
         self._revoked_before = feeds.revoked_before
         self._revoked = feeds.revoked_before()

@@ -22,7 +22,7 @@ from sealbus.bus.nats.connection.frames import check_pattern, header_value, stat
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.rotation import Attachment, enter_all, leave_all, rotate_after, seconds_left
-from sealbus.bus.ports import Identity
+from sealbus.bus.ports import Identity, NotLetIn
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -98,6 +98,8 @@ class Connection:
         """The supervisor, and one task for each link that is being left."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self.closed = False
+        self.refused = False
+        """Whether the server that was tried last does not let this workload in."""
         self._unshown: Callable[[], None] = lambda: None
         for reason in ("permissions", "slow"):
             self.counters.add("sealbus_bus_dropped_total", 0, reason=reason)
@@ -215,6 +217,7 @@ class Connection:
         """Make `link` the one to write to."""
         self._link = link
         self._asked = False
+        self.refused = False
         self._rotate_at = 0.0
         self._attempts = 0
         self._up.set()
@@ -268,6 +271,7 @@ class Connection:
         try:
             link = await self._entered(old, left)
         except SealbusError as error:
+            self.refused = isinstance(error, NotLetIn)
             self._attempts += 1
             pause = self.options.backoff.interval(self._attempts, self._random())
             self.counters.add("sealbus_bus_connect_failures_total")

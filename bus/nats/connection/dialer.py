@@ -9,7 +9,7 @@ from sealbus.bus.clocks import HostClock
 from sealbus.bus.nats.connection.link import Link, fingerprint
 from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.rotation import seconds_left
-from sealbus.bus.ports import Identity
+from sealbus.bus.ports import Identity, NotLetIn
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -44,14 +44,18 @@ class Dialer:
         self._clock = clock
 
     async def dial_any(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
-        """Try each configured server once. Raises `BusUnavailable`, with the reason of each failure in one line."""
-        reasons = []
+        """Try each configured server once. Raises `BusUnavailable`, with the reason of each failure in one line.
+
+        It is `NotLetIn` if every server refuses this workload.
+        """
+        errors = []
         for _ in self._servers.configured:
             try:
                 return await self.dial(on_lost, on_lame_duck)
             except BusUnavailable as error:
-                reasons.append(error.detail)
-        raise BusUnavailable("; ".join(reasons))
+                errors.append(error)
+        refused = NotLetIn if all(isinstance(error, NotLetIn) for error in errors) else BusUnavailable
+        raise refused("; ".join(error.detail for error in errors))
 
     async def dial(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
         """Try the next server. Raises `BusUnavailable`, or `IdentityUnavailable` without a valid certificate."""

@@ -23,7 +23,7 @@ from sealbus.bus.nats.connection.inbox import Replies
 from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.connection.parser import Sink
 from sealbus.bus.nats.connection.tls import WrongPeer, client_context
-from sealbus.bus.ports import NotPermitted, X509Material
+from sealbus.bus.ports import NotLetIn, NotPermitted, X509Material
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -105,12 +105,13 @@ class Link:
         )
 
     async def open(self) -> None:
-        """Connect. Raises `BusUnavailable` with the cause in one line."""
+        """Connect. Raises `BusUnavailable` with the cause in one line; `NotLetIn` if the server refuses this workload."""
         try:
             await self._client.open(self.url, self._lame_duck)
         except (OSError, TimeoutError, ValueError, NatsError) as error:
             # A `ValueError` is for a line that no server writes.
-            raise BusUnavailable(explain(self.url, self._own_id, error)) from error
+            failure = NotLetIn if _is_refusal(error) else BusUnavailable
+            raise failure(explain(self.url, self._own_id, error)) from error
         if refused := too_old(self._client._server_info.get("version")):
             await self._client.close()
             raise BusUnavailable(f"{self.url}: {refused}")
@@ -311,7 +312,7 @@ def _cause(own_id: str, error: BaseException) -> str:
             return f"no such host ({_one_line(error.strerror)})"
         case TimeoutError():
             return "no answer in time"
-        case NatsError() if "authorization" in str(error).lower():
+        case NatsError() if _is_refusal(error):
             # The server sends the same error for an unlisted user, a refusal by its auth callout, and a silent callout.
             return (
                 f"the server does not let {own_id} in: it lists no such user, or its auth callout refused it (see control's "
@@ -325,6 +326,10 @@ def _cause(own_id: str, error: BaseException) -> str:
             return f"the server ended the connection at once: does it accept the certificate of {own_id}?"
         case _:
             return _one_line(error)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, NatsError) and "authorization" in str(error).lower()
 
 
 def _is_clear_text(error: ssl.SSLError) -> bool:

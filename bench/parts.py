@@ -20,6 +20,7 @@ PARTS = (
     "processes",
     "audit",
     "growth",
+    "several",
     "cluster",
     "policy_push",
     "denial",

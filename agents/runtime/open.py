@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Node
@@ -41,6 +41,8 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.engine import PolicyEngine
 
 if TYPE_CHECKING:
+    from sealbus.agents.identity.shared_api import SharedWorkloadApi
+    from sealbus.agents.runtime.policy.source import PolicySource
     from sealbus.policies.bundle.in_force import InForce
 
 _logger = logging.getLogger(__name__)
@@ -96,9 +98,28 @@ def workload_api_of(settings: Settings, name: str) -> str | None:
     return address.replace("{name}", name) if address is not None else None
 
 
+class PolicyParts(NamedTuple):
+    """The policy of a process, and the engine that decides by it."""
+
+    source: PolicySource
+    engine: PolicyEngine
+
+
+class Shared(Protocol):
+    """What several agents of one process share (`agents.runtime.process.shared_parts`)."""
+
+    def workload_api(self, name: str) -> SharedWorkloadApi:
+        """Return the Workload API of the agent `name`."""
+        ...
+
+    def policy(self, connection: Connection, identity: Identity) -> AbstractAsyncContextManager[PolicyParts]:
+        """Return the policy for the agent with this `connection` and `identity`, to be entered."""
+        ...
+
+
 @asynccontextmanager
 async def open_identity(
-    name: str, settings: Settings, *, counters: Counters | None = None
+    name: str, settings: Settings, *, counters: Counters | None = None, shared: Shared | None = None
 ) -> AsyncGenerator[WorkloadIdentity, None]:
     """Open the identity of the workload `name`, which must be of the settings' trust domain.
 
@@ -106,7 +127,7 @@ async def open_identity(
     """
     own = settings.names.id_of(name)
     async with WorkloadIdentity.connect(
-        workload_api_of(settings, name),
+        shared.workload_api(name) if shared is not None else workload_api_of(settings, name),
         spiffe_id=own,
         deadline=settings.identity_within,
         patient=settings.identity_patient,
@@ -191,28 +212,34 @@ async def open_engine(
 
 
 @asynccontextmanager
-async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerator[Node, None]:
-    """Open all that the workload `name` needs on the bus, check its streams, and close it in reverse order."""
-    async with open_connected_node(name, settings or load_settings()) as (node, _):
+async def open_node(
+    name: str, settings: Settings | None = None, *, shared: Shared | None = None
+) -> AsyncGenerator[Node, None]:
+    """Open all that the workload `name` needs on the bus, check its streams, and close it in reverse order.
+
+    What is `shared` with other workloads of this process outlives it.
+    """
+    async with open_connected_node(name, settings or load_settings(), shared=shared) as (node, _):
         yield node
 
 
 @asynccontextmanager
 async def open_connected_node(
-    name: str, settings: Settings, *, counters: Counters | None = None
+    name: str, settings: Settings, *, counters: Counters | None = None, shared: Shared | None = None
 ) -> AsyncGenerator[tuple[Node, Connection], None]:
     """Open a node as `open_node` does; yield it with its connection to NATS."""
-    # Imported here: a command that only reads a stream needs no policy, whose checks are a tenth of its imports.
-    from sealbus.agents.runtime.policy.source import open_source
-
     counters = counters or Counters()
     async with AsyncExitStack() as stack:
-        identity = await stack.enter_async_context(open_identity(name, settings, counters=counters))
+        identity = await stack.enter_async_context(open_identity(name, settings, counters=counters, shared=shared))
         connection = connection_of(name, settings, identity, counters)
         if settings.policy.bucket is not None:
             await stack.enter_async_context(connection)
-        source = await stack.enter_async_context(open_source(name, settings.policy, connection, counters=counters))
-        engine = await stack.enter_async_context(open_engine(settings.policy, identity, source.in_force))
+        policy = (
+            shared.policy(connection, identity)
+            if shared is not None
+            else _own_policy(name, settings.policy, connection, identity, counters)
+        )
+        source, engine = await stack.enter_async_context(policy)
         if settings.policy.bucket is None:
             # Last: problems with files are reported before anything is connected.
             await stack.enter_async_context(connection)
@@ -239,6 +266,7 @@ async def open_connected_node(
             ),
             feeds=Feeds(
                 connected=lambda: connection.connected,
+                refused=lambda: connection.refused,
                 revoked_before=lambda: source.in_force.revoked_before,
                 revocations=lambda: source.in_force.revocations,
                 policy_problem=source.problem,
@@ -246,6 +274,20 @@ async def open_connected_node(
         ) as node:
             yield node, connection
         checking.cancel()
+
+
+@asynccontextmanager
+async def _own_policy(
+    name: str, policy: PolicyTable, connection: Connection, identity: Identity, counters: Counters
+) -> AsyncGenerator[PolicyParts, None]:
+    # Imported here: a command that only reads a stream needs no policy, whose checks are a tenth of its imports.
+    from sealbus.agents.runtime.policy.source import open_source
+
+    async with (
+        open_source(name, policy, connection, counters=counters) as source,
+        open_engine(policy, identity, source.in_force) as engine,
+    ):
+        yield PolicyParts(source, engine)
 
 
 async def wait_for_streams(

@@ -42,12 +42,12 @@ def run_processes(
         )
     address = health or settings.health.address
     if address is not None:
-        numbered_address(address, processes * len(targets) - 1)
+        numbered_address(address, processes - 1)
 
     def command(number: int, line: int, memory: int) -> list[str]:
         options = {
             "--concurrency": str(concurrency) if concurrency is not None else None,
-            "--health": numbered_address(address, (number - 1) * len(targets)) if address is not None else None,
+            "--health": numbered_address(address, number - 1) if address is not None else None,
             "--config": config,
         }
         words = [word for option, value in options.items() if value is not None for word in (option, value)]

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -19,10 +19,9 @@ from sealbus.agents.cli.options import config_option, ended_by, json_option, log
 from sealbus.agents.cli.output import log_to_stderr, note, print_json
 
 if TYPE_CHECKING:
-    from sealbus.agents.runtime.assembly import WorkerLimits
+    from sealbus.agents.cli.run.several import RunOptions
     from sealbus.agents.runtime.process.in_flight import InFlightTable
     from sealbus.agents.runtime.process.loop_watch import LoopWatch
-    from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.agents.runtime.worker import Worker
     from sealbus.agents.sdk.agent import Agent
 
@@ -46,7 +45,7 @@ def command() -> None:
     "--health",
     default=None,
     metavar="HOST:PORT",
-    help="Serve /healthz, /readyz and /metrics here; of several agents or processes, each at the port after the last.",
+    help="Serve /healthz, /readyz and /metrics here; of several processes, each at the port after the last.",
 )
 @click.option(
     "--supervised",
@@ -72,7 +71,7 @@ def run(
 ) -> None:
     """Run the handlers of each AGENT in its MODULE (a dotted name, or a file such as app.py) until SIGTERM, then drain.
 
-    Several agents in one process have a node, an identity and a connection each.
+    Several agents in one process have an identity and a connection each. One that cannot run is tried again; others go on.
     """
     if supervised is None and (processes is not None or reloading):
         from sealbus.agents.cli.run.processes import run_processes
@@ -170,74 +169,60 @@ async def _run(
     memory: int | None,
     as_json: bool,
 ) -> bool:
+    from sealbus.agents.cli.run.several import RunOptions, run_several
     from sealbus.agents.runtime.assembly import WorkerLimits
-    from sealbus.agents.runtime.health import numbered_address
-    from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.process.in_flight import tables_in
-    from sealbus.agents.runtime.process.loop_watch import LoopWatch
     from sealbus.agents.runtime.process.supervisor import ParentLine
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.agents.runtime.worker import settle_collector
 
     settings = load_settings(config)
     stop = stop_signalled()
     limits = WorkerLimits(**dict(settings.worker), **dict(settings.limits))
     if concurrency:
         limits = replace(limits, concurrency=concurrency)
-    address = health or settings.health.address
     # A handler that does not stop is replaced, at most once.
     places = 2 * limits.concurrency
     tables = tables_in(memory, agents=len(agents), places=places) if memory is not None else (None,) * len(agents)
+    with ParentLine(line, stop) if line is not None else nullcontext() as parent:
+        options = RunOptions(
+            settings=settings,
+            limits=limits,
+            address=health or settings.health.address,
+            on_ready=lambda worker: _print_ready(worker, as_json=as_json),
+            on_started=parent.ready if parent is not None else lambda: None,
+        )
+        if len(agents) > 1:
+            return await run_several(agents, tables, options, stop)
+        return await _run_alone(agents[0], tables[0], options, stop)
+
+
+async def _run_alone(agent: Agent, table: InFlightTable | None, options: RunOptions, stop: asyncio.Event) -> bool:
+    from sealbus.agents.runtime.metric_export import exporting_metrics
+    from sealbus.agents.runtime.open import open_node
+    from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.worker import Worker, settle_collector
+
     async with AsyncExitStack() as stack:
-        parent = stack.enter_context(ParentLine(line, stop)) if line is not None else None
-        workers: list[Worker] = []
         async with ended_by(stop):
-            for agent, table in zip(agents, tables, strict=True):
-                opening = _opened(agent, settings, limits, alone=len(agents) == 1, in_flight=table)
-                workers.append(await stack.enter_async_context(opening))
+            node = await stack.enter_async_context(open_node(agent.name, options.settings))
+            worker = await stack.enter_async_context(Worker(agent, node, options.limits, in_flight=table))
         if stop.is_set():
             return True
         # Started after the imports, which may block the loop longer than a handler should.
         watch = await stack.enter_async_context(LoopWatch())
-        for worker in workers:
-            watch.count_in(worker.node.counters)
-            await stack.enter_async_context(exporting_metrics(worker.agent.name, worker.node.counters))
-        if address is not None:
-            for number, worker in enumerate(workers):
-                await stack.enter_async_context(_probed(worker, numbered_address(address, number), watch))
+        watch.count_in(node.counters)
+        await stack.enter_async_context(exporting_metrics(agent.name, node.counters))
+        if options.address is not None:
+            await stack.enter_async_context(_probed(worker, options.address, watch))
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(worker.run(stop), name=f"worker-{worker.agent.name}") for worker in workers]
+            running = group.create_task(worker.run(stop), name=f"worker-{agent.name}")
             async with ended_by(stop):
-                for worker in workers:
-                    await worker.ready.wait()
+                await worker.ready.wait()
             settle_collector()
             if not stop.is_set():
-                if parent is not None:
-                    parent.ready()
-                for worker in workers:
-                    _print_ready(worker, as_json=as_json)
-        return all(task.result() for task in running)
-
-
-@asynccontextmanager
-async def _opened(
-    agent: Agent, settings: Settings, limits: WorkerLimits, *, alone: bool, in_flight: InFlightTable | None
-) -> AsyncGenerator[Worker, None]:
-    from sealbus.agents.runtime.open import open_node
-    from sealbus.agents.runtime.worker import Worker
-    from sealbus.envelopes.errors import IdentityUnavailable
-
-    async with AsyncExitStack() as stack:
-        try:
-            node = await stack.enter_async_context(open_node(agent.name, settings))
-        except IdentityUnavailable as error:
-            if alone:
-                raise
-            raise IdentityUnavailable(
-                f"agent {agent.name}: {error.detail}; several agents run in one process only where its Workload API gives "
-                "it the identity of each: otherwise start a process for each"
-            ) from error
-        yield await stack.enter_async_context(Worker(agent, node, limits, in_flight=in_flight))
+                options.on_started()
+                options.on_ready(worker)
+        return running.result()
 
 
 @asynccontextmanager

@@ -23,16 +23,22 @@ NOWHERE: Final = -1
 class InFlightTable:
     """A table of digests in `memory`, whose length is a multiple of 32 bytes; 32 zero bytes are a free place.
 
-    `left` are the digests found when the table was opened; opening it empties the table.
+    `left` are the digests found when the table was opened; opening it empties the table. `begin_again` empties it, too.
     """
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
         count = len(memory) // DIGEST_BYTES
         digests = [bytes(memory[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]) for place in range(count)]
-        self.left: Final = tuple(digest for digest in digests if any(digest))
+        self.left = tuple(digest for digest in digests if any(digest))
         memory[:] = bytes(len(memory))
         self._free = list(range(count))
+
+    def begin_again(self) -> None:
+        """Forget all messages: their handlers were ended by this process, which is no message's fault."""
+        self.left = ()
+        self._memory[:] = bytes(len(self._memory))
+        self._free = list(range(len(self._memory) // DIGEST_BYTES))
 
     def enter(self, digest: bytes) -> int:
         """Enter a message by its hash of 32 bytes and return its place; `NOWHERE` if the table is full."""

@@ -59,7 +59,7 @@ def test_each_process_is_the_same_command_with_its_own_number_and_ports(started:
     done = CliRunner().invoke(command, [*arguments, "--config", config, "--json"])
     assert (done.exit_code, started.processes) == (5, 3)
     own = [sys.executable, "-P", "-m", "sealbus", "worker", "run", "--supervised"]
-    given = ["--concurrency", "7", "--health", "[::1]:9002", "--config", config, "--json", "--", "a.py:one", "b.py:two"]
+    given = ["--concurrency", "7", "--health", "[::1]:9001", "--config", config, "--json", "--", "a.py:one", "b.py:two"]
     assert started.command(2, 11, 12) == [*own, "2", "11", "12", *given]
 
 
@@ -90,13 +90,13 @@ async def test_each_agent_of_a_project_has_a_process_of_its_interpreter(
 
 
 def test_ports_are_counted_before_anything_is_started(started: type[Started], config: str) -> None:
-    with pytest.raises(ConfigurationError, match="no port 3 after it"):
+    with pytest.raises(ConfigurationError, match="no port 1 after it"):
         run_processes(
             ["a.py:one", "a.py:two"],
             processes=2,
             reloading=False,
             concurrency=None,
-            health="65533",
+            health="65535",
             config=config,
             as_json=False,
             log_json=False,

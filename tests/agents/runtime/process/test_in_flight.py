@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from sealbus.agents.runtime.process.in_flight import InFlightTable, open_memory, tables_in
+from sealbus.agents.runtime.process.in_flight import DIGEST_BYTES, InFlightTable, open_memory, tables_in
 
 A, B, C = (bytes([value]) * 32 for value in (1, 2, 3))
 
@@ -60,3 +60,15 @@ def test_the_descriptor_is_closed_with_the_memory() -> None:
         pass
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(memory)
+
+
+def test_a_table_that_begins_again_has_no_messages_and_all_places() -> None:
+    memory = memoryview(bytearray(2 * DIGEST_BYTES))
+    memory[:DIGEST_BYTES] = b"a" * DIGEST_BYTES
+    table = InFlightTable(memory)
+    assert list(table.left) == [b"a" * DIGEST_BYTES]
+    assert {table.enter(b"b" * DIGEST_BYTES), table.enter(b"c" * DIGEST_BYTES)} == {0, 1}
+    table.begin_again()
+    assert list(table.left) == []
+    assert not any(memory)
+    assert {table.enter(b"d" * DIGEST_BYTES), table.enter(b"e" * DIGEST_BYTES)} == {0, 1}

@@ -185,6 +185,50 @@ async def test_alerts_are_those_of_every_other_deployment_and_point_to_its_own_r
     assert ("PrometheusRule", "sealbus") not in await rendered(tmp_path, BANK)
 
 
+SHOP = """
+agents:
+  inventory: null
+  pricing: null
+  shop:
+    target: shop.front:agent
+    further: {stock: "shop.stock:agent", prices: "shop.prices:agent"}
+    engine: sidecar
+    replicas: 2
+"""
+
+
+async def test_several_agents_of_one_process_have_an_identity_each(tmp_path: Path) -> None:
+    found = await rendered(tmp_path, SHOP)
+    pod = found["Deployment", "shop"]["spec"]["template"]
+    [worker] = pod["spec"]["containers"]
+    # The first is the entry's own, whose folder OPA reads the policy from.
+    targets = ["shop.front:agent", "shop.prices:agent", "shop.stock:agent"]
+    assert worker["args"] == ["worker", "run", *targets, "--health", "0.0.0.0:9100"]
+    [opa] = [one for one in pod["spec"]["initContainers"] if one["name"] == "opa"]
+    assert "/var/lib/sealbus/policy/shop/composed/bundle.tar.gz" in opa["args"]
+    for name in ("prices", "stock"):
+        identity = found["ClusterSPIFFEID", f"bank-sealbus-agent-{name}"]["spec"]
+        assert identity["spiffeIDTemplate"] == f"spiffe://{{{{ .TrustDomain }}}}/agent/{name}"
+        assert identity["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        assert identity["workloadSelectorTemplates"] == ["k8s:sa:shop"]
+        assert identity["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "bank"}}
+        # No pod, account or budget of its own.
+        assert not {kind for kind, other in found if other == name}
+    others = found["Deployment", "edge"]["spec"]["template"]["metadata"]["labels"]
+    assert not identity["podSelector"]["matchLabels"].items() <= others.items()
+    callers = {one for text in found["ConfigMap", "sealbus-opa"]["data"].values() for one in text.split('"')}
+    assert {f"spiffe://example.org/agent/{name}" for name in ("shop", "prices", "stock")} <= callers
+
+
+@pytest.mark.parametrize("name", ["inventory", "stock"])
+async def test_an_agent_is_in_one_process(tmp_path: Path, name: str) -> None:
+    """Its pods would have two programs, and share the work of both."""
+    other = f'  other: {{target: o:a, further: {{{name}: "o:b"}}, engine: embedded, replicas: 1}}\n'
+    code, out, error = await helm(tmp_path, SHOP.replace("  inventory: null\n", "") + other)
+    assert (code != 0, out) == (True, "")
+    assert "agents: a name is there twice" in error
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -200,6 +244,9 @@ async def test_alerts_are_those_of_every_other_deployment_and_point_to_its_own_r
         "agents: {BAD_NAME: {target: a:b, engine: embedded, replicas: 1}}",
         "agents: {x: {target: a:b, engine: other, replicas: 1}}",
         "agents: {x: {target: a:b, engine: embedded}}",
+        "agents: {x: {target: a:b, further: [a:c], engine: embedded, replicas: 1}}",
+        "agents: {x: {target: a:b, further: {BAD_NAME: a:c}, engine: embedded, replicas: 1}}",
+        "agents: {x: {target: a:b, further: {y: nothing}, engine: embedded, replicas: 1}}",
         "agents: {x: {target: a:b, engine: embedded, replicas: 1, autoscaling: {min: 1}}}",
     ],
 )

@@ -76,6 +76,7 @@ PARTS = [
         (SafeClient, ProtocolParser, Link),
         {
             "_close": "self, status, do_cbs=True",
+            "_ping_interval": "self",
             "_process_err": "self, err_msg",
             "_process_info": "self, info, initial_connection=False",
             "_process_msg": "self, sid, subject, reply, data, headers",
@@ -84,6 +85,7 @@ PARTS = [
             "_process_pong": "self",
             "_read_loop": "self",
             "_select_next_server": "self",
+            "_send_ping": "self, future=None",
             **dict.fromkeys(
                 (
                     "_current_server",

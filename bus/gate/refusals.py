@@ -36,7 +36,7 @@ class _Count:
 
 
 class Refusals:
-    """Collects refusals and publishes them to `subject` every `every` seconds while `run` is awaited."""
+    """Collects refusals and publishes them to `subject`, `every` seconds after the first, while `run` is awaited."""
 
     def __init__(
         self,
@@ -53,6 +53,8 @@ class Refusals:
         self._clock = clock or UNMEASURED_CLOCK
         self._every = every
         self._counts: dict[tuple[str, str, int], _Count] = {}
+        self._counted = asyncio.Event()
+        """Set while there are counts."""
         self._operator_log = OperatorLog(_logger)
         counters.add("sealbus_refused_total", 0, code=Code.MALFORMED.value)
 
@@ -75,11 +77,13 @@ class Refusals:
             detail=error.detail[:256],
             sample=delivery.payload[: DEFAULT_LIMITS.refusal_sample_bytes],
         )
+        self._counted.set()
 
     async def run(self) -> None:
         """Publish the counts periodically until cancelled, then once more."""
         try:
             while True:
+                await self._counted.wait()
                 await asyncio.sleep(self._every)
                 await self.flush()
         finally:
@@ -90,6 +94,7 @@ class Refusals:
     async def flush(self) -> None:
         """Publish the counts so far; never raises if the broker does not answer."""
         counts, self._counts = self._counts, {}
+        self._counted.clear()
         if not counts:
             return
         messages = [Outgoing(subject=self._subject, payload=_encode(key, count)) for key, count in counts.items()]

@@ -25,7 +25,10 @@ EVERY: Final = 10.0
 """Seconds between two measurements while the clocks agree."""
 
 AGAIN: Final = 1.0
-"""Seconds between checks whether our clock was set and, while the clocks disagree, between measurements."""
+"""Seconds between measurements while the clocks disagree."""
+
+LOOK: Final = 5.0
+"""Seconds between checks whether our clock was set, while nothing arrives: a batch that arrives is checked in any case."""
 
 STEP: Final = SECOND
 """A wall clock that drifts by more than this from the monotonic clock was set. Earlier measurements no longer hold."""
@@ -106,7 +109,7 @@ class ClockDifference:
         """Measure periodically until the clocks disagree."""
         due = self._elapsed() + EVERY
         while await self.settle() is None:
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(LOOK)
             if self._elapsed() >= due:
                 await self._measure()
                 due = self._elapsed() + EVERY

@@ -210,10 +210,11 @@ class NatsPull:
 
     def _ended(self, status: int, text: str) -> None:
         """Continue after a request: at once if it was filled or ran out, after a pause if something is wrong."""
-        self._arrived.set()
         if status in (0, 404, 408) or "MaxBytes" in text or "Batch Completed" in text:
+            # The caller has nothing to do: what has arrived was announced by itself.
             self._ask()
             return
+        self._arrived.set()
         self._count("pull")
         if status == 503 or "Deleted" in text:
             self._verified = None

@@ -17,6 +17,7 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from sealbus.bus.nats.connection.frames import status_of
 from sealbus.bus.nats.connection.link import Link
@@ -30,6 +31,9 @@ ROOM = 3
 
 CAREFUL = 600.0
 """Seconds after an empty message in which each request is for one message: one batch at most is delayed in that time."""
+
+_ROWS: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+"""When the first request was made in each event loop: later ones end when that and its successors end, on all links."""
 
 SINGLES = 16
 """Requests for one message at a time per link. The server takes 512 requests per consumer, from all replicas together."""
@@ -203,6 +207,15 @@ class PullRequest:
     expires: float = 5.0
     heartbeat: float = 2.0
 
+    def ending_with(self, since: float) -> PullRequest:
+        """Return the same request so that it ends about when one of a row ends that began `since` seconds ago."""
+        left = self.expires - since % self.expires
+        if left >= 0.9 * self.expires:
+            return self
+        # One that would end soon ends with the next of the row.
+        expires = left if left >= 0.2 * self.expires else left + self.expires
+        return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.4 * expires))
+
     def within(self, seconds: float) -> PullRequest:
         """Return the same request with a wait of at most `seconds`, but at least one second."""
         expires = min(self.expires, max(1.0, seconds))
@@ -246,7 +259,7 @@ class OpenPull:
         """Messages that the request may still bring; 0 between requests."""
         self.untouched = False
         """Whether a request is waiting that has brought no message yet."""
-        self._body = request.encode()
+        self._request = request
         self._patience = 2.0 * request.heartbeat + 1.0
         self._deliver = deliver
         self._ended = ended
@@ -257,11 +270,13 @@ class OpenPull:
 
     def ask(self, api: str) -> None:
         """Send the request to the API subject `api`. Raises `BusUnavailable`."""
-        body = self._body
+        now = self._loop.time()
+        # The requests of an idle agent are answered in one read and made in one write: its whole cost while idle.
+        body = self._request.ending_with(now - _ROWS.setdefault(self._loop, now)).encode()
         self.link.write(b"PUB %b %b %d\r\n%b\r\n" % (api.encode(), self._inbox.encode(), len(body), body))
         self.remaining = self.batch
         self.untouched = True
-        self._heard = self._loop.time()
+        self._heard = now
 
     @property
     def silent_at(self) -> float:

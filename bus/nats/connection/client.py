@@ -34,6 +34,11 @@ _logger = logging.getLogger(__name__)
 READ_BYTES = 262_144
 """Most bytes read from the connection at a time, and the most that CPython's `ssl` holds."""
 
+MAX_OUTSTANDING_PINGS = 2
+
+UNASKED = 9
+"""Intervals in a row without a PING to a server that was heard meanwhile."""
+
 CLOSE_SECONDS = 2.0
 """Seconds that the peer has to answer the end of TLS before the connection is cut."""
 
@@ -66,6 +71,8 @@ class SafeClient(Client):
         self._on_violation = on_violation
         self._on_dropped = on_dropped
         self._reported = False
+        self._heard = False
+        """Whether the server has sent anything since the last interval between PINGs."""
 
     async def open(self, url: str, on_lame_duck: Callable[[], Awaitable[None]] | None = None) -> None:
         """Connect to `url` once. Raises `OSError`, `TimeoutError` or nats-py's `Error`, with nothing left open."""
@@ -82,7 +89,7 @@ class SafeClient(Client):
                     tls=self._stream._context,  # nats-py wants one; the stream uses it
                     tls_handshake_first=True,
                     ping_interval=options.ping,  # type: ignore[arg-type]  # only passed to sleep, fractions are fine
-                    max_outstanding_pings=2,
+                    max_outstanding_pings=MAX_OUTSTANDING_PINGS,
                     lame_duck_mode_cb=on_lame_duck,
                     signature_cb=options.login.signature if options.login is not None else None,
                 )
@@ -155,11 +162,29 @@ class SafeClient(Client):
                 data = await self._stream.read(READ_BYTES)
                 if not data:
                     break
+                self._heard = True
                 await self._ps.parse(data)
             error: Exception = errors.UnexpectedEOF()
         except Exception as failure:  # noqa: BLE001 - or the connection would silently receive nothing
             error = failure
         await self._process_op_err(error)
+
+    async def _ping_interval(self) -> None:
+        # nats-py's version sends a PING each time. A server that was heard is there, and an idle agent hears it every 2 s.
+        unasked = 0
+        while True:
+            await asyncio.sleep(self._connect_options.ping)
+            heard, self._heard = self._heard, False
+            if heard and unasked < UNASKED:
+                unasked += 1
+                continue
+            unasked = 0
+            self._pings_outstanding += 1
+            if self._pings_outstanding > MAX_OUTSTANDING_PINGS:
+                await self._process_op_err(errors.StaleConnectionError())
+                return
+            with contextlib.suppress(RuntimeError, AttributeError):
+                await self._send_ping()
 
     def _reading_ended(self, _: asyncio.Task[None]) -> None:
         # Also if the task was cancelled from outside; otherwise the connection looks alive and receives nothing.

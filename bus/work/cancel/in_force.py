@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.cancellation import Canceled
@@ -83,6 +84,39 @@ class StopVerifier:
         return parsed(trust=self.site.trust())
 
 
+class _LoopTurns:
+    """Notes when one event loop turns, once for all agents that watch it."""
+
+    def __init__(self) -> None:
+        self.turned = 0.0
+        """When the event loop was last seen to turn, by its own time; 0 while nobody watches."""
+        self._watchers = 0
+        self._watching = asyncio.Lock()
+
+    async def watch(self) -> None:
+        """Note the turns until cancelled, or wait until the agent that does so has left.
+
+        After a standstill, a turn is noted only once the loop has turned for `TURN` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        self.turned = self.turned or loop.time()
+        self._watchers += 1
+        try:
+            async with self._watching:
+                while True:
+                    before = loop.time()
+                    await asyncio.sleep(TURN)
+                    if loop.time() - before < STILL_WITHIN:
+                        self.turned = loop.time()
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self.turned = 0.0
+
+
+_TURNS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopTurns]] = WeakKeyDictionary()
+
+
 class _PutOff(NamedTuple):
     message: VerifiedMessage
     until: int
@@ -112,12 +146,14 @@ class Stops:
         self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
         """Stops whose signature does not verify: our bundle may lag behind the key of the signer."""
         self._unproved_of: Counter[str] = Counter()
+        self._doubted = asyncio.Event()
+        """Set when a stop was added to those."""
         self._running: dict[int, Permitted] = {}
         self._put_off: dict[bytes, _PutOff] = {}
         """Messages that wait for their redelivery, by their hashes; bounded by their bytes, which `_held` counts."""
         self._held = 0
-        self._turned = 0.0
-        """When the event loop was last seen to turn, by its own time; 0 at first."""
+        self._turns = _LoopTurns()
+        """Of the event loop, once `run` is awaited."""
         self._news = asyncio.Event()
         """Set and replaced whenever stops have come."""
         self._operator_log = OperatorLog(_logger)
@@ -316,6 +352,7 @@ class Stops:
         if error.code is Code.BAD_SIGNATURE and len(self._unproved) < UNPROVED and of_agent < UNPROVED_OF_AGENT:
             self._unproved[place] = stored, raw
             self._unproved_of[place.agent] += 1
+            self._doubted.set()
 
     def _forget_unproved(self, place: StopPlace) -> None:
         if self._unproved.pop(place, None) is not None:
@@ -324,21 +361,19 @@ class Stops:
                 del self._unproved_of[place.agent]
 
     def _stood_still(self) -> bool:
-        return 0.0 < self._turned < asyncio.get_running_loop().time() - STILL_WITHIN
+        return 0.0 < self._turns.turned < asyncio.get_running_loop().time() - STILL_WITHIN
 
     async def _watch_turns(self) -> None:
-        """Note when the event loop turns. After a standstill, note it only once the loop has turned for `TURN` seconds."""
         loop = asyncio.get_running_loop()
-        self._turned = loop.time()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(TURN)
-            if loop.time() - before < STILL_WITHIN:
-                self._turned = loop.time()
+        self._turns = _TURNS.setdefault(loop, self._turns)
+        await self._turns.watch()
 
     async def _prove_again(self) -> None:
         """Verify unproved stops again while a bundle may lag, also with the keys of the time when they were stored."""
         while True:
+            if not self._unproved:
+                self._doubted.clear()
+                await self._doubted.wait()
             await asyncio.sleep(PROVED_AGAIN)
             for place, (stored, raw) in list(self._unproved.items()):
                 try:

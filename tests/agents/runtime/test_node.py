@@ -155,6 +155,7 @@ async def test_the_brokers_time_is_asked_about_the_period_that_is_current(monkey
     monkeypatch.setattr(node.transport, "audit_stream", audit_stream)
     monkeypatch.setattr(clock_difference, "EVERY", 0.0)
     monkeypatch.setattr(clock_difference, "AGAIN", 0.0)
+    monkeypatch.setattr(clock_difference, "LOOK", 0.0)
     apart = asyncio.ensure_future(node.clocks.disagree())
     await until(lambda: "NEXT" in asked)
     apart.cancel()

@@ -54,6 +54,7 @@ def world() -> World:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_difference, "AGAIN", 0.0)
+    monkeypatch.setattr(clock_difference, "LOOK", 0.0)
 
 
 async def test_nothing_is_decided_before_the_broker_told_its_time(world: World) -> None:

@@ -131,3 +131,27 @@ def test_a_request_that_must_end_sooner_beats_faster(seconds: float, expires: fl
     shorter = REQUEST.within(seconds)
     assert (shorter.expires, shorter.batch, shorter.max_bytes) == (expires, 2, 1000)
     assert shorter.heartbeat == pytest.approx(heartbeat)
+
+
+@pytest.mark.parametrize(
+    ("since", "expires"),
+    [(0.0, 5.0), (0.4, 5.0), (1.0, 4.0), (4.0, 1.0), (4.1, 5.9), (4.9, 5.1), (5.0, 5.0), (5.3, 5.0), (501.0, 4.0)],
+)
+def test_a_request_ends_when_a_row_ends_that_began_before(since: float, expires: float) -> None:
+    aligned = REQUEST.ending_with(since)
+    assert aligned.expires == pytest.approx(expires)
+    assert aligned.heartbeat == pytest.approx(min(2.0, 0.4 * expires))
+    assert (aligned.batch, aligned.max_bytes) == (2, 1000)
+
+
+async def test_requests_of_all_links_end_together(seen: Seen) -> None:
+    """Then their answers come together, to a process with many idle agents in a few reads."""
+    loop = asyncio.get_running_loop()
+    seen.pull.ask("api")
+    other = Seen()
+    first = loop.time()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "time", lambda: first + 2.0)
+        other.pull.ask("api")
+    [asked] = other.link.written
+    assert json.loads(asked.split(b"\r\n")[1])["expires"] == pytest.approx(3e9, rel=0.01)

@@ -223,7 +223,7 @@ async def test_an_empty_message_ends_its_request_and_each_is_for_one_message_the
     assert len(link.sinks) == SINGLES
     # Long after the last empty one there are batches again.
     now = asyncio.get_running_loop().time()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + CAREFUL + 1.0)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + CAREFUL + link.expires)
     link.batch = 4
     consumer.pulls.ask()
     for sid in [sid for sid in link.sinks if sid in link.asked[2:]]:

@@ -7,7 +7,7 @@ import ssl
 from typing import cast
 
 import pytest
-from nats.errors import UnexpectedEOF
+from nats.errors import StaleConnectionError, UnexpectedEOF
 from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
@@ -90,6 +90,53 @@ async def test_it_opens_and_closes() -> None:
     assert client.is_connected
     await client.close()
     assert client.is_closed
+
+
+class Heard(SafeClient):
+    """A client whose server is heard in each interval, or in none; it counts intervals and PINGs, which get no PONG."""
+
+    def __init__(self, heard: bool) -> None:
+        self.lost: list[Exception] = []
+        self.intervals = 0
+        super().__init__(
+            ScriptedStream._context,
+            ConnectionOptions(name="a", ping=0.0),
+            on_lost=lambda _: None,
+            on_violation=lambda _: None,
+            on_dropped=lambda _: None,
+        )
+        self._stream = cast("TlsStream", ScriptedStream())
+        self._each = heard
+        self.pinged: list[int] = []
+
+    @property
+    def _heard(self) -> bool:
+        return self._each
+
+    @_heard.setter
+    def _heard(self, value: bool) -> None:
+        if not value:
+            self.intervals += 1
+
+    async def _send_ping(self, future: object = None) -> None:
+        self.pinged.append(self.intervals)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.lost.append(e)
+
+
+@pytest.mark.parametrize(("heard", "pinged", "gone"), [(False, [1, 2], 3), (True, [10, 20], 30)])
+async def test_a_server_is_asked_whether_it_is_there_seldom_if_it_is_heard(
+    heard: bool, pinged: list[int], gone: int
+) -> None:
+    """One that is heard and never answers is gone in the end, too: no byte of ours reaches it."""
+    client = Heard(heard)
+    before = client.intervals
+    async with asyncio.timeout(60):
+        await client._ping_interval()
+    assert [number - before for number in client.pinged] == pinged
+    assert client.intervals - before == gone
+    assert [type(error) for error in client.lost] == [StaleConnectionError]
 
 
 async def test_a_server_that_ends_the_connection_instead_of_answering_has_let_nobody_in() -> None:

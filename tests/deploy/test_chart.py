@@ -206,16 +206,16 @@ async def test_several_agents_of_one_process_have_an_identity_each(tmp_path: Pat
     assert worker["args"] == ["worker", "run", *targets, "--health", "0.0.0.0:9100"]
     [opa] = [one for one in pod["spec"]["initContainers"] if one["name"] == "opa"]
     assert "/var/lib/sealbus/policy/shop/composed/bundle.tar.gz" in opa["args"]
+    others = found["Deployment", "edge"]["spec"]["template"]["metadata"]["labels"]
     for name in ("prices", "stock"):
         identity = found["ClusterSPIFFEID", f"bank-sealbus-agent-{name}"]["spec"]
         assert identity["spiffeIDTemplate"] == f"spiffe://{{{{ .TrustDomain }}}}/agent/{name}"
         assert identity["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        assert not identity["podSelector"]["matchLabels"].items() <= others.items()
         assert identity["workloadSelectorTemplates"] == ["k8s:sa:shop"]
         assert identity["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "bank"}}
         # No pod, account or budget of its own.
         assert not {kind for kind, other in found if other == name}
-    others = found["Deployment", "edge"]["spec"]["template"]["metadata"]["labels"]
-    assert not identity["podSelector"]["matchLabels"].items() <= others.items()
     callers = {one for text in found["ConfigMap", "sealbus-opa"]["data"].values() for one in text.split('"')}
     assert {f"spiffe://example.org/agent/{name}" for name in ("shop", "prices", "stock")} <= callers
 

@@ -110,7 +110,7 @@ async def test_an_agent_that_is_not_let_in_at_the_start_holds_up_no_other() -> N
         port = await health_port(command)
         await reasons_once(port, {"one/start": "not let in by the server"})
         await both_ways(client, "two", "three")
-        assert {one.reasons for one in site.refused} == {("revoked_agent",)}
+        assert {(one.subject, one.reasons) for one in site.refused} == {(str(NAMES.id_of("one")), ("revoked_agent",))}
         await site.revoke()
         await command.says("one runs as spiffe://")
         await reasons_once(port, {})

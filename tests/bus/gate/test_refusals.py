@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from support.lab import until
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.clocks import BusClock
@@ -94,3 +96,15 @@ async def test_what_cannot_be_published_is_counted_and_dropped(setting: Setting)
     assert setting.counters.value("sealbus_refused_total", code="malformed") == 1
     setting.broker.fail("REFUSALS", None)
     assert await setting.published() == []
+
+
+async def test_refusals_are_published_while_it_runs_each_time_there_are_some(setting: Setting) -> None:
+    setting.refusals._every = 0.001
+    running = asyncio.create_task(setting.refusals.run())
+    stream = setting.broker.streams["REFUSALS"]
+    for number in (1, 2):
+        setting.count()
+        await until(lambda number=number: len(stream.stored) == number, seconds=60)  # type: ignore[misc]
+    running.cancel()
+    await asyncio.wait({running})
+    assert len(stream.stored) == 2

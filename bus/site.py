@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sealbus.bus.clocks import BusClock
+from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.subjects import OwnSubjects
@@ -24,7 +25,7 @@ class Site:
     """The identity of a process, the names and trust of its deployment, its clocks, counters, transport and randomness.
 
     `trust` returns the bundles and revocations in force now. `elapsed` counts seconds (`clocks.ELAPSED`). `random`
-    returns a number in [0, 1). `tracer` is absent where nobody collects spans.
+    returns a number in [0, 1). `tracer` is absent where nobody collects spans. Agents of one process share their `turns`.
     """
 
     identity: Identity
@@ -38,6 +39,7 @@ class Site:
     random: Callable[[], float]
     elapsed: Callable[[], float]
     tracer: Tracer | None = None
+    turns: LoopTurns = field(default_factory=LoopTurns)
 
     @property
     def own(self) -> SpiffeId:

@@ -22,6 +22,7 @@ from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.gate.status_reader import StatusReader
+from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.sending.outbox import Outbox
@@ -94,6 +95,8 @@ class Host:
     clock: HostClock = HOST_CLOCK
     elapsed: Callable[[], float] = ELAPSED
     random: Callable[[], float] = random.random
+    turns: LoopTurns | None = None
+    """What the agents of one process share of these; `None` for an agent alone."""
 
 
 class Node:
@@ -145,6 +148,7 @@ class Node:
             random=host.random,
             elapsed=host.elapsed,
             tracer=self.tracer,
+            turns=host.turns or LoopTurns(),
         )
         """The values that all parts of this process share."""
         self.outbox = Outbox(identity=identity, transport=transport, clock=self.site.bus_clock, tracer=self.tracer)

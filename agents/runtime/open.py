@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Node
+from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.audit.redaction import Recording
@@ -18,6 +18,7 @@ from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
+from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.options import ConnectionOptions
@@ -107,6 +108,11 @@ class PolicyParts(NamedTuple):
 
 class Shared(Protocol):
     """What several agents of one process share (`agents.runtime.process.shared_parts`)."""
+
+    @property
+    def turns(self) -> LoopTurns:
+        """The turns of the process's event loop."""
+        ...
 
     def workload_api(self, name: str) -> SharedWorkloadApi:
         """Return the Workload API of the agent `name`."""
@@ -271,6 +277,7 @@ async def open_connected_node(
                 revocations=lambda: source.in_force.revocations,
                 policy_problem=source.problem,
             ),
+            host=Host(turns=shared.turns if shared is not None else None),
         ) as node:
             yield node, connection
         checking.cancel()

@@ -21,6 +21,7 @@ from sealbus.agents.runtime.policy.source import PolicySource, open_source, open
 from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.background import Background
+from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import Identity
@@ -44,6 +45,7 @@ class SharedParts:
     """
 
     def __init__(self, name: str, settings: Settings, *, counters: Counters) -> None:
+        self.turns: Final = LoopTurns()
         self._settings = settings
         self._apis: dict[str | None, SharedWorkloadApi] = {}
         self._policy = SharedPolicy(name, settings, counters=counters)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
 
+from sealbus.bus.loop_turns import TURN
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.routing.routes import Permitted
@@ -41,12 +41,6 @@ _logger = logging.getLogger(__name__)
 
 CURRENT_WITHIN: Final = 5.0
 """Seconds that a message waits for the stops to be known again, before it is put off."""
-
-STILL_WITHIN: Final = 2.0
-"""Seconds for which the event loop may have stood still. After longer, a message waits until the loop has turned: a stop, or
-the silence of the server, would not be seen yet."""
-TURN: Final = 0.25
-"""Seconds between two looks at whether the event loop turns."""
 
 PUT_OFF_BYTES: Final = 67_108_864
 """Bytes of messages that were put off and are watched for stops; each counts with its body and `HEADERS` bytes."""
@@ -84,39 +78,6 @@ class StopVerifier:
         return parsed(trust=self.site.trust())
 
 
-class _LoopTurns:
-    """Notes when one event loop turns, once for all agents that watch it."""
-
-    def __init__(self) -> None:
-        self.turned = 0.0
-        """When the event loop was last seen to turn, by its own time; 0 while nobody watches."""
-        self._watchers = 0
-        self._watching = asyncio.Lock()
-
-    async def watch(self) -> None:
-        """Note the turns until cancelled, or wait until the agent that does so has left.
-
-        After a standstill, a turn is noted only once the loop has turned for `TURN` seconds.
-        """
-        loop = asyncio.get_running_loop()
-        self.turned = self.turned or loop.time()
-        self._watchers += 1
-        try:
-            async with self._watching:
-                while True:
-                    before = loop.time()
-                    await asyncio.sleep(TURN)
-                    if loop.time() - before < STILL_WITHIN:
-                        self.turned = loop.time()
-        finally:
-            self._watchers -= 1
-            if not self._watchers:
-                self.turned = 0.0
-
-
-_TURNS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopTurns]] = WeakKeyDictionary()
-
-
 class _PutOff(NamedTuple):
     message: VerifiedMessage
     until: int
@@ -152,8 +113,6 @@ class Stops:
         self._put_off: dict[bytes, _PutOff] = {}
         """Messages that wait for their redelivery, by their hashes; bounded by their bytes, which `_held` counts."""
         self._held = 0
-        self._turns = _LoopTurns()
-        """Of the event loop, once `run` is awaited."""
         self._news = asyncio.Event()
         """Set and replaced whenever stops have come."""
         self._operator_log = OperatorLog(_logger)
@@ -163,7 +122,7 @@ class Stops:
         failures = 0
         async with asyncio.TaskGroup() as group:
             group.create_task(self._prove_again(), name="stops-unproved")
-            group.create_task(self._watch_turns(), name="stops-turns")
+            group.create_task(self._site.turns.watch(), name="stops-turns")
             while True:
                 try:
                     # From the start: the stream keeps each stop as long as it matters, and our clock may be wrong.
@@ -185,10 +144,10 @@ class Stops:
         Raises `StateUnavailable` if the stops are required and not known within `CURRENT_WITHIN` seconds, or if HELD has to
         be asked and does not answer within as many.
         """
-        if self._required and (not self.current.is_set() or self._stood_still()):
+        if self._required and (not self.current.is_set() or self._site.turns.stood_still):
             try:
                 async with asyncio.timeout(CURRENT_WITHIN):
-                    while self._stood_still():  # noqa: ASYNC110  an event would be set before the stops are seen
+                    while self._site.turns.stood_still:  # noqa: ASYNC110  an event would be set before the stops are seen
                         await asyncio.sleep(TURN)
                     await self.current.wait()
             except TimeoutError as error:
@@ -359,14 +318,6 @@ class Stops:
             self._unproved_of[place.agent] -= 1
             if not self._unproved_of[place.agent]:
                 del self._unproved_of[place.agent]
-
-    def _stood_still(self) -> bool:
-        return 0.0 < self._turns.turned < asyncio.get_running_loop().time() - STILL_WITHIN
-
-    async def _watch_turns(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._turns = _TURNS.setdefault(loop, self._turns)
-        await self._turns.watch()
 
     async def _prove_again(self) -> None:
         """Verify unproved stops again while a bundle may lag, also with the keys of the time when they were stored."""

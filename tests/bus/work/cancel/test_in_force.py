@@ -19,7 +19,7 @@ from support.sites import site_of
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
-from sealbus.bus import ports
+from sealbus.bus import loop_turns, ports
 from sealbus.bus.clocks import BusClock
 from sealbus.bus.ports import Transport
 from sealbus.bus.routing.cancellation import Canceled, Cancellation
@@ -437,8 +437,8 @@ async def test_nothing_begins_before_what_came_while_the_loop_stood_still_is_kno
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Handlers that block follow each other without a turn of the event loop: each would begin as if nothing had come."""
-    monkeypatch.setattr(module, "STILL_WITHIN", 0.2)
-    monkeypatch.setattr(module, "TURN", 0.01)
+    monkeypatch.setattr(loop_turns, "STILL_WITHIN", 0.2)
+    monkeypatch.setattr(loop_turns, "TURN", 0.01)
     async with site.reading() as stops:
         await asyncio.sleep(0.02)
         assert await stops.met(permitted(message())) is None

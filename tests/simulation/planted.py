@@ -27,7 +27,7 @@ from sealbus.bus.gate.status_reader import StatusReading
 from sealbus.bus.nats import consumer_binding
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.clock_difference import ClockDifference
-from sealbus.bus.nats.durable_consumer import DurableSpec
+from sealbus.bus.nats.durable_consumer import Bound, DurableSpec, look
 from sealbus.bus.ports import Delivery, NotAcknowledged, Outgoing, PubAck, Request
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.outbox import Outbox
@@ -505,12 +505,12 @@ def _minters_not_told() -> None:
 def _delivered_counts_as_acknowledged() -> None:
     """A consumer that is moved continues after what its processes were given, and not after what they settled."""
 
-    async def delivered(request: Request, spec: DurableSpec) -> int:
+    async def delivered(request: Request, spec: DurableSpec) -> Bound:
         info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
         reached: Any = info["delivered"]
-        return int(reached["stream_seq"])
+        return replace(await look(request, spec), ack_floor=int(reached["stream_seq"]))
 
-    consumer_binding.ack_floor = delivered  # type: ignore[attr-defined]  # the module imports it for itself
+    patch.object(consumer_binding, "look", delivered).start()
 
 
 PLANTED: Final[Mapping[str, _Planted]] = {

@@ -51,7 +51,7 @@ async def open_cluster(
                 monitor=one.monitor,
                 access=access,
                 name=f"n{number}",
-                route=Route(port=one.route, ports=routes, server_id=server_id),
+                parts=(Route(port=one.route, ports=routes, server_id=server_id),),
                 uid=uid,
             )
             await stack.enter_async_context(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from sealbus.agents.dev.nats.accounts import SYSTEM, accounts
 from sealbus.agents.dev.nats.config import BrokerUser, Permissions
@@ -20,20 +20,49 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from stack.program import Program
 from stack.tools import CONFIGURATION
 
-__all__ = ["NatsServer", "Route", "static_users"]
+__all__ = ["NatsServer", "Part", "Route", "access", "listed", "static_users"]
+
+
+class Part(Protocol):
+    """What makes a server more than one by itself: a file that is included after `server.conf`, and its variables."""
+
+    @property
+    def configuration(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        """What the command has beside."""
+        ...
+
+    def variables(self) -> Mapping[str, str]:
+        """Return the variables of the file that `server.conf` has not, as the server reads them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """How the servers of a cluster reach each other: this one's port, everybody's, and the SPIFFE ID that all have.
 
-    `host` is a DNS name of the servers' SVIDs.
+    `host` is a DNS name of the servers' SVIDs. Clusters that are joined have different names.
     """
 
     port: int
     ports: tuple[int, ...]
     server_id: SpiffeId
     host: str = "localhost"
+    cluster: str = "sealbus"
+
+    @property
+    def configuration(self) -> Path:
+        """The file `cluster.conf`."""
+        return CONFIGURATION / "nats" / "cluster.conf"
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        """The cluster's name, in place of that in the file."""
+        return ("--cluster_name", self.cluster)
 
     def variables(self) -> dict[str, str]:
         """Return the variables of `cluster.conf` that `server.conf` has not."""
@@ -49,8 +78,9 @@ class NatsServer:
 
     `svid` is the folder that `sealbus identity write` keeps fresh and that must hold an SVID by now; tell it to reload
     `pid_file`. `access` is the part of the configuration that says who may connect, such as `static_users`. It is ready
-    once JetStream is, which takes two servers of a cluster of three: start them together. `program` may be killed and
-    started again. `uid` is the user that it runs as, who must be the writer's of `svid`.
+    once JetStream is, which takes two servers of a cluster of three: start them together. `parts` make it more than one
+    server by itself, such as `Route`. `program` may be killed and started again. `uid` is the user that it runs as, who must
+    be the writer's of `svid`.
     """
 
     def __init__(
@@ -62,7 +92,7 @@ class NatsServer:
         monitor: int,
         access: str,
         name: str = "nats",
-        route: Route | None = None,
+        parts: Sequence[Part] = (),
         uid: int | None = None,
     ) -> None:
         self.folder: Final = folder.absolute()
@@ -84,14 +114,15 @@ class NatsServer:
         }
         # The server reads the value of a variable as it reads a value in the file; JSON's are valid there.
         environment = {key: json.dumps(value) for key, value in variables.items()}
-        included = ["server.conf"]
-        if route is not None:
-            included.append("cluster.conf")
-            environment |= route.variables()
+        included, arguments = [CONFIGURATION / "nats" / "server.conf"], list[str]()
+        for part in parts:
+            included.append(part.configuration)
+            arguments += part.arguments
+            environment |= part.variables()
         self._configuration = self.folder / "nats.conf"
-        self._text = "".join(f"include {json.dumps(self._path_of(name))}\n" for name in included) + access
+        self._text = "".join(f"include {json.dumps(self._path_of(file))}\n" for file in included) + access
         self.program: Final = Program(
-            [str(find_nats_server()), "-c", str(self._configuration)],
+            [str(find_nats_server()), "-c", str(self._configuration), *arguments],
             log=self.folder / "nats.err",
             healthy=self._health.any_healthy,
             environment=environment,
@@ -114,9 +145,9 @@ class NatsServer:
     ) -> None:
         await self.program.stop()
 
-    def _path_of(self, name: str) -> str:
+    def _path_of(self, file: Path) -> str:
         # The server takes the path of an include for one below the folder of the file that it stands in.
-        return os.path.relpath(CONFIGURATION / "nats" / name, self.folder)
+        return os.path.relpath(file, self.folder)
 
 
 def static_users(
@@ -130,11 +161,16 @@ def static_users(
     `with_streams`, such as operators, are in the account that has the streams. `own` are the deployment's own subjects, of
     which those that are stored cross to the streams.
     """
-    apart = accounts(with_streams=_listed(with_streams), others=_listed(users), own=own)
-    return f"accounts: {json.dumps(apart)}\nsystem_account: {SYSTEM}\n"
+    return access(accounts(with_streams=listed(with_streams), others=listed(users), own=own))
 
 
-def _listed(users: Mapping[SpiffeId, Permissions]) -> list[object]:
+def access(accounts_: Mapping[str, object]) -> str:
+    """Return the configuration with these accounts."""
+    return f"accounts: {json.dumps(accounts_)}\nsystem_account: {SYSTEM}\n"
+
+
+def listed(users: Mapping[SpiffeId, Permissions]) -> list[object]:
+    """Return `users` as an account has them."""
     return [
         BrokerUser(spiffe_id=spiffe_id, permissions=permissions).config() for spiffe_id, permissions in users.items()
     ]

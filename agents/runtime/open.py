@@ -13,6 +13,7 @@ from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.node import AuditOptions, Deployment, Feeds, Host, Node
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.bus.audit.mirror import MirrorPlan
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
@@ -24,8 +25,9 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.options import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Identity, Transport
+from sealbus.bus.stream_names import AUDIT
 from sealbus.bus.streams.check import StreamGuard, check_streams
-from sealbus.bus.streams.declared import Stream, declared_streams
+from sealbus.bus.streams.declared import Stream, declared_streams, stream_named
 from sealbus.bus.streams.durability import acknowledged_means
 from sealbus.bus.streams.held import current_only
 from sealbus.bus.streams.key_book import KeyBook
@@ -80,6 +82,20 @@ def reading_profile(settings: Settings, own: SpiffeId) -> LiveProfile:
 def streams_of(settings: Settings) -> tuple[Stream, ...]:
     """Return the streams as the settings declare them."""
     return declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.streams.replicas)
+
+
+def mirror_of(settings: Settings) -> MirrorPlan:
+    """Return the mirror of AUDIT as the settings declare it; raise `ConfigurationError` if they declare none."""
+    table = settings.streams.mirror
+    if table.domain is None:
+        raise ConfigurationError("streams.mirror.domain is not set: it names the JetStream domain that has AUDIT")
+    return MirrorPlan(
+        stream=table.stream,
+        domain=table.domain,
+        deliver=table.deliver,
+        max_bytes=stream_named(streams_of(settings), AUDIT).max_bytes,
+        replicas=settings.streams.replicas,
+    )
 
 
 def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:

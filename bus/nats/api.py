@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Final, NamedTuple, cast
 
 from sealbus.bus.ports import JsonObject, Request, StreamRefused
@@ -51,7 +52,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 async def api(request: Request, subject: str, body: Mapping[str, object] | None = None) -> JsonObject:
     """Ask `$JS.API.<subject>` and return its answer. Raises `StreamRefused` for a refusal, else `BusUnavailable`."""
-    answer = await _ask(request, f"$JS.API.{subject}", body or {})
+    answer = await ask(request, f"$JS.API.{subject}", body or {})
     if (error := _error(answer)) is not None:
         raise StreamRefused(f"{error[1]} ({error[0]})", error[0])
     return answer
@@ -124,6 +125,17 @@ class ReplicaGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorState:
+    """How far a mirror is behind the stream that it copies, as its own server last heard.
+
+    `lag` is in messages; `silent` is the microseconds since anything came from there, None if nothing ever has.
+    """
+
+    lag: int
+    silent: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
     """One stream as it is on the server. `first` and `last` are sequences.
 
@@ -140,6 +152,7 @@ class StreamState:
     last: int = 0
     answered: int = 0
     group: ReplicaGroup = ReplicaGroup()
+    mirror: MirrorState | None = None
 
     @property
     def is_replicated(self) -> bool:
@@ -188,7 +201,7 @@ async def _stream_lists(request: Request, label: str) -> AsyncGenerator[tuple[li
     """Yield the pages of the list of streams: the streams that answer, and the names of those that do not."""
     seen = 0
     while True:
-        answer = await _ask(request, "$JS.API.STREAM.LIST", {"offset": seen} if seen else {})
+        answer = await ask(request, "$JS.API.STREAM.LIST", {"offset": seen} if seen else {})
         error, total = _error(answer), answer.get("total")
         listed, missing = _array(answer, "streams"), _array(answer, "missing")
         if error is not None:
@@ -329,7 +342,7 @@ async def api_errors(request: Request) -> int:
 
 async def stream_names(request: Request, subject: str) -> list[str]:
     """Return the names of the streams that store subjects matching `subject`. Raises `BusUnavailable`."""
-    answer = await _ask(request, "$JS.API.STREAM.NAMES", {"subject": subject})
+    answer = await ask(request, "$JS.API.STREAM.NAMES", {"subject": subject})
     error, names = _error(answer), answer.get("streams")
     if error is not None:
         raise BusUnavailable(f"streams of {subject}: the server cannot tell: {error[1]} ({error[0]})")
@@ -409,7 +422,7 @@ def parse_time(text: str) -> int:
 
 async def _write(request: Request, verb: str, config: Mapping[str, object]) -> StreamState:
     name = config["name"]
-    answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
+    answer = await ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
     error = _error(answer)
     if error is not None and error[0] == OVER_CONSUMERS and "max_consumers" in config:
         # The account allows fewer. Keep the current limit, so that the rest of the configuration is written.
@@ -423,7 +436,8 @@ async def _write(request: Request, verb: str, config: Mapping[str, object]) -> S
     return _state(str(name), answer)
 
 
-async def _ask(request: Request, subject: str, content: Mapping[str, object]) -> JsonObject:
+async def ask(request: Request, subject: str, content: Mapping[str, object] = MappingProxyType({})) -> JsonObject:
+    """Ask `subject` and return the answer, which may be an error. Raises `BusUnavailable` unless it is a JSON object."""
     payload = await request(subject, json.dumps(content).encode() if content else b"")
     try:
         answer = json.loads(payload)
@@ -479,4 +493,14 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         last=last if isinstance(last, int) else 0,
         answered=answered,
         group=_group(answer),
+        mirror=_mirror(answer),
     )
+
+
+def _mirror(answer: JsonObject) -> MirrorState | None:
+    mirror = answer.get("mirror")
+    if not isinstance(mirror, dict):
+        return None
+    lag, active = mirror.get("lag"), mirror.get("active")
+    heard = active // 1_000 if isinstance(active, int) and active >= 0 else None
+    return MirrorState(lag=lag if isinstance(lag, int) else 0, silent=heard)

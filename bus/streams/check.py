@@ -68,13 +68,15 @@ _logger = logging.getLogger(__name__)
 
 _ALL: Final = frozenset(Guard)
 _IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
-_KEPT: Final = _IDS | {Guard.STATE, Guard.HELD, Guard.OBJECTS}
-_WHOLE: Final = _IDS | {Guard.HELD}
+_KEPT: Final = _IDS | {Guard.STATE, Guard.HELD, Guard.OBJECTS, Guard.MIRROR}
+_WHOLE: Final = _IDS | {Guard.HELD, Guard.MIRROR}
+_UNREMOVED: Final = _IDS | {Guard.MIRROR}
 _AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
 _OBJECTS: Final = frozenset({Guard.OBJECTS})
 _BY_SUBJECT: Final = frozenset({Guard.STATE, Guard.OBJECTS})
 _HELD: Final = frozenset({Guard.HELD})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
+_RECORDS: Final = _EVIDENCE | {Guard.MIRROR}
 
 AGAIN = 1.0
 """Seconds until a check without an answer is repeated."""
@@ -123,16 +125,18 @@ _CONDITIONS: Final = (
         lambda value: value in (None, 0) or _at_least(value, KEPT_SECONDS),
         f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
     ),
-    _Condition("max_age", _EVIDENCE | _OBJECTS, lambda value: value in (None, 0), "none"),
+    _Condition("max_age", _RECORDS | _OBJECTS, lambda value: value in (None, 0), "none"),
     _Condition(
         "max_age",
         _HELD,
         lambda value: value in (None, 0) or _at_least(value, HELD_SECONDS),
         f"none, or {HELD_SECONDS} s (32 days) or more",
     ),
-    _Condition("deny_delete", _IDS, lambda value: value is True, "true, or a message can be removed with its id"),
+    _Condition("deny_delete", _UNREMOVED, lambda value: value is True, "true, or a message can be removed with its id"),
     _Condition("deny_delete", _HELD, lambda value: value is True, "true, or the newest version can be removed"),
-    _Condition("deny_purge", _IDS, lambda value: value is True, "true, or messages can be removed with their ids"),
+    _Condition(
+        "deny_purge", _UNREMOVED, lambda value: value is True, "true, or messages can be removed with their ids"
+    ),
     _Condition("deny_purge", _HELD, lambda value: value is True, "true, or newer versions can be removed"),
     _Condition("allow_direct", _BY_SUBJECT, lambda value: value is True, "true, or no process can read its values"),
 )
@@ -226,6 +230,10 @@ def violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
     judged = {"subjects", *(condition.field for condition in _CONDITIONS)}
     if stream.rollup:
         judged.add("allow_rollup_hdrs")
+    if stream.mirror is not None:
+        judged.add("mirror")
+        if state.config.get("mirror") != stream.mirror:
+            yield violation("mirror", "what is declared")
     for field, value in state.config.items():
         if field in judged:
             continue

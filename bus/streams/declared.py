@@ -79,6 +79,8 @@ class Guard(Enum):
     """Values by key. A claim must stay while its message could be delivered again."""
     HELD = "held"
     """Values whose newest genuine version counts. If that version were removed, an older version would count again."""
+    MIRROR = "mirror"
+    """Copies of signed records that the server itself brings from another stream. None may be removed."""
     OBJECTS = "objects"
     """Parts of an object store. Each description has a digest, and content that matters is signed (`object_store`)."""
     NONE = "none"
@@ -107,6 +109,9 @@ class Stream:
     rollup: bool = False
     """Whether a message may replace earlier ones, as an object store needs; its stream need not remember ids."""
     replicas: int = 1
+    mirror: Mapping[str, object] | None = None
+    """The stream that the server copies, in the form of the JetStream API; a mirror has no subjects."""
+    metadata: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
@@ -138,6 +143,12 @@ class Stream:
             config["allow_direct"] = True
         if self.rollup:
             config["allow_rollup_hdrs"] = True
+        if self.mirror is not None:
+            # What is copied was deduplicated where it was stored.
+            del config["subjects"], config["duplicate_window"]
+            config["mirror"] = dict(self.mirror)
+        if self.metadata is not None:
+            config["metadata"] = dict(self.metadata)
         return config
 
 

@@ -36,7 +36,10 @@ class Create:
     stream: Stream
 
     def __str__(self) -> str:
-        return f"create {self.stream.name}: {', '.join(self.stream.subjects)}, {self.stream.max_bytes} bytes"
+        what = (
+            ", ".join(self.stream.subjects) if self.stream.mirror is None else f"mirror of {self.stream.mirror['name']}"
+        )
+        return f"create {self.stream.name}: {what}, {self.stream.max_bytes} bytes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,8 @@ def _same(field: str, found: object, needed: object) -> bool:
         return found is True or needed is False
     if field == "max_consumers":
         return type(found) is int and type(needed) is int and found >= needed
+    if field == "metadata" and isinstance(needed, dict):
+        return isinstance(found, dict) and needed.items() <= found.items()
     if field == "subjects" and isinstance(found, list) and isinstance(needed, list):
         return sorted(map(str, found)) == sorted(map(str, needed))
     return found == needed
@@ -173,6 +178,8 @@ def _obstacle(difference: _Difference) -> str | None:
     """Return why the difference cannot be fixed in place, or `None` if it can."""
     stream, state, field = difference.stream, difference.state, difference.field
     name = stream.name
+    if field == "mirror" and stream.mirror is not None:
+        return f"{_FIXED['storage']}; delete and create {name} again, once nothing needs what it holds"
     if field in _FIXED:
         return f"{_FIXED[field]}; delete and create {name} again"
     if field == "retention" and difference.found not in ("limits", "interest"):

@@ -54,6 +54,10 @@ notaries = ["spiffe://example.org/agent/notary"]
 [streams]
 replicas = 3
 replicated_consumers = true
+[streams.mirror]
+domain = "home"
+stream = "AUDIT-2026-12"
+deliver = "mirror-west"
 [streams.max_bytes]
 tasks = "1GiB"
 audit = 5_000_000

@@ -28,18 +28,25 @@ def command() -> None:
     """Compare the streams with their declaration, and repair them."""
 
 
+_mirror = click.option(
+    "--mirror", is_flag=True, help="Of the mirror of AUDIT in this region, instead (streams.mirror)."
+)
+
+
 @command.command("plan")
+@_mirror
 @invocation_options("operator")
-async def plan(invocation: Invocation) -> int:
+async def plan(mirror: bool, invocation: Invocation) -> int:
     """Print what would change in streams and the bucket of policies; exit code 1 if anything would."""
-    return 1 if await _streams(invocation, change=False) else 0
+    return 1 if await _streams(invocation, change=False, mirror=mirror) else 0
 
 
 @command.command("apply")
+@_mirror
 @invocation_options("operator")
-async def apply(invocation: Invocation) -> None:
+async def apply(mirror: bool, invocation: Invocation) -> None:
     """Create or change the streams, and the bucket of policies, so that they match their declaration."""
-    await _streams(invocation, change=True)
+    await _streams(invocation, change=True, mirror=mirror)
 
 
 @command.command("roll")
@@ -172,15 +179,19 @@ def _shown(bytes_: int) -> str:
     return f"{-(-bytes_ // (1 << 20))}MiB"
 
 
-async def _streams(invocation: Invocation, *, change: bool) -> int:
-    from sealbus.agents.runtime.open import open_connection, streams_of
+async def _streams(invocation: Invocation, *, change: bool, mirror: bool) -> int:
+    from sealbus.agents.runtime.open import mirror_of, open_connection, streams_of
+    from sealbus.bus.audit.mirror import describe_mirror
     from sealbus.bus.streams import plan as stream_plan
     from sealbus.bus.streams.durability import acknowledged_means
     from sealbus.bus.streams.periods import in_period
 
     settings = invocation.settings()
     async with open_connection(invocation.as_name, settings) as (_, connection):
-        declared = (*await in_period(streams_of(settings), connection.jetstream), *_bucket_of(settings))
+        if mirror:
+            declared: tuple[Stream, ...] = (await mirror_of(settings).declared(connection.jetstream),)
+        else:
+            declared = (*await in_period(streams_of(settings), connection.jetstream), *_bucket_of(settings))
         changes = await stream_plan.apply(declared, connection.jetstream) if change else []
         states = await stream_plan.read_streams([stream.name for stream in declared], connection.jetstream)
         if not change:
@@ -193,7 +204,11 @@ async def _streams(invocation: Invocation, *, change: bool) -> int:
     if not invocation.as_json:
         if not changes:
             note("every stream is as declared")
-        note(acknowledged_means({name: state for name, state in states.items() if state is not None}))
+        existing = {name: state for name, state in states.items() if state is not None}
+        note(acknowledged_means(existing))
+        if mirror:
+            for state in existing.values():
+                note(describe_mirror(state))
     return len(changes)
 
 

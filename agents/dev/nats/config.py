@@ -242,7 +242,8 @@ def _added(role: BrokerRole, spiffe_id: SpiffeId, names: Names) -> tuple[str, ..
             held = [f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.{subject}" for subject in ("schedule.*", "wait.>")]
             return (*reading, *held, *(f"{_API}.CONSUMER.LIST.{stream}" for stream in (TASKS, EVENTS)))
         case BrokerRole.OPERATOR:
-            return (f"{_API}.>", "$JS.ACK.>", f"$O.{POLICIES}.>")
+            # In another region it may ask how the stream is that this region mirrors.
+            return (f"{_API}.>", "$JS.*.API.STREAM.INFO.AUDIT", "$JS.ACK.>", f"$O.{POLICIES}.>")
         case BrokerRole.AGENT:
             return ()
 

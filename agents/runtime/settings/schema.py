@@ -26,6 +26,7 @@ from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.names import is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
@@ -61,6 +62,12 @@ def _server(value: object) -> object:
     return value
 
 
+def _token(value: str) -> str:
+    if not is_token(value):
+        raise ValueError("must be one part of a subject: no dots, spaces or wildcards")
+    return value
+
+
 def _addresses(value: object) -> object:
     return ((value,) if value else ()) if isinstance(value, str) else value
 
@@ -80,6 +87,7 @@ Server = Annotated[str, BeforeValidator(_server)]
 FileOrUrl = Annotated[str, "file or URL"]
 """A relative file starts at the settings file's folder, as every `Path` does."""
 Addresses = Annotated[tuple[FileOrUrl, ...], BeforeValidator(_addresses)]
+Token = Annotated[str, AfterValidator(_token)]
 SubjectPattern = Annotated[str, AfterValidator(lambda value: _redacting({value: ()}, value))]
 InputPointer = Annotated[str, AfterValidator(lambda value: _redacting({">": (value,)}, value))]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -191,11 +199,25 @@ class MaxBytesTable(_Table):
     held: Size | None = None
 
 
+class MirrorTable(_Table):
+    """The mirror of AUDIT in another region, a stream of its own (`bus.audit.mirror`).
+
+    `domain` is the JetStream domain of the region that has AUDIT; without it there is no mirror. `stream` is the stream that
+    is mirrored, which differs from AUDIT in a later period. `deliver` is the subject prefix under which its messages cross,
+    as the accounts of that region export it.
+    """
+
+    domain: Token | None = None
+    stream: Token = AUDIT
+    deliver: Token = "mirror"
+
+
 class StreamsTable(_Table):
     """How the streams are declared."""
 
     replicas: Literal[1, 3, 5] = 1
     replicated_consumers: bool = False
+    mirror: MirrorTable = MirrorTable()
     max_bytes: MaxBytesTable = MaxBytesTable()
 
 

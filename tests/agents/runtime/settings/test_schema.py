@@ -106,6 +106,8 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     )
     assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20}
     assert (settings.streams.replicas, settings.streams.replicated_consumers) == (3, True)
+    mirror = settings.streams.mirror
+    assert (mirror.domain, mirror.stream, mirror.deliver) == ("home", "AUDIT-2026-12", "mirror-west")
     created, send = settings.own_subjects
     assert (created.subject, created.kind, created.action) == ("orders.created", Kind.EVENT, "orders.created")
     assert created.owner == settings.names.id_of("orders")

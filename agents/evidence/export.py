@@ -43,13 +43,15 @@ async def export_log(
     transport: Transport,
     root: Root,
     stream: str = AUDIT,
+    copy: str | None = None,
     previous: bytes = b"",
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Written:
     """Write the log that `get` returns by path, with the messages of `stream` and its policies, into the new `folder`.
 
     The log is written up to its last checkpoint, which `root` must lead to, or `LogError` is raised; verification checks the
-    rest. `previous` is the checkpoint that the log begins with, if any. `progress` gets the number of written entries, and of
+    rest. `copy` is a mirror to read in place of `stream`. `previous` is the checkpoint that the log begins with, if
+    any. `progress` gets the number of written entries, and of
     all. Raises `ConfigurationError` for a folder that is not empty and for a log without a checkpoint, `BusUnavailable`.
     """
     note = await asyncio.to_thread(get, CHECKPOINT)
@@ -61,7 +63,7 @@ async def export_log(
     )
     try:
         if (first := writer.next) is not None:
-            async with aclosing(transport.read(stream, [SUBJECTS[AUDIT]], start=first)) as batches:
+            async with aclosing(transport.read(copy or stream, [SUBJECTS[AUDIT]], start=first)) as batches:
                 async for batch in batches:
                     messages = [
                         (delivery.arrival.sequence, delivery.arrival.stored, delivery.payload)
@@ -93,6 +95,24 @@ def log_files(folder: Path) -> Callable[[str], bytes | None]:
             raise ConfigurationError(f"{folder / path} cannot be read: {error.strerror}") from error
 
     return get
+
+
+def with_policies(get: GetFile, folder: Path) -> GetFile:
+    """Return `get`, with policy bundles that it does not have from `folder`: a copy of a notary's folder of policies."""
+
+    def get_any(path: str) -> bytes | None:
+        found = get(path)
+        if found is None and policy_digest(path) is not None:
+            try:
+                with (folder / Path(path).name).open("rb") as file:
+                    return file.read(POLICY_FILE_BYTES)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise ConfigurationError(f"{folder} cannot be read: {error.strerror}") from error
+        return found
+
+    return get_any
 
 
 @dataclass(slots=True)

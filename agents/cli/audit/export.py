@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.audit.source import EvidenceSource, root_option
+from sealbus.agents.cli.audit.source import EvidenceSource, mirror_options, root_option
 from sealbus.agents.cli.options import PATH, Invocation, config_option, invocation_options, log_folder_option
 from sealbus.agents.cli.output import note, print_json, progress_bar
 
@@ -16,13 +16,21 @@ from sealbus.agents.cli.output import note, print_json, progress_bar
 @click.argument("folder", type=PATH)
 @root_option
 @log_folder_option()
+@mirror_options
 @invocation_options("operator")
-def export(folder: Path, root: Path | None, log_folder: Path | None, invocation: Invocation) -> int:
+def export(
+    folder: Path,
+    root: Path | None,
+    log_folder: Path | None,
+    mirror: bool,
+    policies: Path | None,
+    invocation: Invocation,
+) -> int:
     """Write the log up to its last checkpoint, with all its messages, into the new folder FOLDER.
 
     Only the checkpoint is verified here: `sealbus audit verify FOLDER` verifies the rest, at once or years later.
     """
-    source = EvidenceSource(invocation=invocation, root=root, log_folder=log_folder)
+    source = EvidenceSource(invocation=invocation, root=root, log_folder=log_folder, mirror=mirror, policies=policies)
     trusted = source.trusted_root()
     with progress_bar("exporting") as progress:
         written = asyncio.run(source.export_live(folder, trusted, progress))

@@ -6,20 +6,22 @@ import asyncio
 import functools
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sealbus.agents.cli.options import PATH, Invocation, invocation_options, log_folder_option
+from sealbus.agents.cli.options import EXISTING_FOLDER, PATH, Invocation, invocation_options, log_folder_option
 from sealbus.agents.cli.output import note
 from sealbus.agents.files import file_errors
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.export import Written
     from sealbus.agents.evidence.files import FolderFiles
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.bus.nats.connection.connection import Connection
     from sealbus.envelopes.export.trust_root import Root
 
 
@@ -37,16 +39,22 @@ class EvidenceSource:
     export: Path | None = None
     root: Path | None = None
     log_folder: Path | None = None
+    mirror: bool = False
+    """Whether to read the mirror of AUDIT in this region, and make the log from it."""
+    policies: Path | None = None
+    """A copy of the notary's folder of policies, which no stream holds."""
 
     def root_file(self) -> Root:
         """Return the root in the file `root`. Raises as `read_root` does, and `UsageError` without a file."""
         if self.root is None:
-            raise click.UsageError("give --root FILE: an export cannot vouch for itself")
+            raise click.UsageError("give --root FILE: neither an export nor a mirror can vouch for itself")
         return read_root(self.root)
 
     def trusted_root(self) -> Root:
         """Return the root in the file `root`. For a running deployment without that file, its own settings make the root."""
-        if self.root is not None or self.export is not None:
+        if self.mirror and self.log_folder is not None:
+            raise click.UsageError("give either --mirror or --log: the log is made from the mirror")
+        if self.root is not None or self.export is not None or self.mirror:
             return self.root_file()
         from sealbus.agents.control.notary.keys import load_signers
         from sealbus.agents.evidence.trust_root import make_root
@@ -77,23 +85,57 @@ class EvidenceSource:
         self, folder: Path, root: Root, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> Written:
         """Export the running deployment's log into `folder`."""
-        from sealbus.agents.evidence.export import export_log, log_files
+        from sealbus.agents.evidence.export import export_log, log_files, with_policies
         from sealbus.agents.evidence.files import LogPlace
         from sealbus.agents.runtime.open import open_connection
         from sealbus.bus.nats.transport import NatsTransport
 
         settings = self.invocation.settings()
-        place = LogPlace.of(settings, self.log_folder)
-        async with open_connection(self.invocation.as_name, settings) as (_, connection):
+        async with AsyncExitStack() as stack:
+            _, connection = await stack.enter_async_context(open_connection(self.invocation.as_name, settings))
+            copy, chosen = None, self.log_folder
+            if self.mirror:
+                chosen = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealbus-mirror-")))
+                copy = await _log_of_mirror(chosen, settings, connection, root)
+            place = LogPlace.of(settings, chosen)
+            get = log_files(place.folder)
             return await export_log(
                 folder,
-                get=log_files(place.folder),
+                get=with_policies(get, self.policies) if self.policies is not None else get,
                 transport=NatsTransport(connection),
                 root=root,
                 stream=place.stream,
+                copy=copy,
                 previous=place.previous,
                 progress=progress,
             )
+
+
+async def _log_of_mirror(folder: Path, settings: Settings, connection: Connection, root: Root) -> str:
+    """Make the log from the mirror into `folder`, say how far the mirror has come, and return the mirror's name."""
+    from sealbus.agents.evidence.files import LogPlace
+    from sealbus.agents.evidence.mirrored_log import make_log
+    from sealbus.agents.runtime.open import mirror_of
+    from sealbus.bus.audit.mirror import describe_mirror, mirrored_since
+    from sealbus.bus.nats.api import existing_stream
+    from sealbus.bus.nats.transport import NatsTransport
+
+    plan, place = mirror_of(settings), LogPlace.of(settings, folder)
+    mirror = await existing_stream(connection.jetstream, plan.name)
+    note(describe_mirror(mirror))
+    made = await make_log(
+        folder,
+        transport=NatsTransport(connection),
+        mirror=plan.name,
+        created=mirrored_since(mirror),
+        root=root,
+        stream=plan.stream,
+        previous=place.previous,
+    )
+    note(f"log of {made.size} entries made from the mirror, up to #{made.last}")
+    if made.beyond:
+        note(f"{made.beyond} messages after it have come without a checkpoint: no log vouches for them")
+    return plan.name
 
 
 def source_options(function: Callable[..., Any]) -> Callable[..., None]:
@@ -121,6 +163,22 @@ def source_options(function: Callable[..., Any]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def mirror_options(function: F) -> F:
+    """Add `--mirror` and `--policies`."""
+    function = click.option(
+        "--policies",
+        default=None,
+        type=EXISTING_FOLDER,
+        metavar="DIR",
+        help="With --mirror: a copy of the notary's folder `policies`, which no stream holds.",
+    )(function)
+    return click.option(
+        "--mirror",
+        is_flag=True,
+        help="Read the mirror of AUDIT in this region alone, and make the log from it. Needs --root.",
+    )(function)
 
 
 def root_option(function: F) -> F:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.audit.source import EvidenceSource, root_option
+from sealbus.agents.cli.audit.source import EvidenceSource, mirror_options, root_option
 from sealbus.agents.cli.options import PATH, Invocation, invocation_options, log_folder_option
 from sealbus.agents.cli.output import note, print_json, progress_bar
 from sealbus.bus.inspection.documents import shown_time
@@ -28,6 +28,7 @@ _UNVERIFIED = 4
 @root_option
 @click.option("--live", is_flag=True, help="Verify the running deployment instead of an export.")
 @log_folder_option(", with --live")
+@mirror_options
 @click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
 @invocation_options("operator")
@@ -36,11 +37,15 @@ def verify(
     root: Path | None,
     live: bool,
     log_folder: Path | None,
+    mirror: bool,
+    policies: Path | None,
     decisions: bool,
     processes: int | None,
     invocation: Invocation,
 ) -> int:
-    """Verify an export in FOLDER, or the running deployment with --live: nothing missing, changed, added or reordered.
+    """Verify an export in FOLDER, the running deployment with --live, or the mirror in this region with --mirror.
+
+    Nothing may be missing, changed, added or reordered.
 
     With --decisions each decision is made again on the embedded engine where possible. A decision that does not follow from
     its recorded input and policy is a finding (bad_decision). Decisions that cannot be made again are counted.
@@ -50,9 +55,11 @@ def verify(
     from sealbus.agents.evidence.decisions import redecide
     from sealbus.agents.evidence.verify import verify_export
 
-    if (folder is None) is not live:
-        raise click.UsageError("give either a FOLDER or --live")
-    source = EvidenceSource(invocation=invocation, export=folder, root=root, log_folder=log_folder)
+    if (folder is not None) + live + mirror != 1:
+        raise click.UsageError("give either a FOLDER, --live or --mirror")
+    source = EvidenceSource(
+        invocation=invocation, export=folder, root=root, log_folder=log_folder, mirror=mirror, policies=policies
+    )
     trusted = source.trusted_root()
     with source.opened(trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, processes=processes, progress=progress)

@@ -1,4 +1,4 @@
-"""The ledger of three servers, and of a leaf node before them, shortened: each kind of fault of theirs once."""
+"""The ledger of three servers, of a leaf node before them, and of two regions, shortened: each of their faults once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ pytestmark = [pytest.mark.nats]
     [
         (Layout.CLUSTER, ["leader", "one", "both", "network", "restore", "power"]),
         (Layout.LEAF, ["leader", "link", "leaf", "nats"]),
+        (Layout.REGIONS, ["link", "region", "home", "leader"]),
     ],
 )
-async def test_no_promise_is_broken_with_three_servers_and_a_leaf_node(layout: Layout, kinds: list[str]) -> None:
+async def test_no_promise_is_broken_with_three_servers_a_leaf_node_and_two_regions(
+    layout: Layout, kinds: list[str]
+) -> None:
     count = await counted(kinds, kills=len(kinds), layout=layout)
     assert count.problems == []
     assert count.effects >= count.acknowledged * 8 // 10

@@ -80,8 +80,18 @@ async def leaf(site: Site, chance: random.Random) -> None:
     await _away(site.servers.leaf, chance)
 
 
+async def region(site: Site, chance: random.Random) -> None:
+    """The other region dies, in which the load and a worker are."""
+    await _gone(site.servers.region, chance)
+
+
+async def home(site: Site, chance: random.Random) -> None:
+    """The region dies that has the streams, and comes back with all that the kernel has."""
+    await _gone(site.servers.storing, chance)
+
+
 async def link(site: Site, chance: random.Random) -> None:
-    """The leaf node's way to the servers is silent."""
+    """The way of the leaf node, or of the other region, to the servers is silent."""
     await _silent(site.servers.link, chance)
 
 
@@ -229,6 +239,13 @@ async def _former_works(site: Site, *, since: float) -> None:
         book.close()
 
 
+async def _gone(servers: Sequence[Server], chance: random.Random) -> None:
+    """All of these servers die in one moment."""
+    await asyncio.gather(*(one.kill() for one in servers))
+    await asyncio.sleep(chance.uniform(0, AWAY))
+    await asyncio.gather(*(one.start() for one in servers))
+
+
 async def _away(server: Server, chance: random.Random) -> None:
     await server.kill()
     await asyncio.sleep(chance.uniform(0, AWAY))
@@ -272,6 +289,8 @@ FAULTS: dict[str, Fault] = {
         leader,
         link,
         leaf,
+        region,
+        home,
         restore,
         versions,
         poison,
@@ -280,14 +299,16 @@ FAULTS: dict[str, Fault] = {
 
 _OF_A_CLUSTER = ("one", "leader")
 _OF_A_LEAF = ("link", "leaf")
+_OF_REGIONS = ("region", "home")
 
 
 def faults_of(layout: Layout) -> list[str]:
     """Return the names of the faults that a site of `layout` can have."""
     absent = {
         # There is nobody to ask behind a leaf node, which admits its clients itself.
-        Layout.LEAF: ("callout",),
-        Layout.CLUSTER: _OF_A_LEAF,
-        Layout.SINGLE: (*_OF_A_CLUSTER, *_OF_A_LEAF),
+        Layout.REGIONS: ("callout", "leaf"),
+        Layout.LEAF: ("callout", *_OF_REGIONS),
+        Layout.CLUSTER: (*_OF_A_LEAF, *_OF_REGIONS),
+        Layout.SINGLE: (*_OF_A_CLUSTER, *_OF_A_LEAF, *_OF_REGIONS),
     }
     return [name for name in FAULTS if name not in absent[layout]]

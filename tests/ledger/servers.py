@@ -1,4 +1,7 @@
-"""The nats-servers of a site: one, three that are a cluster, or these and a leaf node that all clients are connected to."""
+"""The nats-servers of a site: one, three that are a cluster, or these and others that join them as leaf nodes.
+
+Those are one leaf node that all clients are connected to, or another region: three servers with a JetStream of their own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from support.nats_server import find_nats_server
 from support.ports import held_port
 
 from sealbus.agents.control.callout.key_files import CalloutKeys
-from sealbus.agents.dev.nats.accounts import AGENTS, SYSTEM, accounts
+from sealbus.agents.dev.nats.accounts import AGENTS, STREAMS, SYSTEM, accounts
 from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.server_svid import write_server_svid
@@ -42,6 +45,7 @@ class Layout(StrEnum):
     SINGLE = "single"
     CLUSTER = "cluster"
     LEAF = "leaf"
+    REGIONS = "regions"
 
 
 @dataclass(slots=True)
@@ -109,14 +113,16 @@ class Servers:
     """Without the leaf node, which stores nothing."""
     leaf: Server | None = None
     link: tuple[CuttableLink, ...] = ()
-    """The leaf node's ways to the others."""
+    """The ways of the leaf node, or of the other region, to the others."""
+    region: tuple[Server, ...] = ()
+    """The servers of the other region, which store nothing of the load."""
     always: bool = True
     """Whether they sync each write."""
 
     @property
     def entrances(self) -> list[int]:
         """The ports of those that clients are connected to."""
-        return [self.leaf.port] if self.leaf is not None else [one.port for one in self.storing]
+        return [self.leaf.port] if self.leaf is not None else [one.port for one in self.region or self.storing]
 
     async def start(self) -> None:
         """Start all that do not run."""
@@ -145,7 +151,7 @@ class Servers:
         await asyncio.gather(*(one.stop() for one in self._all()))
 
     def _all(self) -> list[Server]:
-        return [*self.storing, *([self.leaf] if self.leaf is not None else [])]
+        return [*self.storing, *([self.leaf] if self.leaf is not None else []), *self.region]
 
 
 @asynccontextmanager
@@ -186,10 +192,13 @@ async def open_servers(
         if callout is not None:
             for one in servers.storing:
                 _ask_callout(one.document, callout.public())
-        if layout is Layout.LEAF:
+        if layout in (Layout.LEAF, Layout.REGIONS):
             links = [await stack.enter_async_context(CuttableLink(_leaf_port(one))) for one in servers.storing]
-            servers.link = tuple(links)
-            servers.leaf = _leaf(folder, config, [one.port for one in links])
+            servers.link, hubs = tuple(links), [one.port for one in links]
+            if layout is Layout.LEAF:
+                servers.leaf = _leaf(folder, config, hubs)
+            else:
+                servers.region = _region(folder, config, hubs, server_id=server_id)
         stack.push_async_callback(servers.stop)
         yield servers
 
@@ -203,14 +212,7 @@ def _cluster(folder: Path, config: NatsConfig, ports: Sequence[int], *, server_i
         document = json.loads(own.render())
         tls = _server_tls(own)
         document["jetstream"]["domain"] = DOMAIN
-        document["cluster"] = {
-            "name": "ledger",
-            "listen": f"127.0.0.1:{route}",
-            "routes": [f"nats-route://{HOST}:{one}" for one in routes],
-            "no_advertise": True,
-            "authorization": {"user": str(server_id), "timeout": 5},
-            "tls": tls,
-        }
+        document["cluster"] = _joined("ledger", route, routes, server_id=server_id, tls=tls)
         document["leafnodes"] = {
             "listen": f"127.0.0.1:{held_port()}",
             "no_advertise": True,
@@ -221,14 +223,42 @@ def _cluster(folder: Path, config: NatsConfig, ports: Sequence[int], *, server_i
     return tuple(servers)
 
 
+def _joined(
+    name: str, route: int, routes: Sequence[int], *, server_id: SpiffeId, tls: Mapping[str, object]
+) -> dict[str, object]:
+    """Return what makes a server one of the cluster `name`, which listens at `route` for the others."""
+    return {
+        "name": name,
+        "listen": f"127.0.0.1:{route}",
+        "routes": [f"nats-route://{HOST}:{one}" for one in routes],
+        "no_advertise": True,
+        "authorization": {"user": str(server_id), "timeout": 5},
+        "tls": tls,
+    }
+
+
+def _region(folder: Path, config: NatsConfig, hubs: Sequence[int], *, server_id: SpiffeId) -> tuple[Server, ...]:
+    """Return three servers that are leaf nodes and a cluster with a JetStream of its own, as in deploy/regions."""
+    routes = [held_port() for _ in range(3)]
+    servers = []
+    for number, route in enumerate(routes, 1):
+        name = f"other{number}"
+        server = _leaf(folder, replace(config, port=held_port()), hubs, name=name)
+        server.document["jetstream"] = {"store_dir": str(folder / name), "domain": "other"}
+        server.document["accounts"][STREAMS] = {"jetstream": "enabled"}
+        server.document["cluster"] = _joined("other", route, routes, server_id=server_id, tls=_server_tls(config))
+        servers.append(server)
+    return tuple(servers)
+
+
 def _leaf_port(server: Server) -> int:
     """Return where leaf nodes join a server of a cluster."""
     return int(str(server.document["leafnodes"]["listen"]).rpartition(":")[2])
 
 
-def _leaf(folder: Path, config: NatsConfig, hubs: Sequence[int]) -> Server:
+def _leaf(folder: Path, config: NatsConfig, hubs: Sequence[int], *, name: str = "leaf") -> Server:
     """Return a leaf node as `config`, without streams of its own, that joins at one of the ports `hubs`."""
-    document = json.loads(replace(config, server_name="leaf").render())
+    document = json.loads(replace(config, server_name=name).render())
     # One account with all users, of which none is in the account of the streams: what they ask crosses at the cluster.
     users = [user for account in document["accounts"].values() for user in account.get("users", ())]
     document["accounts"] = {AGENTS: {"users": users}, SYSTEM: {}}
@@ -253,7 +283,7 @@ def _leaf(folder: Path, config: NatsConfig, hubs: Sequence[int]) -> Server:
             }
         ],
     }
-    return Server("leaf", folder, config.port, document)
+    return Server(name, folder, config.port, document)
 
 
 def _ask_callout(document: dict[str, Any], keys: Mapping[str, str]) -> None:

@@ -277,7 +277,9 @@ class Site:
         clock = self._clock(number)
         if not clock.exists():
             self.set_clock(number, 0.0)
-        command = ("-m", "sealbus", "worker", "run", "ledger.bank:agent", "--config", str(self.worker_file))
+        # Of two regions each has a worker.
+        config = self.operator_file if self.servers.region and number % 2 else self.worker_file
+        command = ("-m", "sealbus", "worker", "run", "ledger.bank:agent", "--config", str(config))
         more = {"LEDGER_CLOCK": str(clock)}
         if number == self.former_worker:
             more |= {"LEDGER_FORMER": str(self.former), "PYTHONPATH": f"{self.former}:{TESTS}"}

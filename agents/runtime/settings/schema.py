@@ -62,6 +62,11 @@ def _server(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    # The environment gives texts.
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
 def _token(value: str) -> str:
     if not is_token(value):
         raise ValueError("must be one part of a subject: no dots, spaces or wildcards")
@@ -87,6 +92,7 @@ Server = Annotated[str, BeforeValidator(_server)]
 FileOrUrl = Annotated[str, "file or URL"]
 """A relative file starts at the settings file's folder, as every `Path` does."""
 Addresses = Annotated[tuple[FileOrUrl, ...], BeforeValidator(_addresses)]
+Replicas = Annotated[Literal[1, 3, 5], BeforeValidator(_whole)]
 Token = Annotated[str, AfterValidator(_token)]
 SubjectPattern = Annotated[str, AfterValidator(lambda value: _redacting({value: ()}, value))]
 InputPointer = Annotated[str, AfterValidator(lambda value: _redacting({">": (value,)}, value))]
@@ -215,7 +221,7 @@ class MirrorTable(_Table):
 class StreamsTable(_Table):
     """How the streams are declared."""
 
-    replicas: Literal[1, 3, 5] = 1
+    replicas: Replicas = 1
     replicated_consumers: bool = False
     mirror: MirrorTable = MirrorTable()
     max_bytes: MaxBytesTable = MaxBytesTable()

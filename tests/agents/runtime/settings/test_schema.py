@@ -80,6 +80,20 @@ def test_each_mistake_is_one_line_that_names_the_key_and_its_source(tmp_path: Pa
     assert line.startswith(f"file {tmp_path / 'sealbus.toml'}: ")
 
 
+def test_numbers_of_replicas_come_from_the_environment_too(tmp_path: Path) -> None:
+    assert load(tmp_path, SEALBUS_STREAMS__REPLICAS="3").streams.replicas == 3
+    for wrong in ("2", "-1", "three"):
+        with pytest.raises(ConfigurationError, match="replicas"):
+            load(tmp_path, SEALBUS_STREAMS__REPLICAS=wrong)
+
+
+@pytest.mark.parametrize("setting", ["domain", "stream", "deliver"])
+def test_names_of_a_mirror_are_parts_of_subjects(setting: str, tmp_path: Path) -> None:
+    for wrong in ("a.b", "*", ">", "a b", ""):
+        with pytest.raises(ConfigurationError, match=f"streams.mirror.{setting}: must be one part of a subject"):
+            load(tmp_path, f'{SMALLEST}[streams.mirror]\n{setting} = "{wrong}"\n')
+
+
 def test_a_bucket_takes_the_place_of_a_file(tmp_path: Path) -> None:
     settings = load(tmp_path, FULL.replace('"policy/bundle.tar.gz"', '"nats://policies"'))
     assert (settings.policy.file, settings.policy.bucket) == (None, "policies")

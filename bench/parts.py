@@ -22,6 +22,7 @@ PARTS = (
     "growth",
     "several",
     "cluster",
+    "regions",
     "policy_push",
     "denial",
     "cancel",

@@ -18,7 +18,7 @@ from nats.errors import Error
 from support.nats_server import find_nats_server
 from support.ports import held_port
 
-__all__ = ["PlainServer", "plain_client", "plain_servers", "replicated_assets"]
+__all__ = ["PlainServer", "connected", "plain_client", "plain_server", "plain_servers", "replicated_assets"]
 
 READY_SECONDS: Final = 90.0
 
@@ -64,25 +64,30 @@ async def plain_servers(
             if servers > 1:
                 routes = [f"nats-route://127.0.0.1:{other}" for _, other, _ in ports]
                 document["cluster"] = {"name": "plain", "listen": f"127.0.0.1:{route}", "routes": routes}
-            config = folder / f"n{number}.conf"
-            config.write_text(json.dumps(document))
-            process = await asyncio.create_subprocess_exec(
-                find_nats_server(),
-                "-c",
-                str(config),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            stack.push_async_callback(_end, process)
-            running.append(
-                PlainServer(name=f"n{number}", port=port, monitor=f"http://127.0.0.1:{monitor}", process=process)
-            )
+            running.append(await stack.enter_async_context(plain_server(folder, document, port=port, monitor=monitor)))
         async with asyncio.timeout(READY_SECONDS):
-            client = await _connected(ports[0][0])
+            client = await connected(ports[0][0])
             stack.push_async_callback(client.close)
             while not await _answers(client):  # noqa: ASYNC110  the server has no event for it
                 await asyncio.sleep(0.1)
         yield client, tuple(running)
+
+
+@asynccontextmanager
+async def plain_server(
+    folder: Path, document: Mapping[str, object], *, port: int, monitor: int
+) -> AsyncIterator[PlainServer]:
+    """Run a server with the configuration `document`, without waiting until it listens."""
+    name = str(document["server_name"])
+    config = folder / f"{name}.conf"
+    config.write_text(json.dumps(document))
+    process = await asyncio.create_subprocess_exec(
+        find_nats_server(), "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield PlainServer(name=name, port=port, monitor=f"http://127.0.0.1:{monitor}", process=process)
+    finally:
+        await _end(process)
 
 
 async def replicated_assets(server: PlainServer) -> int:
@@ -92,13 +97,15 @@ async def replicated_assets(server: PlainServer) -> int:
     return found
 
 
-async def _connected(port: int) -> Client:
+async def connected(port: int, user: str | None = None) -> Client:
+    """Connect, once something listens, as `user`, whose password is the same."""
     while True:
         with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()
             await writer.wait_closed()
-            return await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+            address = f"nats://127.0.0.1:{port}"
+            return await nats.connect(address, allow_reconnect=False, user=user, password=user)
         await asyncio.sleep(0.05)
 
 

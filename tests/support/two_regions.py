@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,9 +206,12 @@ class TwoRegions:
         await self.other.done("streams", "apply", "--mirror")
 
     async def mirrored(self, sequence: int) -> None:
-        """Wait until the mirror has this message of AUDIT."""
+        """Wait until the mirror has a leader, and this message of AUDIT."""
         async with asyncio.timeout(WITHIN):
-            while await self.other.last(MIRROR) < sequence:  # noqa: ASYNC110  the server has no event for it
+            while True:
+                with suppress(BusUnavailable):
+                    if await self.other.last(MIRROR) >= sequence:
+                        return
                 await asyncio.sleep(0.1)
 
 

@@ -32,7 +32,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-kubernetes docs demo stack stack-demo stack-down soak chaos fuzz test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour simulate model-operations check format bench lock removal weaken wheel engine engine-tool check-engine release clean
+.PHONY: help setup tools tools-kubernetes docs demo stack regions stack-demo stack-down soak chaos fuzz test test-systems test-quick keycloak-test image-test kubernetes-test policies-hour simulate model-operations check format bench lock removal weaken wheel engine engine-tool check-engine release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -200,13 +200,16 @@ STACK := PYTHONPATH=deploy/local $(BIN)/python -m stack
 stack: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## start SPIRE, NATS, OPA, control, edge and the example agents here, each as its own user (root)
 	@$(STACK) up
 
+regions: $(READY) $(TOOLS)/spire-server $(TOOLS)/spire-agent ## run two regions of three NATS servers here, with an agent in each, until Ctrl-C (root)
+	@$(STACK) regions --folder .regions
+
 stack-demo: $(READY) ## play the scenes on the running stack
 	@$(STACK) demo
 
 soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## put a stack under load for SECONDS (600) while everything rotates, and print the counts
 	@$(STACK) soak --folder .soak --seconds $(SECONDS)
 
-chaos: $(READY) $(TOOLS)/powercut $(TOOLS)/opa ## cause KILLS faults (FAULTS of them) on a SITE (single, cluster, leaf) under RATE tasks a second, on servers with DISK GiB each, and count the promises that were broken (root)
+chaos: $(READY) $(TOOLS)/powercut $(TOOLS)/opa ## cause KILLS faults (FAULTS of them) on a SITE (single, cluster, leaf, regions) under RATE tasks a second, on servers with DISK GiB each, and count the promises that were broken (root)
 	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --site $(SITE) --kills $(KILLS) --rate $(RATE) --disk $(DISK) $(FAULTS:%=--faults %)
 
 stack-down: $(READY) ## stop the stack

@@ -27,6 +27,7 @@ from stack.backstage import StackBackstage
 from stack.fence import OPENED
 from stack.machine import machine
 from stack.ports import Ports
+from stack.regions import HOME, OTHER, RegionPorts, open_regions
 from stack.running import Lives, open_stack
 from stack.site import Site
 from stack.soak import RECORDS_BYTES, Report, Soak
@@ -63,9 +64,13 @@ def run(folder: Path, free_ports: bool, svid_ttl: int) -> None:
         asyncio.run(_run(Site(folder=folder, ports=ports), lives))
 
 
-async def _run(site: Site, lives: Lives) -> None:
+def _need_root() -> None:
     if os.geteuid():
         raise ConfigurationError("the stack needs root: SPIRE tells workloads on one machine apart by their users")
+
+
+async def _run(site: Site, lives: Lives) -> None:
+    _need_root()
     stop = stop_signalled()
     async with open_stack(site, lives=lives) as stack:
         opas = {name: program.pid for name, program in stack.programs.items() if name.startswith("opa-")}
@@ -77,6 +82,25 @@ async def _run(site: Site, lives: Lives) -> None:
             await stop.wait()
         finally:
             state.remove()
+
+
+@command.command("regions")
+@_folder
+def regions(folder: Path) -> None:
+    """Run two regions of three servers here, with an agent in each, until SIGTERM or Ctrl-C."""
+    with Ports.held() as ports, RegionPorts.held() as servers:
+        asyncio.run(_regions(Site(folder=folder, ports=ports), servers))
+
+
+async def _regions(site: Site, ports: RegionPorts) -> None:
+    _need_root()
+    stop = stop_signalled()
+    async with open_regions(site, ports) as running:
+        for region in (HOME, OTHER):
+            urls = ", ".join(server.url for server in running.servers[region])
+            note(f"ready: {region} at {urls}")
+        note(f"logs in {running.site.logs}")
+        await stop.wait()
 
 
 @command.command("up")

@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from sealbus.agents.dev.environment import starter_policy
@@ -34,7 +35,16 @@ from stack.run_as import as_user
 from stack.site import SCHEMA, SEALBUS, STATE_KEY, Site
 from stack.spire import Spire, open_spire
 
-__all__ = ["LOG_ORIGIN", "Lives", "Stack", "open_stack", "push_policy"]
+__all__ = [
+    "LOG_ORIGIN",
+    "Lives",
+    "Stack",
+    "empty_site",
+    "make_notary",
+    "make_worker",
+    "open_stack",
+    "push_policy",
+]
 
 LOG_ORIGIN: Final = "log.example.org/audit"
 """The name of the log, as in sealbus.toml."""
@@ -76,7 +86,7 @@ async def open_stack(
     """
     lives = lives or Lives()
     ports = site.ports
-    await asyncio.to_thread(_fresh, site)
+    await asyncio.to_thread(empty_site, site)
     programs: dict[str, Program] = {}
     async with AsyncExitStack() as stack:
 
@@ -106,7 +116,7 @@ async def open_stack(
         declare = [SEALBUS, "streams", "apply", "--as", operator.name]
         await output_of(declare, environment=_whole(site, operator) | sizes)
         await push_policy(site)
-        await start(await _notary(site))
+        await start(await make_notary(site))
         await start(site.sealbus(CONTROL, ["control", "run", "--roles", "streams"], name="streams"))
         policy_server, signer = _policy_server(site)
         await start(policy_server)
@@ -119,7 +129,7 @@ async def open_stack(
         await start(site.sealbus(EDGE, ["edge", "serve"], environment=site.edge_environment(idp.issuer)))
         async with asyncio.TaskGroup() as group:
             for agent in AGENTS:
-                group.create_task(start(_worker(site, agent)))
+                group.create_task(start(make_worker(site, agent)))
                 if agent.engine == "sidecar":
                     # The worker puts the policy there, and is well once its OPA is.
                     group.create_task(_start_after(site.composed(agent), partial(start, sidecar_opa(site, agent))))
@@ -135,7 +145,7 @@ def _tools(site: Site) -> None:
         shutil.chown(folder / name, EDGE.uid, EDGE.gid)
 
 
-def _fresh(site: Site) -> None:
+def empty_site(site: Site) -> None:
     """Empty the folder and put a policy in it that may be changed, with the key that signs it."""
     shutil.rmtree(site.folder, ignore_errors=True)
     site.prepare()
@@ -144,10 +154,11 @@ def _fresh(site: Site) -> None:
     write_new_key(private=site.signing_key, public=site.public_key)
 
 
-async def push_policy(site: Site) -> str:
+async def push_policy(site: Site, *, environment: Mapping[str, str] | None = None) -> str:
     """Push the policy folder as its owner would, and return the revision that every process comes to."""
     command = [SEALBUS, "policy", "push", str(site.policy), "--key", str(site.signing_key), "--json"]
-    said: str = json.loads(await output_of(command, environment=_whole(site, PEOPLE[0])))["composed"]
+    variables = environment or _whole(site, PEOPLE[0])
+    said: str = json.loads(await output_of(command, environment=variables))["composed"]
     return said
 
 
@@ -208,7 +219,7 @@ def _policy_server(site: Site) -> tuple[Program, PublicKey]:
     return program, signer
 
 
-async def _notary(site: Site) -> Program:
+async def make_notary(site: Site, *, environment: Mapping[str, str] = MappingProxyType({})) -> Program:
     """Make a key for the log, and return the control process that keeps it."""
     key = site.own_folder(NOTARY) / "log.key"
     command = [*as_user(NOTARY.uid, NOTARY.gid), SEALBUS, "notary", "keygen", LOG_ORIGIN, str(key)]
@@ -220,16 +231,18 @@ async def _notary(site: Site) -> Program:
         environment={
             "SEALBUS_CONTROL__NOTARY__KEYS": str(key),
             "SEALBUS_CONTROL__NOTARY__FOLDER": str(site.log),
+            **environment,
         },
     )
 
 
-def _worker(site: Site, agent: Workload) -> Program:
+def make_worker(site: Site, agent: Workload, *, environment: Mapping[str, str] = MappingProxyType({})) -> Program:
+    """Return the worker of an example agent; `environment` is what differs from the site's."""
     site.own_folder(agent)
     return site.sealbus(
         agent,
         ["worker", "run", f"sealbus.agents.examples.{agent.name}:agent"],
-        environment={"SEALBUS_EXAMPLES_DB": str(site.database)},
+        environment={"SEALBUS_EXAMPLES_DB": str(site.database), **environment},
     )
 
 

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "deploy/compose/README.md": "deploy-compose.md",
     "deploy/kubernetes/README.md": "deploy-kubernetes.md",
     "deploy/local/README.md": "deploy-local.md",
+    "deploy/regions/README.md": "deploy-regions.md",
     "deploy/local/opa/README.md": "deploy-opa.md",
     "envelopes/SPEC.md": "spec.md",
     "policies/platform/README.md": "platform-policy.md",

@@ -16,7 +16,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 __all__ = ["MirrorPlan", "describe_mirror", "mirrored_since"]
 
-_CREATED = "sealbus_created"
+_CREATED = "sealbus-created"
 """Metadata of a mirror: when the mirrored stream was created, in microseconds. A log begins with that time."""
 
 

@@ -46,7 +46,7 @@ async def declared() -> Stream:
 async def test_it_has_no_subjects_and_says_when_its_stream_was_created() -> None:
     config = (await declared()).config()
     assert config["mirror"] == {"name": "AUDIT", "external": {"api": "$JS.home.API", "deliver": "mirror"}}
-    assert config["metadata"] == {"sealbus_created": "1500000"}
+    assert config["metadata"] == {"sealbus-created": "1500000"}
     assert not config.keys() & {"subjects", "duplicate_window"}
     assert (config["max_age"], config["deny_delete"], config["deny_purge"], config["num_replicas"]) == (
         0,
@@ -57,8 +57,8 @@ async def test_it_has_no_subjects_and_says_when_its_stream_was_created() -> None
 
 
 async def test_a_mirror_that_is_there_needs_no_word_from_the_other_region() -> None:
-    asked, request = server(listed({"metadata": {"sealbus_created": "7"}}), {})
-    assert (await PLAN.declared(request)).metadata == {"sealbus_created": "7"}
+    asked, request = server(listed({"metadata": {"sealbus-created": "7"}}), {})
+    assert (await PLAN.declared(request)).metadata == {"sealbus-created": "7"}
     assert asked == ["$JS.API.STREAM.LIST"]
 
 
@@ -77,7 +77,7 @@ async def test_it_is_planned_as_other_streams_are() -> None:
     [create] = plan([stream], {NAME: None})
     assert isinstance(create, Create)
     assert str(create) == "create AUDIT_MIRROR: mirror of AUDIT, 1000 bytes"
-    found = {**stream.config(), "metadata": {"sealbus_created": "1500000", "_nats.ver": "2.15.1"}, "sealed": False}
+    found = {**stream.config(), "metadata": {"sealbus-created": "1500000", "_nats.ver": "2.15.1"}, "sealed": False}
     state = StreamState(name=NAME, config=found, created=0, messages=0, bytes=0)
     assert plan([stream], {NAME: state}) == []
     [update] = plan([stream], {NAME: replace(state, config={**found, "deny_delete": False})})
@@ -92,7 +92,7 @@ def mirror(config: Mapping[str, object], state: MirrorState | None = None) -> St
     return StreamState(name=NAME, config=config, created=0, messages=0, bytes=0, last=7, mirror=state)
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"sealbus_created": ""}, {"sealbus_created": "-1"}])
+@pytest.mark.parametrize("metadata", [None, {}, {"sealbus-created": ""}, {"sealbus-created": "-1"}])
 def test_what_does_not_say_when_its_stream_was_created_is_no_mirror_of_ours(metadata: object) -> None:
     with pytest.raises(ConfigurationError, match="no mirror of"):
         mirrored_since(mirror({"metadata": metadata}))

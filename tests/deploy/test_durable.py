@@ -17,6 +17,8 @@ SHIPPED = (
     "kubernetes/nats/rendered.yaml",
     "local/nats/nats.conf",
     "local/nats/server.conf",
+    "regions/nats/home.conf",
+    "regions/nats/region.conf",
 )
 
 

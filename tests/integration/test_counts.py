@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from sealbus import Agent, Client, Context
 from sealbus.agents.dev.memory.broker import MemoryTransport
 from sealbus.agents.runtime.worker import Worker
-from sealbus.bus.work.cancel import in_force
+from sealbus.bus import loop_turns
 from sealbus.bus.work.executor import durable
 from sealbus.testing import TestBus
 
@@ -44,7 +44,7 @@ def nothing_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     A collection in a process that ran many tests before may take longer than an event loop may stand still.
     """
     monkeypatch.setattr(durable, "WORKING_AFTER", 3_600.0)
-    monkeypatch.setattr(in_force, "STILL_WITHIN", 3_600.0)
+    monkeypatch.setattr(loop_turns, "STILL_WITHIN", 3_600.0)
 
 
 @contextmanager

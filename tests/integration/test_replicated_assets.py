@@ -79,12 +79,14 @@ async def test_servers_have_as_many_as_the_estimate_says(tmp_path: Path) -> None
         await until_each_has(servers, expected.replicated_assets)
         for number in range(CONSUMERS_OF_AGENT):
             await bind(request, spec(f"a{number}", one_replica=True))
-        await bind(request, replace(spec("listener", one_replica=False), stream="EVENTS", subjects=("event.>",)))
+        listener = replace(spec("listener", one_replica=True), stream="EVENTS", subjects=("event.>",), shared=True)
+        await bind(request, listener)
         await until_each_has(servers, replace(expected, agents=1, listening=1).replicated_assets)
         for number in range(CONSUMERS_OF_AGENT):
             await bind(request, spec(f"b{number}", one_replica=False))
-        replicated = replace(expected, agents=1, replicated_consumers=True).replicated_assets
-        await until_each_has(servers, replicated + 1)
+        await bind(request, replace(listener, one_replica=False))
+        replicated = replace(expected, agents=1, listening=1, replicated_consumers=True).replicated_assets
+        await until_each_has(servers, replicated)
 
 
 async def test_gauges_tell_what_a_lost_server_leaves_behind(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_the_command_says_what_agents_take_and_when_they_are_too_many(tmp_path: 
     wanted = ["size", "--rate", "1", "--days", "1", "--config", str(settings), "--agents"]
     done = CliRunner().invoke(command, [*wanted, "1000", "--listening", "20"])
     assert done.exit_code == 0, done.output
-    assert "1,000 agents: 4,000 consumers of TASKS; on each server 30 replicated assets" in done.stderr
+    assert "1,000 agents: 4,000 consumers of TASKS; on each server 10 replicated assets" in done.stderr
     assert "too many" not in done.stderr
     settings.write_text("[streams]\nreplicas = 3\nreplicated_consumers = true\n")
     done = CliRunner().invoke(command, [*wanted, "1000"])

@@ -24,6 +24,7 @@ from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.node import Host as NodeHost
+from sealbus.bus import loop_turns
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.stream_names import TASKS
@@ -223,6 +224,7 @@ class Site:
             # Looks that are made four times a second and find nothing: a quarter of all steps.
             patch.object(lease, "_POLL", 2.0),
             patch.object(in_force, "TURN", 1.0),
+            patch.object(loop_turns, "TURN", 1.0),
             # So few cancels as a plan has, so that a few stored values fill the room.
             patch.object(room, "OF_REQUESTER", ROOM_FOR_STOPS),
             # And others, which no promise rests on: bundles that lag behind are not simulated.

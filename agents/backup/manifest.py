@@ -186,8 +186,9 @@ class Manifest:
         try:
             document = json.loads(data)
             body = document["backup"]
-            whole = document["sha256"] == _hash(body) and body["v"] == 1
-            manifest = cls(
+            if document["sha256"] != _hash(body) or body["v"] != 1:
+                raise BackupRefused(_DAMAGED)
+            return cls(
                 version=str(body["sealbus"]),
                 taken=int(body["taken"]),
                 trust_domain=str(body["trust_domain"]),
@@ -197,11 +198,8 @@ class Manifest:
                 files=tuple(BackedUpFile(**file) for file in body["files"]),
                 note=str(document.get("note", "")),
             )
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise BackupRefused(_DAMAGED) from error
-        if not whole:
-            raise BackupRefused(_DAMAGED)
-        return manifest
 
 
 _OF_STREAM: Final = ("config", "state", "created", "messages", "first", "last")

@@ -113,6 +113,7 @@ class StreamGauges:
         try:
             async with asyncio.timeout(_WITHIN):
                 streams = self._streams = await list_streams(self._request)
+                self._answered = {(): 1.0}
                 consumers = {name: await list_consumers(self._request, name) for name in (TASKS, EVENTS)}
                 await self._count_errors()
             agents = agents_seen(

@@ -21,7 +21,7 @@ import logging
 from dataclasses import replace
 
 from sealbus.bus.nats.api import StreamState
-from sealbus.bus.nats.durable_consumer import Bound, ConsumerSilent, DurableSpec, bind, create_again, look
+from sealbus.bus.nats.durable_consumer import Bound, ConsumerSilent, DurableSpec, bind, create_again, joined, look
 from sealbus.bus.ports import MOST_LISTENED, AckFloors, Request, StoredFloor
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
@@ -57,6 +57,9 @@ class ConsumerBinding:
         it, and `IdentityUnavailable`.
         """
         spec, floors = self._spec, self._floors
+        if spec.shared and floors is not None:
+            await self._read(floors, stream)
+            spec = replace(spec, others=self._stored.listened)
 
         async def after_floor() -> DurableSpec:
             if floors is None:
@@ -69,6 +72,9 @@ class ConsumerBinding:
             bound = await bind(self._request, spec, after_floor)
         except ConsumerSilent:
             if floors is None or not spec.one_replica or not stream.is_replicated:
+                raise
+            if spec.shared and not self._stored.listened:
+                # It listens to more than can be stored, and has the replicas of its stream.
                 raise
             try:
                 bound = await bind(self._request, spec, after_floor)
@@ -112,9 +118,11 @@ class ConsumerBinding:
     async def _store(self, floors: AckFloors, created: int, bound: Bound) -> bool:
         """Store how far the consumer is acknowledged and what it listens to; return False if others were quicker."""
         spec = self._spec
-        listened = bound.listened if len(bound.listened) <= MOST_LISTENED else ()
         for _ in range(STORE_TRIES):
             # An acknowledgement is not taken back: the floor holds also for a consumer that was moved meanwhile.
+            listened = joined(self._stored.listened, bound.listened)
+            if len(listened) > MOST_LISTENED or (spec.shared and not bound.listened):
+                listened = ()
             floor = self._stored._replace(created=created, floor=bound.ack_floor, listened=listened)
             if floor == self._stored:
                 return True

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.nats.api import OVER_CONSUMERS, api, filter_config, filter_suffix, filters_of
@@ -151,6 +151,8 @@ async def bind(request: Request, spec: DurableSpec, anew: Callable[[], Awaitable
             f"consumer {spec.name} of {spec.stream} is not a pull consumer with explicit acknowledgement: delete it"
         )
     least, listened = _most(config), _Listened.of(config, spec)
+    spec = listened.fitting(spec)
+    wanted = spec.config()
     changing = ("ack_wait", "max_deliver")
     changed = any(config.get(key) != wanted[key] for key in changing) or filters_of(config) != set(listened.subjects)
     changed = changed or _other_replicas(info, config, spec)
@@ -242,8 +244,10 @@ class _Listened:
         times = dict.fromkeys(spec.subjects, now) if spec.shared else {}
         if not spec.shared:
             return cls(spec.subjects, times)
-        noted = _noted(config) if config else dict(spec.others)
-        known = filters_of(config) if config else noted.keys()
+        noted = _noted(config)
+        for subject, since in spec.others:
+            noted[subject] = max(since, noted.get(subject, since))
+        known = filters_of(config) | {subject for subject, _ in spec.others}
         others = {
             subject: min(now, noted.get(subject, now))
             for subject in sorted(known - set(spec.subjects))
@@ -251,13 +255,15 @@ class _Listened:
             if not any(matches(own, subject) or matches(subject, own) for own in spec.subjects)
         }
         others = {subject: since for subject, since in others.items() if now - since < LISTENED_SECONDS}
-        room = max(0, MOST_LISTENED - len(times))
-        newest = sorted(others, key=lambda subject: others[subject], reverse=True)[:room]
-        others = {subject: others[subject] for subject in sorted(newest)}
         if len(json.dumps(times | others)) > METADATA_BYTES:
             return cls(spec.subjects, {})
         old = any(now - noted.get(subject, 0) >= NOTED_SECONDS for subject in spec.subjects)
         return cls((*spec.subjects, *others), times | others, old)
+
+    def fitting(self, spec: DurableSpec) -> DurableSpec:
+        """Return `spec`, with the replicas of the stream if others could not be told what the consumer listens to."""
+        fits = 0 < len(self.times) <= MOST_LISTENED
+        return spec if fits or not spec.shared else replace(spec, one_replica=False)
 
     def config(self) -> dict[str, object]:
         """Return the part of a consumer's configuration with subjects and times."""
@@ -265,6 +271,15 @@ class _Listened:
             **filter_config(self.subjects),
             **({"metadata": {LISTENED: json.dumps(self.times)}} if self.times else {}),
         }
+
+
+def joined(one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """Return the subjects of both that a version has bound within `LISTENED_SECONDS`, each with its later time."""
+    times = dict(one)
+    for subject, since in other:
+        times[subject] = max(since, times.get(subject, since))
+    after = int(time.time()) - LISTENED_SECONDS
+    return tuple(sorted((subject, since) for subject, since in times.items() if since > after))
 
 
 def _noted(config: Mapping[str, object]) -> dict[str, int]:
@@ -289,6 +304,7 @@ async def _create(
 ) -> JsonObject:
     """Create or update the consumer with as many pending deliveries as the server allows, and no fewer than `least`."""
     listened = listened or _Listened.of({}, spec)
+    spec = listened.fitting(spec)
     subject = f"CONSUMER.CREATE.{spec.stream}.{spec.name}{filter_suffix(listened.subjects)}"
     most = max(spec.max_ack_pending, least)
     while True:

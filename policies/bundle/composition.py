@@ -121,7 +121,10 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
     manifest = Manifest(
         revision=_revision(parts), roots=roots, parts={name: part.revision for name, part in parts.items()}
     )
-    raw = pack_bundle({path: text.encode() for path, text in modules.items()}, data, manifest)
+    try:
+        raw = pack_bundle({path: text.encode() for path, text in modules.items()}, data, manifest)
+    except ValueError as error:
+        raise PolicyRefused([Problem.of_whole("the bundle", "bundle", f"a file cannot be packed: {error}")]) from error
     unpack_archive(raw)  # for its bounds: the parts may be too many
     bundle = Bundle(
         revision=manifest.revision,
@@ -292,12 +295,11 @@ class PartSet:
             self._offer_denial(raw)
             return
         try:
-            if name == PLATFORM:
-                self._offer_platform(raw)
-            elif name == REVOCATIONS:
-                self._offer_revocations(raw)
-            else:
-                self._offer_team(name, raw)
+            try:
+                self._offer_part(name, raw)
+            except (ValueError, RecursionError) as error:
+                # Whoever signs a part must not end those who read it.
+                raise PolicyRefused([Problem.of_whole("the bundle", "bundle", f"unusual: {error}")]) from error
         except PolicyRefused as refused:
             # Offers under invented names must not fill the memory.
             if name in self._problems or len(self._problems) <= MOST_TEAMS:
@@ -307,6 +309,14 @@ class PartSet:
             raise
         self._problems.pop(name, None)
         self._refused.pop(name, None)
+
+    def _offer_part(self, name: str, raw: bytes) -> None:
+        if name == PLATFORM:
+            self._offer_platform(raw)
+        elif name == REVOCATIONS:
+            self._offer_revocations(raw)
+        else:
+            self._offer_team(name, raw)
 
     def _offer_platform(self, raw: bytes) -> None:
         platform = BundleVerifier(keys=self._anchors, scope=PLATFORM).verify(raw)

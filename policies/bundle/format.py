@@ -16,14 +16,14 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.codec import is_text
-from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.encoding.strict_json import Json, deeper_than
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.policies.bundle.archive import (
     pack_archive,
     refused_file,
     unpack_archive,
 )
-from sealbus.policies.decision.documents import DataDocument, canonical, parse_data
+from sealbus.policies.decision.documents import NESTING, DataDocument, canonical, parse_data
 from sealbus.policies.lint.module import TEST_SUFFIX, Module
 
 MANIFEST: Final = ".manifest"
@@ -150,6 +150,7 @@ def bundle_of(
     for path, content in contents.items():
         if path == "data.json" or path.endswith("/data.json"):
             if path in documents:
+                _check_depth(path, content)
                 _merge_document(data, path, documents[path])
             else:
                 merge_data(data, path, content)
@@ -197,11 +198,19 @@ def _number(metadata: Json, name: str) -> int:
 
 def merge_data(data: DataDocument, path: str, content: bytes) -> None:
     """Put the document `content` of the file `path` into `data`, under the path of its folder, as OPA does."""
+    _check_depth(path, content)
     try:
         document = parse_data(content)
     except ValueError as error:
         raise refused_file(path, f"not a data document: {error}") from error
     _merge_document(data, path, document)
+
+
+def _check_depth(path: str, content: bytes) -> None:
+    """Raise `PolicyRefused` if the document would be nested too deep below the folders of its file."""
+    folders = path.count("/")
+    if folders and (folders >= NESTING or deeper_than(content.decode("utf-8", "replace"), NESTING - folders)):
+        raise refused_file(path, f"folders and data are nested over {NESTING} deep")
 
 
 def _merge_document(data: DataDocument, path: str, document: DataDocument) -> None:

@@ -79,11 +79,12 @@ async def test_workers_that_die_in_the_middle_of_a_batch_keep_every_promise_of_t
 
 
 def test_each_site_has_the_faults_of_what_it_has() -> None:
-    single, cluster, leaf = map(faults_of, Layout)
+    single, cluster, leaf, regions = map(faults_of, Layout)
     assert set(cluster) - set(single) == {"one", "leader"}
     assert set(leaf) - set(cluster) == {"link", "leaf"}
     assert set(cluster) - set(leaf) == {"callout"}
-    assert set(leaf) | set(cluster) == set(FAULTS)
+    assert set(regions) - set(leaf) == {"region", "home"}
+    assert set(leaf) | set(cluster) | set(regions) == set(FAULTS)
 
 
 @pytest.mark.slow

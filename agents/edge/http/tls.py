@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from sealbus.agents.edge.http.reachable import is_loopback
 from sealbus.agents.files import file_errors
@@ -145,7 +146,7 @@ def _from_files(
 def _life_of(certificate: Path) -> tuple[float, float] | None:
     try:
         leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
         # Used nevertheless: OpenSSL has loaded it, and also takes some that this parser does not.
         return None
     return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()

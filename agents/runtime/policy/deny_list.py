@@ -29,7 +29,8 @@ class Denial:
 
 def denials(data: DataDocument) -> Iterator[Denial]:
     """Yield all denials of the registry, by kind and id."""
-    revoked = _table(_registry(data), REVOKED, make=False)
+    registry = _table(_table(data, "sealbus", make=False), "registry", make=False)
+    revoked = _table(registry, REVOKED, make=False)
     for kind, name in KINDS.items():
         for id_, value in sorted(_table(revoked, name, make=False).items()):
             if value is not False:

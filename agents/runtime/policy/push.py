@@ -204,6 +204,8 @@ def content_of(source: Path, *, revision: str = "") -> Content:
 
 async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bundle, check: Check | None) -> Pushed:
     parts = found.parts
+    if name == PLATFORM:
+        _check_known(found)
     known = found.known if name == PLATFORM else None
     if known is not None and (refused := known.serials - {one.serial for one in (*parts.denials, *parts.unfit)}):
         objects = ", ".join(f"{name}@{serial}" for serial in sorted(refused))
@@ -228,12 +230,23 @@ async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bun
     )
 
 
+def _check_known(found: _StoredPolicy) -> None:
+    """Raise `ConfigurationError` if the store has a bundle of the platform that is refused here: its denials are unknown."""
+    if found.known is None and PLATFORM in found.current:
+        raise ConfigurationError(
+            "the platform's bundle in the store is refused here, and a new one would end its denials: name its key in "
+            "policy.keys; if it is damaged, remove the object platform from the bucket, push, and deny again: "
+            f"{found.parts.problems.get(PLATFORM, '')}"
+        )
+
+
 async def _check_number(store: PolicyStore, found: _StoredPolicy, bundle: Bundle) -> None:
     """Raise `ConfigurationError` if a platform's bundle signed elsewhere has the wrong number of denials in its manifest."""
+    _check_known(found)
     platform = found.parts.bundle(PLATFORM)
     if platform is None and bundle.denials and await store.denials(after=0):
         raise ConfigurationError(
-            "the bundle in the store is refused here, so which denials are in force is unknown: name its key in policy.keys"
+            "there is no platform's bundle in force, and denials by themselves: remove these first"
         )
     if platform is not None and bundle.denials < platform.denials:
         raise ConfigurationError(

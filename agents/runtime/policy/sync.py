@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -82,6 +82,8 @@ class PolicySync:
         self._whole = False
         """Whether all was read once: a part of it is not kept, because the next start would begin with it."""
         self._reading = ""
+        self._damaged: Set[str] = frozenset()
+        """The parts whose newest object was damaged when it was read."""
         self._lacking = True
         """Whether what was read of the store may lack denials or revocations."""
         self.unkept = ""
@@ -104,6 +106,8 @@ class PolicySync:
         kept = self._whole = self.parts.composed is not None
         await self._enforce()
         for left in reversed(range(READINGS)):
+            for name in self._damaged:
+                self._seen.pop(name, None)
             try:
                 await self._read_newer(await self._store.objects.objects())
             except (BusUnavailable, ConfigurationError) as error:
@@ -150,15 +154,17 @@ class PolicySync:
         for name in sorted(newest, key=lambda name: (name != PLATFORM, name)):
             if self._seen.get(name, 0) < newest[name].sequence:
                 part = await self._store.read(name)
-                if part is not None and part.raw:
+                if part is not None:
                     await asyncio.to_thread(self._offer, name, part.raw)
                     await self._enforce()
                     self._seen[name] = part.last
+                    self._damaged = self._damaged - {name} if part.raw else self._damaged | {name}
                 # A replica that is behind may have answered. No news of this change comes again before the next change.
-                if part is None or not part.raw or part.last < newest[name].sequence:
+                if part is None or part.last < newest[name].sequence:
                     behind.append(name)
         damaged = await self._read_denials(infos)
-        self._lacking = bool(damaged) or PLATFORM in behind or REVOCATIONS in behind
+        unread = {*behind, *self._damaged}
+        self._lacking = bool(damaged) or not unread.isdisjoint((PLATFORM, REVOCATIONS))
         if behind or damaged:
             names = ", ".join(filter(None, (*behind, damaged)))
             raise BusUnavailable(f"{names}: a replica is behind, or the object is damaged")

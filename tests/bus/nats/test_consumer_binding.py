@@ -330,7 +330,39 @@ async def test_versions_that_share_a_consumer_store_what_it_listens_to_before_th
     await former.bind(STREAM, 0)
     server.floor = 13
     await later.keep_floor()
-    assert (floors.writes, floors.stored.floor, floors.subjects) == (writes + 2, 13, list(LATER))
+    assert (floors.writes, floors.stored.floor, floors.subjects) == (writes + 1, 13, list(LATER))
+
+
+async def test_a_floor_that_is_stored_late_takes_no_subject_of_another_version_away() -> None:
+    """The former version has looked at the consumer, and stores what it saw after the later version has bound it."""
+    server, floors = Server(), Floors()
+    former, later = (ConsumerBinding(server, replace(EVENTS, subjects=own), floors) for own in (FORMER, LATER))
+    await former.bind(STREAM, 0)
+    server.floor = 11
+    seen = await durable_consumer.look(server, EVENTS)
+    await later.bind(STREAM, 0)
+    assert await former._store(floors, CREATED, seen)
+    assert floors.subjects == list(LATER)
+    # What was lost in the consumer comes back from what is stored.
+    assert server.config is not None
+    server.config = {**server.config, "filter_subject": FORMER[0], "filter_subjects": None, "metadata": {}}
+    await ConsumerBinding(server, EVENTS, floors).bind(STREAM, 0)
+    assert listens(server) == set(LATER)
+
+
+async def test_a_consumer_that_listens_to_more_than_is_stored_is_not_moved() -> None:
+    server, floors = Server(), Floors()
+    several = [
+        replace(EVENTS, subjects=tuple(f"event.{one}.e{number}" for number in range(300))) for one in ("stock", "money")
+    ]
+    await ConsumerBinding(server, several[0], floors).bind(STREAM, 0)
+    assert server.replicas == 1
+    await ConsumerBinding(server, several[1], floors).bind(STREAM, 0)
+    assert (server.replicas, len(listens(server)), floors.subjects) == (3, 600, [])
+    server.away = True
+    with pytest.raises(ConsumerSilent):
+        await ConsumerBinding(server, several[1], floors).bind(STREAM, 0)
+    assert server.deletes == 0
 
 
 @pytest.mark.parametrize("moved", [True, False])

@@ -248,11 +248,12 @@ async def test_a_shared_consumer_that_is_created_listens_to_what_other_versions_
     assert server.listened()["event.a.one"] >= now
 
 
-async def test_what_was_bound_longest_ago_is_left_out_of_a_consumer_of_too_many_subjects() -> None:
+async def test_a_consumer_of_more_subjects_than_can_be_told_has_the_replicas_of_its_stream() -> None:
     now = int(time.time())
     others = tuple((f"event.b.e{number:03}", now - 1_000 + number) for number in range(MOST_LISTENED))
     server = Server()
-    await bind(server, spec(others=others))
-    assert len(filters(server)) == MOST_LISTENED
-    assert set(OWN) < filters(server)
-    assert {"event.b.e000", "event.b.e001"} & filters(server) == set()
+    await bind(server, spec(others=others[2:], one_replica=True))
+    assert server.config is not None
+    assert (len(filters(server)), server.config["num_replicas"]) == (MOST_LISTENED, 1)
+    await bind(server, spec(others=others, one_replica=True))
+    assert (len(filters(server)), server.config["num_replicas"]) == (MOST_LISTENED + 2, 0)

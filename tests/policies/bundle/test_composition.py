@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.policies import bundle, signing_key
 from support.teams import owner, platform, team, team_policy
@@ -11,7 +13,7 @@ from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
 from sealbus.policies.bundle.signing import sign_bundle
-from sealbus.policies.lint.module import PolicyRefused
+from sealbus.policies.lint.module import Module, PolicyRefused
 
 KEY = signing_key()
 OWNERS = {"stock": owner(KEY, ["inventory"]), "money": owner(KEY, ["pricing"])}
@@ -64,6 +66,14 @@ def test_parts_that_fit_alone_and_not_together_are_refused() -> None:
         compose(above, {"stock": teams["stock"]})
         with pytest.raises(PolicyRefused, match=r"over [0-9]+ files"):
             compose(above, teams)
+
+
+def test_a_file_whose_name_is_too_long_for_an_archive_is_refused() -> None:
+    """An archive with extensions may have it, and the composition is packed without these."""
+    part = team("stock")
+    long = Module(path="x" * 150 + ".rego", text="package sealbus.teams.stock\n")
+    with pytest.raises(PolicyRefused, match="a file cannot be packed: name is too long"):
+        compose(platform(OWNERS), {"stock": replace(part, modules=(*part.modules, long))})
 
 
 def test_a_composition_is_what_its_file_says() -> None:

@@ -165,3 +165,20 @@ def test_merging_keeps_both() -> None:
     data: dict[str, Json] = {"a": {"x": 1}}
     merge_data(data, "a/b/data.json", json.dumps({"y": 2}).encode())
     assert data == {"a": {"x": 1, "b": {"y": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("folders", "depth", "refused"),
+    [(20, 12, False), (20, 13, True), (31, 1, False), (32, 1, True), (3_000, 1, True)],
+)
+def test_folders_and_data_are_nested_to_the_bound_of_one_document(folders: int, depth: int, refused: bool) -> None:
+    """In the archive of a composition they are one document, which nobody could read beyond that."""
+    content = (b'{"a":' * depth + b"1" + b"}" * depth) if depth else b"1"
+    path = "a/" * folders + "data.json"
+    data: dict[str, Json] = {}
+    if refused:
+        with pytest.raises(PolicyRefused, match="folders and data are nested over 32 deep"):
+            merge_data(data, path, content)
+    else:
+        merge_data(data, path, content)
+        assert read_bundle(pack_bundle({}, data, Manifest())).data == data

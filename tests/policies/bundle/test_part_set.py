@@ -82,6 +82,23 @@ def test_what_is_refused_leaves_all_parts_as_they_are_and_others_go_on() -> None
     assert "stock" not in found.problems
 
 
+@pytest.mark.parametrize("error", [RecursionError("too deep"), ValueError("name is too long")])
+def test_whatever_is_unusual_in_a_part_only_refuses_that_part(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team must not end the processes that read its part."""
+    found = parts()
+
+    def fails(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sealbus.policies.bundle.composition.check_team", fails)
+        refused(found, "stock", signed_team("stock", STOCK, serial=2), f"unusual: {error}")
+    found.offer("stock", signed_team("stock", STOCK, serial=2))
+    assert found.problems == {}
+
+
 def test_a_part_that_is_in_force_may_be_offered_again() -> None:
     found = parts()
     raw = signed_team("stock", STOCK, serial=2)

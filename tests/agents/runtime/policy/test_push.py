@@ -190,8 +190,26 @@ async def test_a_bundle_signed_elsewhere_ends_no_denial_of_a_policy_that_is_refu
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
     await push_denial(store, ANCHORS, denial("eve"), ROOT)
     signed = sign_bundle(build_bundle(STARTER, serial=9, denials=8), STOCK, scope="platform")
-    with pytest.raises(ConfigurationError, match="which denials are in force is unknown"):
+    with pytest.raises(ConfigurationError, match="a new one would end its denials"):
         await push_signed(store, {key_id(STOCK.public): STOCK.public}, "platform", signed.raw)
+
+
+async def test_no_push_takes_the_place_of_a_damaged_policy_whose_denials_are_unknown(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await change_platform(store, ANCHORS, denial("eve"), ROOT)
+    get = store.objects.get
+
+    async def without_bytes(info: ObjectInfo) -> bytes | None:
+        return None if info.name == "platform" else await get(info)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.objects, "get", without_bytes)
+        with pytest.raises(ConfigurationError, match="if it is damaged"):
+            await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    assert await denied(store) == ["eve"]
 
 
 async def test_where_nobody_denied_by_itself_no_number_is_asked_of_a_bundle_signed_elsewhere(

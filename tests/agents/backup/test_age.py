@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,23 @@ async def test_what_is_no_backup_of_this_deployment_does_not_count(
         "damaged: manifest.json is damaged",
     ):
         assert len([message for message in caplog.messages if said in message]) == 1
+
+
+@pytest.mark.parametrize("right_hash", [True, False])
+@pytest.mark.parametrize("changed", [{"files": [{"path": 1}]}, {"taken": float("inf")}, {"streams": 1}, {"files": [1]}])
+async def test_a_malformed_manifest_ends_nothing(
+    tmp_path: Path, changed: dict[str, object], right_hash: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = back_up(tmp_path / "odd", TAKEN)
+    document = json.loads(odd.read_bytes())
+    document["backup"].update(changed)
+    if right_hash:
+        document["sha256"] = sha256(json.dumps(document["backup"], sort_keys=True).encode()).hexdigest()
+    odd.write_text(json.dumps(document))
+    back_up(tmp_path / "ours", TAKEN)
+    async with watched(tmp_path) as counters:
+        await until(lambda: shown(counters) == TAKEN / 1_000_000)
+        await until(lambda: "odd: manifest.json is damaged" in caplog.text)
 
 
 async def test_a_folder_that_is_missing_has_no_backup(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -54,7 +54,7 @@ class Pushed:
 
 async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> tuple[PartSet, dict[str, StoredPart]]:
     """Return the composition of the store's current bundles, and these bundles; `problems` has the refused bundles."""
-    found = await _stored(store, anchors)
+    found = await _stored(store, anchors, to_push=False)
     return found.parts, found.current
 
 
@@ -67,12 +67,18 @@ class _StoredPolicy:
     known: Known | None
 
 
-async def _stored(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> _StoredPolicy:
+async def _stored(store: PolicyStore, anchors: Mapping[str, PublicKey], *, to_push: bool = True) -> _StoredPolicy:
+    """Return what the store has. To push, the last good bundle of the platform stands for one that is damaged or forged."""
     current = await store.current()
     parts, known = PartSet(anchors), None
     for name in sorted(current, key=lambda name: (name != PLATFORM, name)):
         with suppress(PolicyRefused):  # it is in `problems`
             parts.offer(name, current[name].raw)
+    if to_push and PLATFORM in current and parts.bundle(PLATFORM) is None:
+        for serial in reversed(await store.serials(PLATFORM)):
+            with suppress(ConfigurationError):  # refused, or damaged as well
+                parts.offer(PLATFORM, await store.former(PLATFORM, serial))
+                break
     platform = parts.bundle(PLATFORM)
     if platform is not None:
         denials = await store.denials(after=platform.denials)
@@ -235,7 +241,8 @@ def _check_known(found: _StoredPolicy) -> None:
     if found.known is None and PLATFORM in found.current:
         raise ConfigurationError(
             "the platform's bundle in the store is refused here, and a new one would end its denials: name its key in "
-            "policy.keys; if it is damaged, remove the object platform from the bucket, push, and deny again: "
+            "policy.keys; if no bundle before it is good either, remove the object platform from the bucket, push, and deny "
+            "again: "
             f"{found.parts.problems.get(PLATFORM, '')}"
         )
 

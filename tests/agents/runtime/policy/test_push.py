@@ -194,22 +194,25 @@ async def test_a_bundle_signed_elsewhere_ends_no_denial_of_a_policy_that_is_refu
         await push_signed(store, {key_id(STOCK.public): STOCK.public}, "platform", signed.raw)
 
 
-async def test_no_push_takes_the_place_of_a_damaged_policy_whose_denials_are_unknown(
-    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "forged", [b"", b"x", sign_bundle(build_bundle(STARTER, serial=99), STOCK, scope="platform").raw]
+)
+async def test_a_push_in_the_place_of_a_damaged_or_forged_policy_keeps_the_denials_of_the_last_good_one(
+    store: PolicyStore, forged: bytes
 ) -> None:
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
     await change_platform(store, ANCHORS, denial("eve"), ROOT)
-    get = store.objects.get
-
-    async def without_bytes(info: ObjectInfo) -> bytes | None:
-        return None if info.name == "platform" else await get(info)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store.objects, "get", without_bytes)
-        with pytest.raises(ConfigurationError, match="if it is damaged"):
-            await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    current = (await store.current())["platform"]
+    await store.objects.put("platform", forged, last=current.last)
+    # Who looks sees that it is refused.
+    parts, _ = await stored_parts(store, ANCHORS)
+    assert parts.bundle("platform") is None
+    assert "platform" in parts.problems
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
     assert await denied(store) == ["eve"]
+    # Where no bundle is good, nobody knows what was denied.
+    with pytest.raises(ConfigurationError, match="a new one would end its denials"):
+        await push_content(store, {key_id(STOCK.public): STOCK.public}, "platform", content_of(STARTER), STOCK)
 
 
 async def test_where_nobody_denied_by_itself_no_number_is_asked_of_a_bundle_signed_elsewhere(

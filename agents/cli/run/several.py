@@ -200,16 +200,19 @@ async def run_several(
             note(f"health at port {server.port}")
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(run.run(stop), name=f"agent-{run.agent.name}") for run in runs]
+            watching = group.create_task(shared.watch(), name="shared-parts")
             async with ended_by(stop):
                 for run in runs:
                     await run.tried.wait()
             if not stop.is_set() and not any(run.ready for run in runs):
                 stop.set()
+                watching.cancel()
                 _raise_first(runs)
             if not stop.is_set():
                 settle_collector()
                 options.on_started()
             await stop.wait()
+            watching.cancel()
             # Before they are drained, after which none of them is connected.
             lost = [run.agent.name for run in runs if not run.works]
         if lost:

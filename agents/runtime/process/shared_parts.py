@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
@@ -48,7 +48,9 @@ class SharedParts:
         self.turns: Final = LoopTurns()
         self._settings = settings
         self._apis: dict[str | None, SharedWorkloadApi] = {}
-        self._policy = SharedPolicy(name, settings, counters=counters)
+        self._broken = asyncio.Event()
+        self._error: BaseException | None = None
+        self._policy = SharedPolicy(name, settings, counters=counters, ended=self._note_end)
         self._group = Background()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -70,8 +72,24 @@ class SharedParts:
         api = self._apis.get(address)
         if api is None:
             api = self._apis[address] = SharedWorkloadApi(Endpoint.find(address))
-            self._tasks.append(self._group.create_task(api.run(), name="workload-api"))
+            task = self._group.create_task(api.run(), name="workload-api")
+            task.add_done_callback(self._note_end)
+            self._tasks.append(task)
         return api
+
+    async def watch(self) -> None:
+        """Wait until cancelled; raise the error of a part that has ended, with which no agent of the process may go on.
+
+        A policy that nobody follows any more would let in whom a later one denies.
+        """
+        await self._broken.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+            self._broken.set()
 
     @asynccontextmanager
     async def policy(self, connection: Connection, identity: Identity) -> AsyncGenerator[PolicyParts, None]:
@@ -94,8 +112,11 @@ class SharedPolicy:
     signed, and its reader trusts no connection. It is open in a task of its own, because agents come and go.
     """
 
-    def __init__(self, name: str, settings: Settings, *, counters: Counters) -> None:
+    def __init__(
+        self, name: str, settings: Settings, *, counters: Counters, ended: Callable[[asyncio.Task[None]], None]
+    ) -> None:
         self._name = name
+        self._ended = ended
         self._policy = settings.policy
         self._counters = counters
         self._in_force = InForce()
@@ -115,6 +136,7 @@ class SharedPolicy:
             if self._opened is None or (self._opened.done() and self._opened.exception() is not None):
                 self._opened = asyncio.get_running_loop().create_future()
                 self._running = asyncio.create_task(self._run(self._opened), name="shared-policy")
+                self._running.add_done_callback(self._ended)
             parts = await asyncio.shield(self._opened)
             if self._policy.bucket is not None:
                 await connection.attach(watcher)

@@ -114,6 +114,26 @@ async def test_the_policy_is_read_over_another_connection_once_its_own_is_lost(
             assert (await second.engine.status()).revision == revision
 
 
+async def test_a_policy_that_is_followed_no_more_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its agents would decide by an old policy, and say nothing."""
+
+    async def fails(_: object, __: object) -> None:
+        raise ValueError("unusual")
+
+    monkeypatch.setattr(shared_parts.SharedPolicy, "_wait_until_lost", fails)
+    async with (
+        stored(tmp_path) as site,
+        parts_of(bucket(tmp_path)) as parts,
+        site.lab.connection("a") as one,
+        parts.policy(one, site.lab.identity("a")),
+    ):
+        with pytest.raises(ValueError, match="unusual"):
+            async with asyncio.timeout(30):
+                await parts.watch()
+
+
 async def test_a_policy_that_cannot_be_opened_is_opened_by_the_next_agent(tmp_path: Path) -> None:
     async with (
         running(tmp_path / "nats", "a", "operator") as lab,

@@ -273,6 +273,7 @@ check: $(READY) ## check format, lint, types, import contracts, and names of mod
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python scripts/check_house.py
+	@$(BIN)/python scripts/check_weakening.py --listed
 	@$(if $(wildcard $(ENGINE_WHEEL)),$(MAKE) --no-print-directory check-engine,echo "native/engine is not checked: make engine has not built it")
 
 format: $(READY) ## format, and fix what can be fixed automatically

@@ -108,8 +108,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.policy.follow_bucket: error.detail != logged [by case]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by prefix]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by case]",
-        "sealbus.agents.edge.http.tls.file_context: error.detail != reported [by prefix]",
-        "sealbus.agents.edge.http.tls.file_context: error.detail != reported [by case]",
+        "sealbus.agents.edge.http.tls.ListenerFiles.context: error.detail != self._reported [by case]",
     ),
     "it is in small letters on both sides by then": (
         (

@@ -108,6 +108,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.policy.follow_bucket: error.detail != logged [by case]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by prefix]",
         "sealbus.agents.control.revoker.Revoker._tried: problem != self.problem [by case]",
+        "sealbus.agents.edge.http.tls.ListenerFiles.context: error.detail != self._reported [by prefix]",
         "sealbus.agents.edge.http.tls.ListenerFiles.context: error.detail != self._reported [by case]",
     ),
     "it is in small letters on both sides by then": (
@@ -627,6 +628,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "it decides only whether the same is parsed again": (
         "sealbus.envelopes.message.user_context.parsed_context: caches.contexts.get of ctx [payload instead]",
+    ),
+    "it decides only whether the same files are read again": (
+        "sealbus.agents.edge.http.tls.ListenerFiles.__init__: _stamp of certificate [key instead]",
+        "sealbus.agents.edge.http.tls.ListenerFiles.__init__: _stamp of key [certificate instead]",
     ),
     "what another process has stored and told meanwhile stands: its marker holds, and no reader takes a status before it": (
         "sealbus.bus.work.approvals.parking.Parking.park: known or parked [known dropped]",

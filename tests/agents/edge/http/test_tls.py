@@ -154,6 +154,21 @@ def test_files_that_cannot_be_used_at_the_start_are_a_mistake_of_the_settings(tm
         file_context(certificate, tmp_path / "absent.key")
 
 
+@pytest.mark.parametrize(
+    ("address", "plaintext", "allowed"),
+    [("127.0.0.1:0", False, True), ("192.0.2.1:0", False, False), ("192.0.2.1:0", True, True)],
+)
+def test_a_listener_without_tls_that_others_reach_needs_a_proxy_that_does_it(
+    address: str, *, plaintext: bool, allowed: bool
+) -> None:
+    table = EdgeTable(address=address, plaintext=plaintext)
+    if allowed:
+        assert listener_tls("edge", table, counters=Counters()) is None
+        return
+    with pytest.raises(ConfigurationError, match=r"192\.0\.2\.1 is not loopback"):
+        listener_tls("edge", table, counters=Counters())
+
+
 def test_the_public_listener_speaks_nothing_older_than_tls_1_2(tmp_path: Path) -> None:
     context = file_context(*write(tmp_path, CA.issue(EDGE)))
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

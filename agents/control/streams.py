@@ -1,13 +1,14 @@
 """The role `streams`: shows at /metrics what streams hold, what waits for each agent, and which servers have what.
 
-It also shows whether JetStream answers at all, and how many requests it refused. Messages are never read. Any number of
-processes may have the role: all show the same.
+It also shows whether JetStream answers at all, how many requests it refused, and how far a mirror is behind. Messages are
+never read. Any number of processes may have the role: all of a region show the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -35,6 +36,7 @@ leads one of them."""
 _ASK_AGAIN: Final = 3_600.0
 """Seconds until the errors of the API are asked for again where an older policy does not permit it: servers log each try."""
 _NOTHING: Final = StreamList([], [])
+_NONE: Final = ConsumerList([], [])
 
 
 class StreamGauges:
@@ -75,6 +77,8 @@ class StreamGauges:
             lambda: {(stream.name,): len(stream.group.servers) or 1 for stream in self._streams.states},
         )
         counters.gauges("sealbus_stream_current_servers", ("stream",), self._current)
+        counters.gauges("sealbus_mirror_lag_messages", ("stream",), self._lags)
+        counters.gauges("sealbus_mirror_silent_seconds", ("stream",), self._silences)
         counters.gauges(
             "sealbus_consumers",
             ("stream",),
@@ -114,11 +118,14 @@ class StreamGauges:
             async with asyncio.timeout(_WITHIN):
                 streams = self._streams = await list_streams(self._request)
                 self._answered = {(): 1.0}
-                consumers = {name: await list_consumers(self._request, name) for name in (TASKS, EVENTS)}
+                # A region that has nothing but the mirror of AUDIT has no consumers of them.
+                there = {stream.name for stream in streams.states}.union(streams.away)
+                for name in (TASKS, EVENTS):
+                    if name in there:
+                        consumers[name] = await list_consumers(self._request, name)
                 await self._count_errors()
-            agents = agents_seen(
-                consumers[TASKS].states, consumers[EVENTS].states, {}, names=self._names, own=self._own
-            )
+            tasks, events = (consumers.get(name, _NONE).states for name in (TASKS, EVENTS))
+            agents = agents_seen(tasks, events, {}, names=self._names, own=self._own)
         except (BusUnavailable, TimeoutError) as error:
             # A server gives no answer to a request that is not permitted.
             missing = (
@@ -151,6 +158,16 @@ class StreamGauges:
     def _current(self) -> dict[tuple[str, ...], float]:
         away: dict[tuple[str, ...], float] = {(name,): 0 for name in self._streams.away}
         return away | {(stream.name,): len(stream.group.current) or 1 for stream in self._streams.states}
+
+    def _lags(self) -> dict[tuple[str, ...], float]:
+        return {(stream.name,): stream.mirror.lag for stream in self._streams.states if stream.mirror is not None}
+
+    def _silences(self) -> dict[tuple[str, ...], float]:
+        return {
+            (stream.name,): math.inf if stream.mirror.silent is None else stream.mirror.silent / 1e6
+            for stream in self._streams.states
+            if stream.mirror is not None
+        }
 
     def _assets(self) -> dict[tuple[str, ...], float]:
         groups = [stream.group.servers for stream in self._streams.states]

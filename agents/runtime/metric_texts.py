@@ -48,6 +48,8 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_handlers_given_up_total": "Handlers that did not stop in time and were given up, by action.",
         "sealbus_last_backup_timestamp_seconds": "When the newest backup was taken, as a Unix time; 0 without any.",
         "sealbus_loop_blocked_seconds": "How long the event loop stood still, each time for over a second, by task.",
+        "sealbus_mirror_lag_messages": "Messages that a mirror lacks, as its server last heard.",
+        "sealbus_mirror_silent_seconds": "How long ago a mirror's server last heard of what it copies; +Inf if never.",
         "sealbus_no_place_total": "Deliveries that could not be put off because all places were taken, by cause.",
         "sealbus_notary_volume_bytes": "Size of the file system that has the notary's log.",
         "sealbus_notary_volume_free_bytes": "Bytes that are free on the file system that has the notary's log.",

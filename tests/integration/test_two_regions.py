@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
+from support.lab import until
 from support.two_regions import (
     MIRROR,
     ORIGIN,
@@ -22,9 +25,11 @@ from support.two_regions import (
 from sealbus import Client, Denied
 from sealbus.agents.backup.files import log_end
 from sealbus.agents.control.notary.keys import load_signers
+from sealbus.agents.control.streams import open_streams
 from sealbus.agents.dev.settings_file import running_notary
 from sealbus.agents.evidence.trust_root import make_root
 from sealbus.bus.stream_names import AUDIT
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.export.format import CHECKPOINT
 
@@ -93,6 +98,26 @@ async def settled(regions: TwoRegions) -> int:
         while (now := await regions.home.last(AUDIT)) != last or log_end(regions.folder / "log") < now - 1:
             last = now
     return last
+
+
+async def test_the_other_region_shows_how_far_the_mirror_is_behind(regions: TwoRegions) -> None:
+    counters = Counters()
+
+    def silent() -> float:
+        found = re.search(r'sealbus_mirror_silent_seconds\{stream="AUDIT_MIRROR"\} (\S+)', counters.render())
+        return float(found[1]) if found else math.inf
+
+    async with open_streams(regions.other.settings, counters=counters) as role, asyncio.TaskGroup() as group:
+        running = group.create_task(role.run())
+        # No message comes, and the home is heard nevertheless.
+        await until(lambda: silent() < 3, seconds=WITHIN)
+        assert (role.problem, "sealbus_mirror_lag_messages" in counters.render()) == ("", True)
+        regions.cut()
+        await until(lambda: 5 < silent() < math.inf, seconds=WITHIN)
+        assert role.problem == ""
+        await regions.mend()
+        await until(lambda: silent() < 3, seconds=WITHIN)
+        running.cancel()
 
 
 async def test_the_log_is_verified_from_the_mirror_alone_when_the_home_is_lost(regions: TwoRegions) -> None:

@@ -60,6 +60,7 @@ ROLES = {
     "mill": BrokerRole.AGENT,
     "late": BrokerRole.AGENT,
     "notary": BrokerRole.NOTARY,
+    "control": BrokerRole.CONTROL,
     "operator": BrokerRole.OPERATOR,
 }
 ORIGIN = "log.example.org/audit"

@@ -24,10 +24,11 @@ CREATED = "2026-11-24T12:02:57.975307123Z"
 
 
 def stream(
-    name: str, size: int, most: int, discard: str, cluster: dict[str, object] | None = None
+    name: str, size: int, most: int, discard: str, cluster: dict[str, object] | None = None, **more: object
 ) -> dict[str, object]:
     config = {"name": name, "max_bytes": most, "discard": discard}
     found: dict[str, object] = {"config": config, "created": CREATED, "state": {"messages": 3, "bytes": size}}
+    found |= more
     return found if cluster is None else {**found, "cluster": cluster}
 
 
@@ -68,7 +69,8 @@ class Broker:
         found: dict[str, object]
         if subject.endswith("STREAM.LIST"):
             listed = [stream("AUDIT", 90, 100, "new"), stream("DEAD", 7, 50, "old"), stream("FREE", 1, -1, "old")]
-            found = {"total": 3, "offset": 0, "limit": 256, "streams": listed}
+            listed += [stream("TASKS", 2, -1, "new"), stream("EVENTS", 2, -1, "new")]
+            found = {"total": 5, "offset": 0, "limit": 256, "streams": listed}
         elif subject.endswith("LIST.TASKS"):
             listed = [
                 consumer("shop", "task.shop.>", 7, 2, 1),
@@ -107,7 +109,7 @@ class Cluster(Broker):
                 ),
                 stream("ONE", 7, 50, "old", {"leader": "n2"}),
             ]
-            found |= {"total": 4, "missing": ["HELD"]}
+            found |= {"total": 6, "missing": ["HELD", "TASKS", "EVENTS"]}
         elif subject.endswith("LIST.TASKS"):
             found["consumers"][0]["cluster"] = {"leader": "n1", "replicas": [replica("n2"), replica("n3")]}
             found["consumers"][1]["cluster"] = {"leader": "", "replicas": None}
@@ -130,12 +132,46 @@ async def test_which_servers_have_what_is_shown() -> None:
         'sealbus_replicated_assets{server="n3"} 3.0',
         'sealbus_stream_current_servers{stream="AUDIT"} 2.0',
         'sealbus_stream_current_servers{stream="DEAD"} 2.0',
+        'sealbus_stream_current_servers{stream="EVENTS"} 0.0',
         'sealbus_stream_current_servers{stream="HELD"} 0.0',
         'sealbus_stream_current_servers{stream="ONE"} 1.0',
+        'sealbus_stream_current_servers{stream="TASKS"} 0.0',
         'sealbus_stream_servers{stream="AUDIT"} 3.0',
         'sealbus_stream_servers{stream="DEAD"} 3.0',
         'sealbus_stream_servers{stream="ONE"} 1.0',
     ]
+
+
+class OtherRegion(Broker):
+    """Answers as a region does that has nothing but the mirror of AUDIT."""
+
+    def __init__(self, active: int) -> None:
+        super().__init__()
+        self.active = active
+
+    async def __call__(self, subject: str, payload: bytes) -> bytes:
+        if "CONSUMER" in subject:
+            self.asked.append(subject)
+            return json.dumps({"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}).encode()
+        found = json.loads(await super().__call__(subject, payload))
+        if subject.endswith("STREAM.LIST"):
+            mirror = {"name": "AUDIT", "lag": 7, "active": self.active}
+            found |= {"total": 1, "streams": [stream("AUDIT_MIRROR", 90, 100, "new", mirror=mirror)]}
+        return json.dumps(found).encode()
+
+
+@pytest.mark.parametrize(("active", "silent"), [(1_500_000_000, "1.5"), (-1, "+Inf")])
+async def test_how_far_a_mirror_is_behind_is_shown_where_nothing_else_is(active: int, silent: str) -> None:
+    """-1 is what nats-server answers if nothing has come since it started."""
+    broker = OtherRegion(active)
+    async with shown(broker) as (role, counters):
+        await until(lambda: role.problem == "")
+        lines = [line for line in counters.render().splitlines() if line.startswith("sealbus_mirror")]
+    assert lines == [
+        'sealbus_mirror_lag_messages{stream="AUDIT_MIRROR"} 7.0',
+        f'sealbus_mirror_silent_seconds{{stream="AUDIT_MIRROR"}} {silent}',
+    ]
+    assert not [subject for subject in broker.asked if "CONSUMER" in subject]
 
 
 async def test_streams_and_agents_are_shown() -> None:
@@ -153,12 +189,16 @@ async def test_streams_and_agents_are_shown() -> None:
         'sealbus_agent_waiting_messages{agent="shop",stream="TASKS"} 7.0',
         'sealbus_stream_bytes{stream="AUDIT"} 90.0',
         'sealbus_stream_bytes{stream="DEAD"} 7.0',
+        'sealbus_stream_bytes{stream="EVENTS"} 2.0',
         'sealbus_stream_bytes{stream="FREE"} 1.0',
+        'sealbus_stream_bytes{stream="TASKS"} 2.0',
         'sealbus_stream_limit_bytes{stream="AUDIT",when_full="refuses"} 100.0',
         'sealbus_stream_limit_bytes{stream="DEAD",when_full="drops"} 50.0',
         'sealbus_stream_messages{stream="AUDIT"} 3.0',
         'sealbus_stream_messages{stream="DEAD"} 3.0',
+        'sealbus_stream_messages{stream="EVENTS"} 3.0',
         'sealbus_stream_messages{stream="FREE"} 3.0',
+        'sealbus_stream_messages{stream="TASKS"} 3.0',
     ]
 
 

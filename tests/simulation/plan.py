@@ -33,6 +33,8 @@ WITH_EDGE: Final = 0.4
 """The share of seeds that have an edge."""
 BY_USER: Final = 0.5
 """The share of their tasks that users send."""
+WITH_REGION: Final = 1 / 3
+"""The share of seeds in which some hosts are in another region than the streams."""
 _LATE: Final = 0.05
 """The share of tasks sent twice that are sent again only after the duplicate window."""
 FAULTS: Final = (3, 9)
@@ -218,7 +220,7 @@ def plan_of(seed: int, *, losing: bool = False) -> Plan:
         tasks = tuple(replace(task, user=chance.choice((None, *USERS, *USERS))) for task in tasks)
     if parts.harmed:
         faults += [_fault_of(parts.harmed, chance) for _ in range(chance.randint(*FAULTS_OF_PARTS))]
-    return _with_failures(_with_edge(Plan(seed, tasks, _in_order(faults), parts)))
+    return _with_failures(_with_region(_with_edge(Plan(seed, tasks, _in_order(faults), parts))))
 
 
 def _in_order(faults: Sequence[Fault]) -> tuple[Fault, ...]:
@@ -240,6 +242,21 @@ def _with_edge(plan: Plan) -> Plan:
     tasks = [_by_user(task, chance) if chance.random() < BY_USER else task for task in plan.tasks]
     faults = [*plan.faults, *(_fault_of(("edge",), chance) for _ in range(chance.randint(0, 2)))]
     return replace(plan, tasks=tuple(tasks), faults=_in_order(faults))
+
+
+def _with_region(plan: Plan) -> Plan:
+    """Return the plan, for some seeds with a region without streams that is cut off, or lost, once or twice."""
+    chance = random.Random(f"region {plan.seed}")  # noqa: S311  a plan, no secret
+    if chance.random() >= WITH_REGION:
+        return plan
+    hosts = (*_HOSTS, *plan.parts.harmed, *(("edge",) if plan.has_edge else ()))
+    there = [host for host in hosts if chance.random() < 0.5] or [_WORKERS[0]]
+    faults = list(plan.faults)
+    for _ in range(chance.randint(1, 2)):
+        kind = chance.choice((FaultKind.CUT, FaultKind.CUT, FaultKind.KILL))
+        at, seconds = chance.uniform(0.0, BUSY_SECONDS), chance.choice((5.0, 20.0, 60.0)) * chance.random()
+        faults += [Fault(at, kind, host, seconds) for host in there]
+    return replace(plan, faults=_in_order(faults))
 
 
 def _by_user(task: PlannedTask, chance: random.Random) -> PlannedTask:

@@ -118,10 +118,8 @@ class StreamGauges:
             async with asyncio.timeout(_WITHIN):
                 streams = self._streams = await list_streams(self._request)
                 self._answered = {(): 1.0}
-                # A region that has nothing but the mirror of AUDIT has no consumers of them.
-                there = {stream.name for stream in streams.states}.union(streams.away)
                 for name in (TASKS, EVENTS):
-                    if name in there:
+                    if not _elsewhere(name, streams):
                         consumers[name] = await list_consumers(self._request, name)
                 await self._count_errors()
             tasks, events = (consumers.get(name, _NONE).states for name in (TASKS, EVENTS))
@@ -190,6 +188,12 @@ class StreamGauges:
             for stream, queue in ((TASKS, agent.tasks), (EVENTS, agent.events))
             if queue is not None
         }
+
+
+def _elsewhere(name: str, streams: StreamList) -> bool:
+    """Return whether the stream `name` is in another region: this one has a mirror, and not that stream."""
+    there = {stream.name for stream in streams.states}.union(streams.away)
+    return name not in there and any(stream.mirror is not None for stream in streams.states)
 
 
 @asynccontextmanager

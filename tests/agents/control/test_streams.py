@@ -174,6 +174,19 @@ async def test_how_far_a_mirror_is_behind_is_shown_where_nothing_else_is(active:
     assert not [subject for subject in broker.asked if "CONSUMER" in subject]
 
 
+class Undeclared(OtherRegion):
+    """Answers as a server does on which nobody has made the streams, and which mirrors none."""
+
+    async def __call__(self, subject: str, payload: bytes) -> bytes:
+        found = json.loads(await super().__call__(subject, payload))
+        return json.dumps({**found, "total": 0, "streams": []} if subject.endswith("STREAM.LIST") else found).encode()
+
+
+async def test_streams_that_are_missing_where_no_mirror_is_are_a_problem() -> None:
+    async with shown(Undeclared(-1)) as (role, _):
+        await until(lambda: "stream not found" in role.problem)
+
+
 async def test_streams_and_agents_are_shown() -> None:
     kinds = ("sealbus_stream_b", "sealbus_stream_l", "sealbus_stream_m", "sealbus_agent")
     async with shown(Broker()) as (role, counters):

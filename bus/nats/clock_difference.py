@@ -99,6 +99,11 @@ class ClockDifference:
             await self._measure()
         return self.problem
 
+    async def measure(self) -> ClockSkew | None:
+        """Measure now; return `problem`."""
+        await self._measure()
+        return self.problem
+
     async def agree(self) -> None:
         """Measure again every second until the clocks agree."""
         while await self.settle() is not None:

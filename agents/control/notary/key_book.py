@@ -14,8 +14,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from sealbus.bus.clocks import BusClock
+from sealbus.bus.clocks import BusClock, HostClock
+from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import Clock, Identity, Transport
+from sealbus.bus.stream_names import AUDIT
 from sealbus.bus.streams.held import PAYLOAD_BYTES, PAYLOAD_ITEMS, Held, HeldSubject, HeldValue
 from sealbus.bus.streams.key_book import (
     KEPT,
@@ -54,13 +56,19 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class KeyBookWriter:
-    """The writer of one notary's key book, which runs while the notary holds the lease."""
+    """The writer of one notary's key book, which runs while the notary holds the lease.
 
-    def __init__(self, *, identity: Identity, transport: Transport, names: Names, clock: Clock) -> None:
+    The book is dated by the broker's time, which a request about the log's `stream` tells.
+    """
+
+    def __init__(
+        self, *, identity: Identity, transport: Transport, names: Names, clock: Clock, stream: str = AUDIT
+    ) -> None:
         self._identity = identity
         self._transport = transport
         self._names = names
-        self._clock = clock
+        self._clocks = ClockDifference(lambda: transport.broker_time(stream), clock=HostClock(clock))
+        """A book that is dated by a wrong clock counts nowhere, and nobody would learn what was restored until the next."""
         self._caches = Caches()
         self._subject = key_book_subject(names.token(identity.spiffe_id))
         self._changed = asyncio.Event()
@@ -87,7 +95,7 @@ class KeyBookWriter:
             past=_Known(history),
             names=self._names,
             caches=self._caches,
-            clock=BusClock(self._clock),
+            clock=BusClock(self._clocks.now),
         )
         places = [held.following(self._subject, KEY_BOOK_TYPE) for _ in range(2)]
         failures = 0
@@ -114,15 +122,17 @@ class KeyBookWriter:
     ) -> None:
         if not history.trust_domains:
             raise StateUnavailable("no bundle is known yet")
+        if (problem := await self._clocks.measure()) is not None:
+            raise problem
         sealer = self._identity.sealer()
         if not self._counts_now(sealer):
             raise StateUnavailable("the key of the notary's SVID is not in the bundle, or no longer")
         before, last = await self._last(places)
         former = former_book(before)
-        needed = continued(history, former).since(max(0, self._clock() - KEPT))
+        needed = continued(history, former).since(max(0, self._clocks.now() - KEPT))
         # A stream that was restored longer ago than values are kept holds nothing that readers still need.
         known = all_restored(restored, former, began=min(record.current for record in history.since(0)))
-        recent = [stream.line for stream in known if stream.created >= self._clock() - KEPT][-MOST_RESTORED:]
+        recent = [stream.line for stream in known if stream.created >= self._clocks.now() - KEPT][-MOST_RESTORED:]
         named: dict[str, Value] = {RESTORED: list(recent)} if recent else {}
         records = fitting(needed, reserved=sum(len(line) + _ITEM_BYTES for line in recent))
         if (dropped := len(needed) - len(records)) > self._dropped:
@@ -145,11 +155,11 @@ class KeyBookWriter:
         """Return whether readers would accept a signature of `sealer`: bundles may change before the SVID does."""
         own, trust = self._identity.spiffe_id, Trust(bundles=self._identity.bundles())
         parts = signed(b"", KEY_BOOK_TYPE, sealer)
-        return is_own(parts, KEY_BOOK_TYPE, own=own, at=self._clock(), trust=trust, caches=self._caches)
+        return is_own(parts, KEY_BOOK_TYPE, own=own, at=self._clocks.now(), trust=trust, caches=self._caches)
 
     async def _last(self, places: Sequence[HeldSubject]) -> tuple[HeldValue | None, int]:
         """Return the former book, by any notary under this identity, and the last sequence of its subject."""
-        recent = max(0, self._clock() - YOUNG)
+        recent = max(0, self._clocks.now() - YOUNG)
         young, whole = places
         before, last = await young.standing(since=recent)
         if before is None:

@@ -79,7 +79,11 @@ class Notary:
             publisher=RecordPublisher(site, stream=options.plan.stream),
             policies=policies if policies is not None else PolicyArchive(),
             key_book=KeyBookWriter(
-                identity=site.identity, transport=site.transport, names=site.names, clock=site.clock
+                identity=site.identity,
+                transport=site.transport,
+                names=site.names,
+                clock=site.clock,
+                stream=options.plan.stream,
             ),
         )
         self._problem = "starting"

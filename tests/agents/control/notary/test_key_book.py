@@ -107,6 +107,29 @@ async def test_it_is_written_again_when_nothing_changes(bench: Bench, monkeypatc
     assert (number >= 3, records) == (True, [one])
 
 
+async def test_a_wrong_clock_writes_no_book_that_counts_nowhere(bench: Bench) -> None:
+    ahead = 9 * SECOND
+    identity = MemoryIdentity(bench.authority, NOTARY)
+    made = KeyBookWriter(
+        identity=identity, transport=bench.broker.connect(), names=NAMES, clock=lambda: bench.now() + ahead
+    )
+    task = asyncio.create_task(made.write_books(TrustHistory([one := now_record(bench)])))
+    try:
+        await until(lambda: "this host is 9.0 s ahead of the broker" in made.problem)
+        assert books(bench) == 0
+        # Within what is allowed the book is dated by the broker's time.
+        ahead = 4 * SECOND
+        await until(lambda: books(bench) == 1)
+        assert made.problem == ""
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    assert await book(bench) == (1, [one])
+    value, _ = await held(bench).standing(SUBJECT, KEY_BOOK_TYPE)
+    assert value is not None
+    assert abs(value.at - value.stored) < SECOND
+
+
 async def test_the_next_notary_goes_on_with_its_number_also_when_the_key_of_the_last_book_is_gone(bench: Bench) -> None:
     history = TrustHistory([now_record(bench)])
     async with running(bench, history):

@@ -103,7 +103,7 @@ async def push_content(
     for a bundle that consumers would refuse, `ConfigurationError` if another push came first.
     """
     found = await _stored(store, anchors)
-    bundle = _with_denials(found, name, content(await _next_serial(store, found.parts, name)))
+    bundle = _with_denials(found, name, content(await _next_serial(store, found, name)))
     return await _push(store, found, name, sign_bundle(bundle, key, scope=name), check)
 
 
@@ -159,7 +159,7 @@ async def change_platform(
 
     found = await _stored(store, anchors)
     parts = found.parts
-    bundle = sign_bundle(content(await _next_serial(store, parts, PLATFORM)), key, scope=PLATFORM)
+    bundle = sign_bundle(content(await _next_serial(store, found, PLATFORM)), key, scope=PLATFORM)
     return await _push(store, found, PLATFORM, bundle, None)
 
 
@@ -291,11 +291,18 @@ def _had(found: _StoredPolicy) -> int:
     return max(found.known.after, *found.known.serials, 0) if found.known is not None else 0
 
 
-async def _next_serial(store: PolicyStore, parts: PartSet, name: str) -> int:
-    """Return a serial after all pushed ones, whether or not the current bundle is in force (its signer may differ)."""
-    bundle = parts.bundle(name)
+async def _next_serial(store: PolicyStore, found: _StoredPolicy, name: str) -> int:
+    """Return a serial after all pushed ones, whether or not the current bundle is in force (its signer may differ).
+
+    Raises `CameFirst` if denials that were read are there no more: then another bundle has them.
+    """
+    bundle = found.parts.bundle(name)
     state = await store.serial_state(name)
-    return max(bundle.serial if bundle is not None else 0, state.last) + 1
+    last = max(bundle.serial if bundle is not None else 0, state.last)
+    # A listing is no snapshot: it lacks what is removed meanwhile, and the bundle that was pushed before the removal.
+    if name == PLATFORM and last < _had(found):
+        raise CameFirst(PLATFORM)
+    return last + 1
 
 
 def _repack(bundle: Bundle, data: DataDocument, serial: int, revision: str, *, denials: int = 0) -> Bundle:

@@ -144,18 +144,18 @@ class PolicyStore:
         written = await self.objects.put(former, raw, last=former_last)
         if name == PLATFORM:
             if written is None:
-                raise _came_first(name)
+                raise CameFirst(name)
             # A denial that is written from now on has a later serial, or sees this bundle and is written again (`deny`).
             infos = await self._read_up_to(written)
             if known is not None and {serial_of(one) for one in denials_of(infos, known.after)} - known.serials:
-                raise _came_first(name)
+                raise CameFirst(name)
         if name == REVOCATIONS:
             # Another revoker may write at the same time: `put` would remove the chunk that our object describes.
             pushed = await self.objects.replace(name, raw, last=last)
         else:
             pushed = await self.objects.put(name, raw, last=last, description=description)
         if pushed is None:
-            raise _came_first(name)
+            raise CameFirst(name)
         await self._prune(name, had)
 
     async def _end_denials(self, last: int) -> int:
@@ -170,7 +170,7 @@ class PolicyStore:
         raw = await self.objects.get(info)
         same = await self.objects.put(PLATFORM, raw or b"", last=last)
         if same is None:
-            raise _came_first(PLATFORM)
+            raise CameFirst(PLATFORM)
         return same.sequence
 
     async def deny(self, raw: bytes, serial: int) -> bool:
@@ -265,11 +265,10 @@ def denials_of(infos: Iterable[ObjectInfo], after: int) -> list[ObjectInfo]:
 
 
 class CameFirst(ConfigurationError):
-    """Another push came first."""
+    """Another push of the part `name` came first."""
 
-
-def _came_first(name: str) -> CameFirst:
-    return CameFirst(f"{name}: another push came first; look at that one, then push again")
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: another push came first; look at that one, then push again")
 
 
 def is_denial(info: ObjectInfo) -> bool:

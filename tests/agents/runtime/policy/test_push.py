@@ -21,7 +21,7 @@ from sealbus.agents.runtime.policy.push import (
     roll_back,
     stored_parts,
 )
-from sealbus.agents.runtime.policy.store import Known, PolicyStore, SerialState
+from sealbus.agents.runtime.policy.store import CameFirst, Known, PolicyStore, SerialState, is_denial
 from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck
@@ -444,6 +444,32 @@ async def test_the_last_denial_comes_with_a_new_bundle(store: PolicyStore, monke
     ]
     await asyncio.gather(*several)
     assert await denied(store) == list("abcdefghi")
+
+
+def answer_once(monkeypatch: pytest.MonkeyPatch, store: PolicyStore, *listings: list[ObjectInfo]) -> None:
+    """Let `store` see each of `listings` once, in order, and then what is there."""
+    left, present = list(listings), store.objects.objects
+
+    async def objects() -> list[ObjectInfo]:
+        return left.pop(0) if left else await present()
+
+    monkeypatch.setattr(store.objects, "objects", objects)
+
+
+async def test_a_listing_from_which_denials_were_removed_meanwhile_gives_no_serial(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    await push_denial(store, ANCHORS, denial("a"), ROOT)
+    listed = await store.objects.objects()
+    before = [one for one in listed if not is_denial(one)]
+    answer_once(monkeypatch, store, listed, listed, before)
+    # What another push has removed is in the first listing alone, and its own bundle in neither.
+    with pytest.raises(CameFirst, match="another push came first"):
+        await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
+    # Who denies meanwhile comes after that other push.
+    answer_once(monkeypatch, store, before)
+    assert (await push_denial(store, ANCHORS, denial("b"), ROOT)).serial == 3
 
 
 async def test_a_bundle_that_has_them_takes_the_place_of_denials(

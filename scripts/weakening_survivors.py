@@ -51,11 +51,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
             " != 64 [len(self.raw) != 64 dropped]"
         ),
         (
-            "sealbus.bus.work.approvals.parking.Parking._parks: decision is None or decision.allow is not"
+            "sealbus.bus.work.approvals.parking.Parking._can_park: decision is None or decision.allow is not"
             " False or decided.error is not None or (not decision.obligations) [decision.allow is not False dropped]"
         ),
         (
-            "sealbus.bus.work.approvals.parking.Parking._parks: decision is None or decision.allow is not"
+            "sealbus.bus.work.approvals.parking.Parking._can_park: decision is None or decision.allow is not"
             " False or decided.error is not None or (not decision.obligations) [not decision.obligations dropped]"
         ),
         (
@@ -202,7 +202,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "its requester looks at the same moment, and finds it expired either way": (
         (
-            "sealbus.bus.work.approvals.parking.Parking._parks:"
+            "sealbus.bus.work.approvals.parking.Parking._can_park:"
             " _waits_until(decided.opened.message.header) <= self._site.bus_clock() [bound]"
         ),
     ),

@@ -138,7 +138,7 @@ class Gate:
         if pull is not None:
             for message, delivery in batch.unknown:
                 await self._executor.put_off(message, delivery, pull)
-        decided = self._executor.mark(await self._authorizer.authorize(batch.opened))
+        decided = await self._executor.mark(await self._authorizer.authorize(batch.opened))
         at = self._site.bus_clock() if self._site.tracer is not None else 0
         lasting = [decision for decision in decided if not self._try_again(decision, pull)]
         await self._recording.acquire()

@@ -6,6 +6,7 @@ After a crash in between, the redelivery repeats all of it. Each value has a nam
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -67,11 +68,18 @@ class Parking:
         self._parked: Counter[tuple[str, str, str]] = Counter()
         self._operator_log = OperatorLog(_logger)
 
-    def mark(self, decided: Sequence[Decided]) -> list[Decided]:
+    async def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
         """Return `decided`, with a mark on each task to park: its decision is then recorded, and never only counted."""
-        return [task._replace(parks=True) if self._parks(task) else task for task in decided]
+        asking = [task for task in decided if self._can_park(task)]
+        if not asking:
+            return decided
+        over = [task for task in asking if task.opened.delivery.number == 1 and not self._charge_budget(task)]
+        are_parked = await asyncio.gather(*map(self._is_parked, over))
+        denied = {id(task) for task, is_parked in zip(over, are_parked, strict=True) if not is_parked}
+        parks = {id(task) for task in asking} - denied
+        return [task._replace(parks=True) if id(task) in parks else task for task in decided]
 
-    def _parks(self, decided: Decided) -> bool:
+    def _can_park(self, decided: Decided) -> bool:
         decision, message = decided.decision, decided.opened.message
         if decision is None or decision.allow is not False or decided.error is not None or not decision.obligations:
             return False
@@ -100,7 +108,22 @@ class Parking:
                 "a task of %s is not parked: audit.redact removes parts of its record", decided.opened.route.action
             )
             return False
-        return decided.opened.delivery.number > 1 or self._charge_budget(decided)
+        return True
+
+    async def _is_parked(self, decided: Decided) -> bool:
+        """Return whether a task over the budget is parked already; true if that is not known, because `park` looks again.
+
+        A consumer that was created again delivers it as if for the first time. Denied, it could still be approved.
+        """
+        header = decided.opened.message.header
+        try:
+            if await self._stores.tasks.find(header.digest) is not None:
+                return True
+        except SealbusError:
+            return True
+        self._site.counters.add("sealbus_parked_total", 1, outcome="over_budget")
+        self._operator_log.warning("%s asks for too many approvals: denied", header.iss.value)
+        return False
 
     def _charge_budget(self, decided: Decided) -> bool:
         """Charge a task to the budget of its user in this minute; return whether the budget allows it."""
@@ -112,8 +135,6 @@ class Parking:
         user = (context.idp, context.sub) if context is not None else ("", "")
         key = (decided.opened.message.header.iss.value, *user)
         if self._parked[key] >= self._a_minute or (key not in self._parked and len(self._parked) >= _KNOWN):
-            self._site.counters.add("sealbus_parked_total", 1, outcome="over_budget")
-            self._operator_log.warning("%s asks for too many approvals: denied", key[0])
             return False
         self._parked[key] += 1
         return True

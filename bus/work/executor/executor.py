@@ -133,9 +133,9 @@ class Executor:
         finally:
             self._deadlines.close()
 
-    def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
+    async def mark(self, decided: Sequence[Decided]) -> Sequence[Decided]:
         """Return `decided`, with a mark on each task to park; unchanged without a `Parking`."""
-        return decided if self._parking is None else self._parking.mark(decided)
+        return decided if self._parking is None else await self._parking.mark(decided)
 
     async def put(self, permitted: Permitted, delivery: Delivery, settlement: Settlement | None) -> None:
         """Queue one permitted message; waits while the queue is full."""

@@ -15,7 +15,7 @@ from support.payments import ASKED, Pay, Payments
 from sealbus import Agent, Context
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
-from sealbus.bus.stream_names import HELD, TASKS
+from sealbus.bus.stream_names import HELD, RESULTS, TASKS
 from sealbus.bus.work.approvals import parking
 from sealbus.bus.work.approvals.parking import A_MINUTE, MINUTE, _waits_until
 from sealbus.envelopes.limits import SECOND
@@ -162,6 +162,19 @@ async def test_what_is_delivered_again_needs_no_budget() -> None:
         await deliver_again(bus)
         await bus.assert_task(first, "input-required", "approval_required")
         assert len(await bus.waiting()) == 1
+
+
+async def test_what_a_consumer_without_its_state_delivers_again_is_not_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, payments = Clock(), Payments()
+    async with running(payments, clock=clock, limits=WorkerLimits(parked_a_minute=2)) as bus:
+        tasks = [await payments.submitted(bus) for _ in range(3)]
+        # As if for the first time: the same two wait, whoever is looked at first, and the third stays denied.
+        bus.broker.consumers[(TASKS, "payments")].rewind()
+        await bus.idle()
+        assert {one.digest for one in await bus.waiting()} == {one.digest for one in tasks[:2]}
+        rejected = [one.subject for one in bus.stored(RESULTS) if b"rejected" in one.payload]
+        assert len(rejected) == 2
+        assert {subject.rpartition(".")[2] for subject in rejected} == {tasks[2].message_id}
 
 
 def decided_by(verdict: Verdict) -> Callable[[dict[str, Any]], Verdict]:

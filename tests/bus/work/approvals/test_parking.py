@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from support.engines import ScriptedEngine, Verdict, deny
+from support.lab import until
 from support.parked import parked_task
 from support.payments import ASKED, Pay, Payments
+from support.replicas import Replicas
 
 from sealbus import Agent, Context
 from sealbus.agents.runtime.assembly import WorkerLimits
@@ -18,6 +20,7 @@ from sealbus.bus.sending.approval import LONGEST_WAIT, WAIT
 from sealbus.bus.stream_names import HELD, RESULTS, TASKS
 from sealbus.bus.work.approvals import parking
 from sealbus.bus.work.approvals.parking import A_MINUTE, MINUTE, _waits_until
+from sealbus.envelopes.errors import InfrastructureError
 from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
 
@@ -175,6 +178,25 @@ async def test_what_a_consumer_without_its_state_delivers_again_is_not_denied(mo
         rejected = [one.subject for one in bus.stored(RESULTS) if b"rejected" in one.payload]
         assert len(rejected) == 2
         assert {subject.rpartition(".")[2] for subject in rejected} == {tasks[2].message_id}
+
+
+async def test_what_is_put_off_is_charged_once() -> None:
+    payments, limits = Payments(), WorkerLimits(parked_a_minute=1)
+    async with (
+        TestBus(engine=payments.engine, clock=Clock()) as bus,
+        Replicas(bus, payments.agent, payments.engine, limits=limits) as replicas,
+    ):
+        counters = replicas.workers[0].node.counters
+        bus.broker.fail(HELD, InfrastructureError())
+        shop, alice = await bus.client("shop"), bus.user("alice", "shop")
+        first = await shop.submit("payments.pay", Pay(invoice="1"), user=alice)
+        await until(lambda: counters.value("sealbus_parked_total", outcome="put_off") > 0)
+        bus.broker.fail(HELD, None)
+        # The budget is used up when the first comes again.
+        await shop.submit("payments.pay", Pay(invoice="2"), user=alice)
+        await replicas.idle()
+        assert {one.digest for one in await bus.waiting()} == {first.digest}
+        assert counters.value("sealbus_parked_total", outcome="over_budget") == 1
 
 
 def decided_by(verdict: Verdict) -> Callable[[dict[str, Any]], Verdict]:

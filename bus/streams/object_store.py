@@ -11,6 +11,7 @@ for a writer that may only write one small object.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -28,6 +29,7 @@ from sealbus.bus.nats.api import (
     EXPECTED_LAST_OF_STREAM,
     NOT_THE_LAST,
     api,
+    existing_stream,
     iso_time,
 )
 from sealbus.bus.nats.connection.connection import Connection
@@ -46,6 +48,10 @@ ONE_MESSAGE: Final = DEFAULT_LIMITS.envelope_bytes - 1_024
 """Largest object that `replace` writes: the default `max_payload` of nats-server, without 1 KiB for the headers."""
 WITHIN: Final = 5.0
 """Seconds for one request or one write."""
+
+CAUGHT_UP: Final = 2.0
+"""Seconds within which a replica that was restarted has mostly caught up with the leader."""
+_LOOK_AGAIN: Final = 0.2
 
 _NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _NAME_BYTES: Final = 160
@@ -187,12 +193,22 @@ class ObjectStore:
         await self._purge(f"$O.{self.bucket}.C.{info.nuid}")
 
     async def objects(self) -> list[ObjectInfo]:
-        """Return all current objects, by name."""
-        infos: dict[str, ObjectInfo] = {}
-        async with aclosing(self._infos(follow=False)) as batches:
-            async for batch in batches:
-                infos |= {info.name: info for info in batch}
-        return [info for _, info in sorted(infos.items()) if not info.deleted]
+        """Return all current objects, by name.
+
+        A replica may answer, and may be behind the leader. Until the last message of the bucket is a description that was
+        read, this reads again, for `CAUGHT_UP` seconds: without it the last message may be one that was removed.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CAUGHT_UP
+        while True:
+            last = (await existing_stream(self._connection.jetstream, self.stream)).last
+            infos: dict[str, ObjectInfo] = {}
+            async with aclosing(self._infos(follow=False)) as batches:
+                async for batch in batches:
+                    infos |= {info.name: info for info in batch}
+            if max((info.sequence for info in infos.values()), default=0) >= last or loop.time() >= until:
+                return [info for _, info in sorted(infos.items()) if not info.deleted]
+            await asyncio.sleep(_LOOK_AGAIN)
 
     def watch(self) -> AsyncGenerator[list[ObjectInfo], None]:
         """Yield all objects, then each change as it comes, including deletions, until closed.

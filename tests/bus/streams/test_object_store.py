@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import nats
@@ -102,6 +103,27 @@ async def test_of_two_writers_one_is_told(store: ObjectStore) -> None:
     [written] = [one for one in answers if one is not None]
     assert await store.info("a") == written
     assert await store.get(written) == b"%d" % answers.index(written)
+
+
+async def test_a_replica_that_is_behind_is_read_again(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await store.put("platform", b"1", last=0)
+    assert first is not None
+    second = await store.put("platform", b"2", last=first.sequence)
+    assert second is not None
+    readings, present = [[first], [first], [second]], store._infos
+
+    async def behind(*, follow: bool) -> AsyncGenerator[list[ObjectInfo], None]:
+        yield readings.pop(0)
+
+    monkeypatch.setattr(store, "_infos", behind)
+    assert await store.objects() == [second]
+    monkeypatch.setattr(store, "_infos", present)
+    # The last message was removed: that no replica is behind cannot be told, and what is there is returned.
+    monkeypatch.setattr("sealbus.bus.streams.object_store.CAUGHT_UP", 0.3)
+    kept = await store.put("other", b"3", last=0)
+    assert kept is not None
+    await store.remove(kept)
+    assert [one.name for one in await store.objects()] == ["platform"]
 
 
 async def test_watching_begins_with_what_is_there(store: ObjectStore) -> None:

@@ -278,6 +278,12 @@ class Transport(Protocol):
         Raises `BusUnavailable` if no answer comes within `within` seconds.
         """
 
+    def cells_of(self, pattern: str) -> Mapping[str, Transport]:
+        """Return the transport of each cell that may store subjects of `pattern`, by its name, the own one first.
+
+        Without cells it is this transport alone.
+        """
+
     async def audit_stream(self) -> tuple[str, int]:
         """Return the name of the stream that takes records now, and when it was created (microseconds)."""
 

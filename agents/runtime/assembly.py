@@ -19,7 +19,7 @@ from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
 from sealbus.bus.gate.gate import Authorizes, Gate, Take
 from sealbus.bus.gate.opener import CoreOrigin, Opener
 from sealbus.bus.gate.resumption import Resumption
-from sealbus.bus.ports import MOST_LISTENED, Delivery, Pull
+from sealbus.bus.ports import MOST_LISTENED, Delivery, Pull, Transport
 from sealbus.bus.routing.routes import RouteTable, control_route
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
@@ -308,7 +308,7 @@ class Assembly:
             sources.append(self._work_source(TASKS, token, (f"task.{token}.>",)))
         sources += [self._work_source(TASKS, own_durable(subject), (subject,)) for subject in tasks if subject in own]
         if events:
-            sources.append(self._work_source(EVENTS, token, events))
+            sources += self._event_sources(token, events)
         # Another replica takes a cancel or a schedule soon where one hangs: taking it in twice changes nothing.
         for name, durable, topic in (
             ("control", control_durable(token), "cancel"),
@@ -328,9 +328,24 @@ class Assembly:
             sources.append(Source("approvals", pull, pull, pull.batches(), self.approvals))
         return sources
 
-    def _work_source(self, stream: str, consumer: str, subjects: Sequence[str]) -> Source:
-        pull = self._pull(stream, consumer, subjects)
-        return Source(f"{stream}-{consumer}", pull, pull, pull.batches(), self.work)
+    def _event_sources(self, token: str, events: Sequence[str]) -> list[Source]:
+        """Return a source in each cell whose agents may emit what is listened to."""
+        listened: dict[str, list[str]] = {}
+        transports: dict[str, Transport] = {}
+        for subject in events:
+            for cell, transport in self._site.transport.cells_of(subject).items():
+                listened.setdefault(cell, []).append(subject)
+                transports[cell] = transport
+        return [
+            self._work_source(EVENTS, token, subjects, transports[cell], of=cell if len(listened) > 1 else "")
+            for cell, subjects in listened.items()
+        ]
+
+    def _work_source(
+        self, stream: str, consumer: str, subjects: Sequence[str], transport: Transport | None = None, *, of: str = ""
+    ) -> Source:
+        pull = self._pull(stream, consumer, subjects, transport=transport)
+        return Source("-".join(filter(None, (stream, consumer, of))), pull, pull, pull.batches(), self.work)
 
     def _pull(
         self,
@@ -340,9 +355,10 @@ class Assembly:
         *,
         ack_wait: float | None = None,
         max_ack_pending: int | None = None,
+        transport: Transport | None = None,
     ) -> Pull:
         limits = self._limits
-        return self._site.transport.pull(
+        return (transport or self._site.transport).pull(
             stream,
             consumer,
             subjects,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -19,6 +19,7 @@ from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
+from sealbus.bus.cells import DEFAULT, Cells, CellTransport, cell_prefix
 from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
@@ -278,7 +279,7 @@ async def open_connected_node(
         async with Node(
             deployment=deployment_of(settings),
             identity=identity,
-            transport=NatsTransport(connection),
+            transport=transport_of(settings, connection, identity.spiffe_id, lambda: source.in_force.cells),
             engine=engine,
             counters=counters,
             audit=AuditOptions(
@@ -297,6 +298,29 @@ async def open_connected_node(
         ) as node:
             yield node, connection
         checking.cancel()
+
+
+def transport_of(
+    settings: Settings, connection: Connection, own: SpiffeId, cells: Callable[[], Mapping[str, str]]
+) -> Transport:
+    """Return a transport that finds the streams of each cell by `cells`, which has the cell of each token in another one."""
+    home = cells().get(settings.names.token(own), DEFAULT)
+
+    known = Cells(own=home, of=cells())
+
+    def present() -> Cells:
+        nonlocal known
+        if known.of is not (of := cells()):
+            known = Cells(own=home, of=of)
+        return known
+
+    owners = {one.subject: settings.names.token(one.owner) for one in settings.own_subjects}
+    return CellTransport(
+        NatsTransport(connection),
+        present,
+        reach=lambda cell: NatsTransport(connection, cell_prefix(cell)),
+        owners=owners,
+    )
 
 
 @asynccontextmanager

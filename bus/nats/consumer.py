@@ -26,6 +26,7 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.consumer_binding import ConsumerBinding
 from sealbus.bus.nats.durable_consumer import DurableSpec, consumer_load
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
+from sealbus.bus.nats.reach import NatsCell
 from sealbus.bus.ports import AckFloors, ConsumerLoad, Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -48,10 +49,12 @@ class NatsPull:
             raise ConfigurationError(f"consumer {spec.name}: batch must be at least 1")
         self._connection = connection
         self._spec = spec
-        self._binding = ConsumerBinding(connection.jetstream, spec, floors)
+        cell = NatsCell(connection, spec.prefix)
+        self._request = cell.request
+        self._binding = ConsumerBinding(self._request, spec, floors)
         self._batch = batch
         self._pulls = PullRequests(
-            f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}",
+            f"{spec.prefix}$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}",
             PullRequest(batch=batch),
             connection.inbox_prefix,
             deliver=self._deliver,
@@ -132,7 +135,7 @@ class NatsPull:
         If another version has lowered the consumer's bound, it is about to be raised again, and counts as before. Raises
         `BusUnavailable`.
         """
-        load = await consumer_load(self._connection.jetstream, self._spec.stream, self._spec.name)
+        load = await consumer_load(self._request, self._spec.stream, self._spec.name)
         if load.most < self._most:
             self._verified = None
             self._arrived.set()
@@ -193,7 +196,7 @@ class NatsPull:
         if ack is None:
             self._count("stray")
             return
-        token = reply.decode()
+        token = self._spec.prefix + reply.decode()
         text = subject.decode("ascii", "backslashreplace")
         delivered, sequence, _, stored, _ = ack
         # Positional arguments: keywords would cost as much as the rest.
@@ -251,7 +254,7 @@ class NatsPull:
         if link is None or self._verified is link or self._loop.time() < self._pause_until:
             return
         try:
-            state = await existing_stream(self._connection.jetstream, self._spec.stream)
+            state = await existing_stream(self._request, self._spec.stream)
             if state.created != self._created:
                 self._floor = 0
             bound = await self._binding.bind(state, self._start())

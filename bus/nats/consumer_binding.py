@@ -92,7 +92,7 @@ class ConsumerBinding:
         if self._stored.moves != known.moves:
             raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: another process moves it")
         moved = self._stored._replace(created=stream.created, floor=floor, moves=self._stored.moves + 1)
-        stored = await floors.replace(spec.stream, spec.name, moved)
+        stored = await floors.replace(spec.prefix + spec.stream, spec.name, moved)
         if stored is None:
             raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: another process moves it")
         self._stored = stored
@@ -104,7 +104,7 @@ class ConsumerBinding:
 
     async def _read(self, floors: AckFloors, stream: StreamState) -> int:
         """Return the floor that is stored for this very `stream`, 0 if there is none."""
-        self._stored = await floors.read(self._spec.stream, self._spec.name)
+        self._stored = await floors.read(self._spec.prefix + self._spec.stream, self._spec.name)
         # nats-server begins where it is told, also beyond the end of a stream that has lost its last messages.
         return min(self._stored.floor, stream.last) if self._stored.created == stream.created else 0
 
@@ -126,9 +126,9 @@ class ConsumerBinding:
             floor = self._stored._replace(created=created, floor=bound.ack_floor, listened=listened)
             if floor == self._stored:
                 return True
-            stored = await floors.replace(spec.stream, spec.name, floor)
+            stored = await floors.replace(spec.prefix + spec.stream, spec.name, floor)
             if stored is not None:
                 self._stored = stored
                 return True
-            self._stored = await floors.read(spec.stream, spec.name)
+            self._stored = await floors.read(spec.prefix + spec.stream, spec.name)
         return False

@@ -73,6 +73,8 @@ class DurableSpec:
     """The subjects of other versions in a shared consumer, and when one of them last bound it (Unix time)."""
     one_replica: bool = False
     """Whether one server has the consumer, however many have its stream."""
+    prefix: str = ""
+    """What stands before the subjects of the API and of acknowledgements: the stream is another cell's."""
 
     def __post_init__(self) -> None:
         for text in (self.stream, self.name):

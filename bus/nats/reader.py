@@ -18,11 +18,19 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.nats.acks import AckSubjects
-from sealbus.bus.nats.api import STREAM_NOT_FOUND, StreamState, existing_stream, make_reader, no_stream, parse_time
+from sealbus.bus.nats.api import (
+    STREAM_NOT_FOUND,
+    StreamState,
+    existing_stream,
+    make_reader,
+    no_stream,
+    parse_time,
+)
 from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.pull_requests import PULLS, Care, PullRequest, PullRequests
+from sealbus.bus.nats.reach import NatsCell
 from sealbus.bus.ports import Delivery, StoredValue, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -44,8 +52,9 @@ _NOT_FOUND = 404
 class _Reader:
     """One attempt: a consumer on one link, and its deliveries in order."""
 
-    def __init__(self, link: Link, stream: str, created: int, care: Care) -> None:
+    def __init__(self, link: Link, stream: str, created: int, care: Care, prefix: str = "") -> None:
         self.link = link
+        self._prefix = prefix
         self.broken = ""
         self.arrived = asyncio.Event()
         self._stream = stream
@@ -62,7 +71,7 @@ class _Reader:
 
     async def open(
         self,
-        connection: Connection,
+        cell: NatsCell,
         subjects: tuple[str, ...],
         start: int,
         since: int,
@@ -76,16 +85,22 @@ class _Reader:
         """
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(
-            connection.jetstream, self._stream, self.name, subjects, start, since, headers_only=headers_only
+            cell.request,
+            self._stream,
+            self.name,
+            subjects,
+            start,
+            since,
+            headers_only=headers_only,
         )
         self._made = True
         count = self._pending
         if once and not count:
             return count
         self._pulls = PullRequests(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}",
+            f"{self._prefix}$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}",
             PullRequest(batch=BATCH),
-            connection.inbox_prefix,
+            cell.connection.inbox_prefix,
             deliver=self.deliver,
             ended=self.ended,
             refused=self._break,
@@ -130,7 +145,7 @@ class _Reader:
             self._pulls.close(self.link)
         if self._made:
             with contextlib.suppress(BusUnavailable):
-                _delete(self.link, self._stream, self.name)
+                _delete(self.link, self._prefix, self._stream, self.name)
 
     def deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         ack = self._acks.parse(reply)
@@ -175,15 +190,17 @@ class _Reader:
         self.arrived.set()
 
 
-def _delete(link: Link, stream: str, name: str) -> None:
+def _delete(link: Link, prefix: str, stream: str, name: str) -> None:
     """Ask for a reader's consumer to be deleted, without waiting for the answer. Raises `BusUnavailable`."""
     # The server treats only messages with a reply subject as requests; no answer is expected under this one.
     reply = link.replies.inbox + b"gone"
-    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), reply))
+    link.write(
+        b"PUB %b$JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (prefix.encode(), stream.encode(), name.encode(), reply)
+    )
 
 
 async def read(
-    connection: Connection,
+    cell: NatsCell,
     stream: str,
     subjects: Sequence[str],
     *,
@@ -202,7 +219,8 @@ async def read(
     """
     for subject in subjects:
         check_pattern(subject)
-    first = await existing_stream(connection.jetstream, stream)
+    connection = cell.connection
+    first = await existing_stream(cell.request, stream)
     position = start
     failures = 0
     care = Care()
@@ -211,9 +229,9 @@ async def read(
         if current is not None and not connection.connected:
             current.clear()
         link = await connection.ready(READY_SECONDS)
-        reader = _Reader(link, stream, first.created, care)
+        reader = _Reader(link, stream, first.created, care, cell.prefix)
         try:
-            await reader.open(connection, tuple(subjects), position, since, headers_only=headers_only)
+            await reader.open(cell, tuple(subjects), position, since, headers_only=headers_only)
             last = None if follow else first.last
             async with contextlib.aclosing(_batches(connection, reader, last, current)) as batches:
                 async for batch in batches:
@@ -234,7 +252,7 @@ async def read(
             failures += 1
             _logger.warning("reading %s: %s; continuing at %d", stream, reader.broken, position)
             await asyncio.sleep(connection.options.backoff.interval(failures, random.random()))  # noqa: S311  # no secret
-        if (await _again(connection, stream)).created != first.created:
+        if (await _again(cell, stream)).created != first.created:
             raise ConfigurationError(f"stream {stream} was deleted and created again while it was read")
 
 
@@ -267,7 +285,7 @@ async def _batches(
 
 
 async def values(
-    connection: Connection, stream: str, pattern: str, *, since: int = 0
+    cell: NatsCell, stream: str, pattern: str, *, since: int = 0
 ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
     """Yield the messages that `stream` has now on the subjects of `pattern`, in order (`Transport.values`).
 
@@ -275,11 +293,11 @@ async def values(
     if fewer messages come than were there, `ConfigurationError` if there is no such stream.
     """
     check_pattern(pattern)
-    care, position = Care(), 1
+    connection, care, position = cell.connection, Care(), 1
     while True:
-        reader = _Reader(await connection.ready(READY_SECONDS), stream, created=0, care=care)
+        reader = _Reader(await connection.ready(READY_SECONDS), stream, created=0, care=care, prefix=cell.prefix)
         try:
-            left = await reader.open(connection, (pattern,), position, since, once=True)
+            left = await reader.open(cell, (pattern,), position, since, once=True)
             async with contextlib.aclosing(_batches(connection, reader, None, None, once=True)) as batches:
                 async for batch in batches:
                     # Messages stored from now on would keep the reader of a busy subject forever.
@@ -308,26 +326,27 @@ async def values(
             reader.close()
 
 
-async def _again(connection: Connection, stream: str) -> StreamState:
+async def _again(cell: NatsCell, stream: str) -> StreamState:
+    connection = cell.connection
     while True:
         await connection.ready(READY_SECONDS)
         try:
-            return await existing_stream(connection.jetstream, stream)
+            return await existing_stream(cell.request, stream)
         except BusUnavailable as error:
             _logger.warning("reading %s: %s", stream, error.detail)
             await asyncio.sleep(connection.options.backoff.maximum_interval / 5)
 
 
-async def last(connection: Connection, stream: str, subject: str, *, within: float) -> StoredValue | None:
+async def last(cell: NatsCell, stream: str, subject: str, *, within: float) -> StoredValue | None:
     """Return the last message of `subject` in `stream`, or `None` if there is none.
 
     Any replica may answer, even one that is a little behind. Raises `BusUnavailable` if no answer comes within `within`
     seconds, `ConfigurationError` for an invalid subject.
     """
     check_subject(subject)
-    api = f"$JS.API.DIRECT.GET.{stream}.{subject}"
+    api = f"{cell.prefix}$JS.API.DIRECT.GET.{stream}.{subject}"
     until = asyncio.get_running_loop().time() + within
-    link = await connection.ready(within)
+    link = await cell.connection.ready(within)
     answer = await ask(link, api, b"", deadline=max(0.0, until - asyncio.get_running_loop().time()))
     block = answer.header_block
     if header_value(block, "Nats-Subject") != subject:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
+from sealbus.bus.cells import DEFAULT
 from sealbus.bus.nats.api import audit_stream, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import publish_parts
 from sealbus.bus.nats.consumer import NatsPull
 from sealbus.bus.nats.durable_consumer import DurableSpec
 from sealbus.bus.nats.publisher import BulkPublisher
+from sealbus.bus.nats.reach import NatsCell
 from sealbus.bus.nats.reader import last, read, values
 from sealbus.bus.nats.subscription import listen
-from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue
+from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue, Transport
 from sealbus.bus.stream_names import EVENTS
 from sealbus.envelopes.errors import BusUnavailable
 
@@ -21,22 +23,25 @@ from sealbus.envelopes.errors import BusUnavailable
 class NatsTransport:
     """A transport over an entered `Connection`, which outlives it. It reads no payload and trusts no header.
 
+    With `prefix` its streams are those of another cell (`sealbus.bus.cells`); only `listen` is as without.
+
     Beside the port's errors, subjects and headers that NATS would not carry unchanged raise `ConfigurationError`.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, prefix: str = "") -> None:
         self._connection = connection
+        self._cell = NatsCell(connection, prefix)
         self._publisher = BulkPublisher(connection)
 
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
         """Publish to streams (`BulkPublisher.publish`)."""
-        return await self._publisher.publish(messages, deadline=deadline)
+        return await self._publisher.publish(self._prefixed(messages), deadline=deadline)
 
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Publish on core NATS, all or nothing, in one write. Raises `BusUnavailable`."""
         link = self._connection.link
         frames: list[bytes] = []
-        for message in messages:
+        for message in self._prefixed(messages):
             before, after, size = publish_parts(message, replied=bool(message.reply))
             if size > link.max_payload:
                 raise BusUnavailable(f"{message.subject}: {size} bytes, the server takes at most {link.max_payload}")
@@ -71,6 +76,7 @@ class NatsTransport:
             max_ack_pending=max_ack_pending,
             shared=stream == EVENTS,
             one_replica=one_replica,
+            prefix=self._cell.prefix,
         )
         return NatsPull(self._connection, spec, batch=batch, floors=floors)
 
@@ -87,7 +93,7 @@ class NatsTransport:
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order (`sealbus.bus.nats.reader.read`)."""
         return read(
-            self._connection,
+            self._cell,
             stream,
             subjects,
             start=start,
@@ -101,21 +107,30 @@ class NatsTransport:
         self, stream: str, pattern: str, *, since: int = 0
     ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
         """Read the messages of a stream once (`sealbus.bus.nats.reader.values`)."""
-        return values(self._connection, stream, pattern, since=since)
+        return values(self._cell, stream, pattern, since=since)
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject` (`sealbus.bus.nats.reader.last`); the stream must have `allow_direct`."""
-        return await last(self._connection, stream, subject, within=within)
+        return await last(self._cell, stream, subject, within=within)
+
+    def cells_of(self, pattern: str) -> Mapping[str, Transport]:
+        """Return itself, as the one cell's."""
+        return {DEFAULT: self}
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the current period's stream and when it was created (`sealbus.bus.nats.api.audit_stream`)."""
-        state = await audit_stream(self._connection.jetstream)
+        state = await audit_stream(self._cell.request)
         return state.name, state.created
 
     async def created(self, stream: str) -> int:
         """Return when `stream` was created. Raises `ConfigurationError` if it does not exist, `BusUnavailable`."""
-        return (await existing_stream(self._connection.jetstream, stream)).created
+        return (await existing_stream(self._cell.request, stream)).created
 
     async def broker_time(self, stream: str) -> int:
         """Return when the server answered. Raises `ConfigurationError` if there is no such stream, `BusUnavailable`."""
-        return (await existing_stream(self._connection.jetstream, stream)).answered
+        return (await existing_stream(self._cell.request, stream)).answered
+
+    def _prefixed(self, messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        if not self._cell.prefix:
+            return messages
+        return [message._replace(subject=self._cell.prefix + message.subject) for message in messages]

@@ -253,15 +253,17 @@ class Held:
         reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
         return {subject: replace(value, last=reading.last[subject]) for subject, value in reading.values.items()}
 
-    async def scan(self, pattern: str, *, after: int = 0, most: int, within: float = 10.0) -> Scan:
+    async def scan(self, pattern: str, *, after: int = 0, most: int, within: float = 10.0, cell: str = "") -> Scan:
         """Return the subjects of `pattern` with messages after sequence `after`, without reading any value.
+
+        Sequences are those of one `cell` (`Transport.cells_of`), by default our own.
 
         The scan ends after `most` messages; it is then not `complete`. Raises `BusUnavailable` and `ConfigurationError` as
         `newest` does.
         """
         places: dict[str, Place] = {}
         looked = 0
-        async with aclosing(self._messages(pattern, after + 1, _NO_END, within, headers_only=True)) as messages:
+        async with aclosing(self._messages(pattern, (after + 1, _NO_END), within, cell, headers_only=True)) as messages:
             async for delivery, sequence in messages:
                 if looked >= most:
                     return Scan(places, complete=False)
@@ -275,9 +277,17 @@ class Held:
         return Scan(places, complete=True)
 
     async def between(
-        self, pattern: str, payload_type: str, *, first: int, last: int, most_bytes: int, within: float = 10.0
+        self,
+        pattern: str,
+        payload_type: str,
+        *,
+        first: int,
+        last: int,
+        most_bytes: int,
+        within: float = 10.0,
+        cell: str = "",
     ) -> Part:
-        """Return the values that count among the messages from sequence `first` to `last`.
+        """Return the values that count among the messages from sequence `first` to `last` of one `cell`, as in `scan`.
 
         Reading stops after `most_bytes`, perhaps before `last`. For a subject that has other messages or is `unsure`, only
         `newest` knows the value that counts. Raises as `newest` does.
@@ -285,7 +295,7 @@ class Held:
         claims: dict[str, list[ClaimedValue]] = {}
         sequences: dict[str, int] = {}
         size = 0
-        async with aclosing(self._messages(pattern, first, last, within)) as messages:
+        async with aclosing(self._messages(pattern, (first, last), within, cell)) as messages:
             async for delivery, sequence in messages:
                 if size >= most_bytes:
                     last = max(sequences.values())
@@ -312,10 +322,12 @@ class Held:
         return Part(values, last, frozenset(unsure), forged)
 
     async def _messages(
-        self, pattern: str, first: int, last: int, within: float, *, headers_only: bool = False
+        self, pattern: str, sequences: tuple[int, int], within: float, cell: str, *, headers_only: bool = False
     ) -> AsyncGenerator[tuple[Delivery, int], None]:
-        """Yield the messages under `pattern` from sequence `first` to `last`, each with its sequence."""
-        source = self._transport.read(HELD, [pattern], start=first, headers_only=headers_only)
+        """Yield the messages under `pattern` from the first to the last of `sequences`, each with its sequence."""
+        first, last = sequences
+        transport = self._transport.cells_of(pattern)[cell] if cell else self._transport
+        source = transport.read(HELD, [pattern], start=first, headers_only=headers_only)
         try:
             async with asyncio.timeout(within), aclosing(source) as batches:
                 async for batch in batches:
@@ -435,20 +447,21 @@ class Held:
         return reading
 
     async def stored(self, pattern: str, *, since: int = 0) -> AsyncGenerator[tuple[str, StoredValue], None]:
-        """Yield the messages that HELD has now on the subjects of `pattern`, genuine or not, in order.
+        """Yield the messages that HELD has now on the subjects of `pattern`, genuine or not, in the order of each cell.
 
         With `since` (microseconds) only messages stored from then on. Raises as `Transport.values` does.
         """
         looked = 0
-        async with aclosing(self._transport.values(HELD, pattern, since=since)) as batches:
-            async for batch in batches:
-                for subject, stored in batch:
-                    looked += 1
-                    if looked % _AT_ONCE == 0:
-                        await asyncio.sleep(0)
-                    # Whoever runs the broker may deliver more than was asked for.
-                    if matches(pattern, subject):
-                        yield subject, stored
+        for transport in self._transport.cells_of(pattern).values():
+            async with aclosing(transport.values(HELD, pattern, since=since)) as batches:
+                async for batch in batches:
+                    for subject, stored in batch:
+                        looked += 1
+                        if looked % _AT_ONCE == 0:
+                            await asyncio.sleep(0)
+                        # Whoever runs the broker may deliver more than was asked for.
+                        if matches(pattern, subject):
+                            yield subject, stored
 
     def is_fresh(self, stored: StoredValue) -> bool:
         """Return whether a message was stored so lately that its key may be too new for our bundle."""

@@ -115,6 +115,7 @@ class KeyBook:
     ) -> None:
         # Only the current bundles verify a book: a book must not make itself, or another book, count.
         held = Held(transport, trust=trust, names=names, caches=caches, clock=clock)
+        self._transport = transport
         self._notaries = {names.token(notary): notary for notary in notaries}
         self._following = {token: held.following(key_book_subject(token), KEY_BOOK_TYPE) for token in self._notaries}
         self._trust = trust
@@ -149,9 +150,9 @@ class KeyBook:
     async def restored(self, created: int) -> Sequence[RestoredStream]:
         """Return the restored streams that the books name.
 
-        One book is enough if it counts and either names a stream that was created at `created`, or was stored after that: a
-        notary writes no book before its log names the restored streams. Raises `StateUnavailable` while there is none,
-        after at most 5 s for each notary.
+        One book that counts is enough if it names a stream that was created at `created`. That none was restored then takes a
+        book of each cell that was stored after that: a notary knows of its own cell alone, and writes no book before its log
+        names the restored streams. Raises `StateUnavailable` while there is none, after at most 5 s for each notary.
         """
         async with self._reading:
             if (streams := self._restored(created)) is None and self._monotonic() >= self._again:
@@ -163,11 +164,16 @@ class KeyBook:
 
     def _restored(self, created: int) -> Sequence[RestoredStream] | None:
         now = self._clock()
-        books = [book for book in self._books.values() if book.is_young(now)]
-        streams = [stream for book in books for stream in book.contents.restored]
-        if any(stream.created == created for stream in streams) or any(book.stored >= created for book in books):
+        books = {token: book for token, book in self._books.items() if book.is_young(now)}
+        streams = [stream for book in books.values() for stream in book.contents.restored]
+        if any(stream.created == created for stream in streams):
             return streams
-        return None
+        later = {self._cell_of(token) for token, book in books.items() if book.stored >= created}
+        return streams if later and later == {*map(self._cell_of, self._notaries)} else None
+
+    def _cell_of(self, token: str) -> str:
+        """Return the cell of a notary."""
+        return next(iter(self._transport.cells_of(key_book_subject(token))))
 
     async def _read(self) -> None:
         counted = False

@@ -22,6 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sealbus.bus.cells import cell_prefix
 from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.nats.api import (
     EXPECTED_LAST,
@@ -33,6 +34,7 @@ from sealbus.bus.nats.api import (
     iso_time,
 )
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.reach import NatsCell
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck, StreamRefused
 from sealbus.bus.streams.declared import Guard, Stream
@@ -84,15 +86,23 @@ def _check_name(bucket: str) -> None:
 
 
 class ObjectStore:
-    """The bucket `bucket` over an entered connection, which outlives it. Every wait ends, with `BusUnavailable`."""
+    """The bucket `bucket`, or `<bucket>@<cell>`, over an entered connection, which outlives it.
+
+    Every wait ends, with `BusUnavailable`.
+    """
 
     def __init__(self, connection: Connection, bucket: str, *, clock: HostClock = HOST_CLOCK) -> None:
-        _check_name(bucket)
-        self.bucket = bucket
-        self.stream = f"OBJ_{bucket}"
-        self._connection = connection
-        self._transport = NatsTransport(connection)
+        self.bucket, _, cell = bucket.partition("@")
+        _check_name(self.bucket)
+        self.stream = f"OBJ_{self.bucket}"
+        prefix = cell_prefix(cell) if cell else ""
+        self._cell = NatsCell(connection, prefix)
+        self._transport = NatsTransport(connection, prefix)
         self._clock = clock
+
+    async def request(self, subject: str, payload: bytes) -> bytes:
+        """Ask the JetStream API where the bucket is (`Connection.jetstream`)."""
+        return await self._cell.request(subject, payload)
 
     async def info(self, name: str) -> ObjectInfo | None:
         """Return the description of the object `name`, or None if there is none or it was deleted."""
@@ -201,7 +211,7 @@ class ObjectStore:
         loop = asyncio.get_running_loop()
         until = loop.time() + CAUGHT_UP
         while True:
-            last = (await existing_stream(self._connection.jetstream, self.stream)).last
+            last = (await existing_stream(self.request, self.stream)).last
             infos: dict[str, ObjectInfo] = {}
             async with aclosing(self._infos(follow=False)) as batches:
                 async for batch in batches:
@@ -273,7 +283,7 @@ class ObjectStore:
                 raise BusUnavailable(f"{self.stream}: a chunk was not stored: {answer}") from answer
 
     async def _purge(self, subject: str) -> None:
-        await api(self._connection.jetstream, f"STREAM.PURGE.{self.stream}", {"filter": subject})
+        await api(self.request, f"STREAM.PURGE.{self.stream}", {"filter": subject})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from hashlib import sha256
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.bundle.cells import cells_of
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.library import OWN_LIBRARY, in_library
 from sealbus.policies.bundle.reasons import reason_words
@@ -100,7 +101,7 @@ def _contents(bundle: Bundle, modules: Iterable[Module], data: Iterable[bytes]) 
 
 
 def _data_problems(files: Iterable[syntax.File], bundle: Bundle) -> Iterator[Problem]:
-    for form, read in (("revocation", issued_before), ("reasons", reason_words)):
+    for form, read in (("revocation", issued_before), ("reasons", reason_words), ("cells", cells_of)):
         try:
             read(bundle.data)
         except ValueError as error:

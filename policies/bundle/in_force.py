@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -12,10 +12,12 @@ from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.cells import cells_of
 from sealbus.policies.bundle.files import Mark, changes, load_bundle, mark
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations, issued_before
 from sealbus.policies.bundle.signing import BundleVerifier
+from sealbus.policies.decision.documents import DataDocument
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class InForce:
         """The bundle's revocations by time, which apply before any policy decides."""
         self.revocations: Revocations = NONE_REVOKED
         """The revocations that identity providers reported, which also apply before any policy decides."""
+        self.cells: Mapping[str, str] = MappingProxyType({})
+        """The cell of each subject token that the bundle's registry names (`sealbus.policies.bundle.cells`)."""
         self.problem = ""
         """Why a newer bundle is not in force; empty if there is none."""
         self._take: Take | None = None
@@ -51,14 +55,16 @@ class InForce:
             different = self.bundle is None or not _same(bundle, self.bundle)
             if different:
                 revoked_before = self._revoked_before_of(bundle)
+                # A bundle that extends the one in force adds denials alone.
+                cells = self.cells if self._extension_of(bundle) else cells_of(bundle.data)
                 await _hand_over(self._take, bundle)
-                self.bundle, self.revoked_before = bundle, revoked_before
+                self.bundle, self.revoked_before, self.cells = bundle, revoked_before, cells
             self.problem = ""
             return different
 
     def _revoked_before_of(self, bundle: Bundle) -> Mapping[SpiffeId, int]:
         """Return the bundle's revocations by time; one that extends the bundle in force mostly has the same."""
-        steps = bundle.extension.since(self.bundle.revision) if bundle.extension and self.bundle else ()
+        steps = self._extension_of(bundle)
         if not steps:
             return issued_before(bundle.data)
         times = dict(self.revoked_before)
@@ -66,6 +72,10 @@ class InForce:
             for spiffe_id, time in issued_before(added).items():
                 times[spiffe_id] = max(time, times.get(spiffe_id, 0))
         return MappingProxyType(times)
+
+    def _extension_of(self, bundle: Bundle) -> Sequence[tuple[str, DataDocument]]:
+        """Return the denials by which `bundle` extends the bundle in force, none if it is another one."""
+        return bundle.extension.since(self.bundle.revision) if bundle.extension and self.bundle else ()
 
     @asynccontextmanager
     async def taken(self, take: Take) -> AsyncGenerator[None, None]:

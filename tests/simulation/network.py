@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,10 +12,20 @@ from typing import Final, TypeVar
 
 from sealbus.agents.dev.memory.broker import delivery_of, stored_values
 from sealbus.agents.dev.memory.jetstream import Consumer, Delivered, Stored
+from sealbus.bus.cells import DEFAULT
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.consumer_binding import ConsumerBinding
 from sealbus.bus.nats.durable_consumer import DurableSpec
-from sealbus.bus.ports import AckFloors, ConsumerLoad, Delivery, NotAcknowledged, Outgoing, PubAck, StoredValue
+from sealbus.bus.ports import (
+    AckFloors,
+    ConsumerLoad,
+    Delivery,
+    NotAcknowledged,
+    Outgoing,
+    PubAck,
+    StoredValue,
+    Transport,
+)
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, InfrastructureError
 from sealbus.envelopes.limits import SECOND
 from simulation import consumer_api
@@ -273,6 +283,10 @@ class SimulatedTransport:
         except TimeoutError as error:
             raise BusUnavailable(f"{subject}: not read") from error
         return StoredValue(found.sequence, found.payload, found.time) if found is not None else None
+
+    def cells_of(self, pattern: str) -> Mapping[str, Transport]:
+        """Return itself, as the one cell's."""
+        return {DEFAULT: self}
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the stream that takes records, and its creation time."""

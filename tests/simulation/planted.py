@@ -421,14 +421,14 @@ def _stops_counted_unverified() -> None:
     """The room for stops counts what anybody stores there, and is not counted again before a cancel is confirmed."""
     take, seen = Stops._take, dict[int, set[str]]()
 
-    def counted(self: Stops, deliveries: Sequence[Any]) -> None:
+    def counted(self: Stops, deliveries: Sequence[Any], *, is_own: bool) -> None:
         places = seen.setdefault(id(self), set())
         kept = []
         for delivery in deliveries:
             if delivery.subject in places or len(places) < room.OF_REQUESTER:
                 places.add(delivery.subject)
                 kept.append(delivery)
-        take(self, kept)
+        take(self, kept, is_own=is_own)
 
     async def admits(self: Stops, stop: Stop, sequence: int) -> bool:
         return True

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,7 @@ class NatsServer:
         jetstream: str = "",
         port: int = 0,
         own: tuple[OwnSubject, ...] = (),
+        accounts: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
         self.ca = ca
@@ -82,6 +83,7 @@ class NatsServer:
         self._extra = extra
         self._jetstream = jetstream
         self._own = own
+        self._accounts = accounts
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -193,7 +195,9 @@ class NatsServer:
 
     def _write_configuration(self) -> None:
         # JSON values are valid in the server's own configuration language.
-        if any(user.with_streams for user in self.users):
+        if self._accounts is not None:
+            known = f"accounts: {json.dumps(self._accounts)}\nsystem_account: SYS"
+        elif any(user.with_streams for user in self.users):
             apart = accounts(
                 with_streams=[user.config() for user in self.users if user.with_streams],
                 others=[user.config() for user in self.users if not user.with_streams],

@@ -126,5 +126,6 @@ async def _never_pushed(policy: PolicyTable, connection: Connection) -> bool:
     """Return whether no policy was ever pushed; a bucket may also be empty later. Raises `BusUnavailable` if unknown."""
     if policy.bucket is None:
         raise ConfigurationError("policy.bundle is not a bucket: set nats://policies")
-    state = await stream_state(connection.jetstream, PolicyStore(connection, policy.bucket).objects.stream)
+    objects = PolicyStore(connection, policy.bucket).objects
+    state = await stream_state(objects.request, objects.stream)
     return state is None or state.last == 0

@@ -22,8 +22,19 @@ from sealbus.agents.dev.memory.jetstream import (
     Stream,
     StreamConfig,
 )
+from sealbus.bus.cells import DEFAULT
 from sealbus.bus.clocks import wall_clock
-from sealbus.bus.ports import AckFloors, Clock, ConsumerLoad, Delivery, Outgoing, PubAck, StoredValue, StreamRefused
+from sealbus.bus.ports import (
+    AckFloors,
+    Clock,
+    ConsumerLoad,
+    Delivery,
+    Outgoing,
+    PubAck,
+    StoredValue,
+    StreamRefused,
+    Transport,
+)
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -290,6 +301,10 @@ class MemoryTransport:
             raise BusUnavailable(f"{subject}: not read") from source.failing
         newest = source.get(source.last_of(subject))
         return None if newest is None else StoredValue(newest.sequence, newest.payload, newest.time)
+
+    def cells_of(self, pattern: str) -> Mapping[str, Transport]:
+        """Return itself, as the one cell's."""
+        return {DEFAULT: self}
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the stream that takes records now, and its creation time."""

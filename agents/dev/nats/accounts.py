@@ -13,11 +13,13 @@ Only imported subjects cross. Messages between agents on core NATS (calls, repli
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from sealbus.bus.cells import DEFAULT, cell_prefix
 from sealbus.bus.stream_names import CONTROL, SUBJECTS
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import OwnSubject
+from sealbus.envelopes.message.subjects import REPLY_TOKEN, OwnSubject
 
 STREAMS: Final = "APP"
 """The account that has the streams. It keeps the name of the former only account, so that no stream moves."""
@@ -54,17 +56,22 @@ _PULL_ANSWER: Final = "6s"
 client sends a new request. The server holds 1.7 kB for each request until then (measured with 88,000)."""
 
 
+_CORE: Final = ("call.>", f"_INBOX.*.{REPLY_TOKEN}.>")
+"""What goes to the agents of another cell themselves."""
+
+
 def stored_subjects(own: Iterable[OwnSubject] = ()) -> tuple[str, ...]:
     """Return every subject that a stream listens to, those of the deployment's own tasks and events included."""
     declared = sorted(subject.subject for subject in own if subject.kind in (Kind.TASK, Kind.EVENT))
     return (*SUBJECTS.values(), CONTROL, f"$O.{POLICIES}.>", *declared)
 
 
-def exports(agents: str = AGENTS) -> list[object]:
-    """Return the exports of the account with the streams to the account `agents`, whose imports select what crosses."""
+def exports(*agents: str) -> list[object]:
+    """Return the exports of the account with the streams to the accounts `agents`, whose imports select what crosses."""
+    accounts = list(agents or (AGENTS,))
     return [
-        {"service": PULLS, "response_type": "stream", "response_threshold": _PULL_ANSWER, "accounts": [agents]},
-        {"service": ">", "response_threshold": _ANSWER, "accounts": [agents]},
+        {"service": PULLS, "response_type": "stream", "response_threshold": _PULL_ANSWER, "accounts": accounts},
+        {"service": ">", "response_threshold": _ANSWER, "accounts": accounts},
     ]
 
 
@@ -74,6 +81,55 @@ def imports(own: Iterable[OwnSubject] = (), *, streams: str = STREAMS) -> list[o
     No two of these subjects overlap, because a message under both would arrive twice.
     """
     return [{"service": {"account": streams, "subject": subject}} for subject in (*API, *stored_subjects(own))]
+
+
+@dataclass(frozen=True, slots=True)
+class CellAccounts:
+    """The accounts of a cell (`sealbus.bus.cells`): the one with its streams, and that of its agents."""
+
+    name: str
+    streams: str = STREAMS
+    agents: str = AGENTS
+
+    def imports(self, own: Iterable[OwnSubject] = (), *, core: bool) -> list[object]:
+        """Return what another cell imports from this one; its agents with `core` also calls and the answers to calls."""
+        stored = [(self.streams, subject) for subject in (*API, *stored_subjects(own))]
+        spoken = [(self.agents, subject) for subject in _CORE if core]
+        return [
+            {"service": {"account": account, "subject": subject}, "to": cell_prefix(self.name) + subject}
+            for account, subject in (*stored, *spoken)
+        ]
+
+
+def accounts_of_cells(cells: Sequence[CellAccounts], own: Sequence[OwnSubject] = ()) -> dict[str, dict[str, object]]:
+    """Return the accounts of `cells`, without users. The agents of each reach the streams and agents of all others.
+
+    Of the accounts with streams only those beside `DEFAULT` reach another one, that of `DEFAULT`, which has the policies:
+    nats-server refuses accounts that import from each other.
+    """
+    made: dict[str, dict[str, object]] = {}
+    for cell in cells:
+        others = [other for other in cells if other != cell]
+        is_default = cell.name == DEFAULT
+        reaching = [cell.agents, *[other.agents for other in others]]
+        reaching += [other.streams for other in others if is_default]
+        homes = [other for other in others if other.name == DEFAULT]
+        made[cell.streams] = {
+            "jetstream": "enabled",
+            "exports": exports(*reaching),
+            "imports": [row for home in homes for row in home.imports(own, core=False)],
+        }
+        made[cell.agents] = {
+            "exports": [
+                {"service": subject, "response_threshold": _ANSWER, "accounts": [other.agents for other in others]}
+                for subject in _CORE
+            ],
+            "imports": [
+                *imports(own, streams=cell.streams),
+                *[row for other in others for row in other.imports(own, core=True)],
+            ],
+        }
+    return made
 
 
 def accounts(

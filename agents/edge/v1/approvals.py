@@ -177,6 +177,8 @@ class PageLimits:
 
 
 PAGE_LIMITS: Final = PageLimits()
+_SEQUENCES: Final = 2**44
+"""Above every sequence of a stream: a place on a page is a sequence of one cell, and this for each cell before it."""
 
 
 class _PageEntry(NamedTuple):
@@ -237,14 +239,30 @@ class ParkedTaskReader:
     async def page(
         self, queue: str, person: UserContext, *, after: int = 0, pays: Callable[[float], bool] = lambda _: True
     ) -> Page:
-        """Return the next waiting tasks of `queue` that `person` may see, after the place `after`.
+        """Return the next waiting tasks of `queue` that `person` may see, after the place `after`; cells come one by one.
 
         They are read in parts, and decided and verified some at a time, as `PageLimits` says. After each batch `pays` is
         called with its cost in requests; if it returns False, the page ends there. So every page makes progress, and every
         read is paid for. Raises `BusUnavailable`, `StateUnavailable`.
         """
-        pattern, limits = f"held.*.task.{queue}.*", self._limits
-        scan = await self._node.held.scan(pattern, after=after, most=limits.looked_at, within=_WITHIN)
+        pattern = f"held.*.task.{queue}.*"
+        cells = list(self._node.transport.cells_of(pattern))
+        index, begin = divmod(after, _SEQUENCES)
+        for number, cell in enumerate(cells[index:], start=index):
+            found = await self._page_of(cell, pattern, person, after=begin, pays=pays)
+            if found.after or number + 1 == len(cells):
+                return Page(tasks=found.tasks, after=found.after and number * _SEQUENCES + found.after)
+            if found.tasks:
+                return Page(tasks=found.tasks, after=(number + 1) * _SEQUENCES)
+            begin = 0
+        return Page(tasks=[], after=0)
+
+    async def _page_of(
+        self, cell: str, pattern: str, person: UserContext, *, after: int, pays: Callable[[float], bool]
+    ) -> Page:
+        """Return the next waiting tasks of one cell, after its sequence `after`."""
+        limits = self._limits
+        scan = await self._node.held.scan(pattern, after=after, most=limits.looked_at, within=_WITHIN, cell=cell)
         places, most = list(scan.places.items()), limits.tasks if scan.complete else limits.tasks_singly
         page = _OpenPage(after, most, limits.bytes)
         time = asyncio.get_running_loop().time
@@ -252,7 +270,7 @@ class ParkedTaskReader:
         for _ in range(limits.parts):
             if not places or (page.end > after and time() >= until):
                 break
-            listing = await self._read(pattern, scan, page, places[: limits.part])
+            listing = await self._read(cell, pattern, scan, page, places[: limits.part])
             # A place that changed after the end of this part is in the next part, or on a later page.
             read = sum([place.last <= listing.part.last for _, place in places[: limits.part]])
             if not await self._fill(page, listing, places[:read], person, pays):
@@ -284,7 +302,9 @@ class ParkedTaskReader:
         page.end = part.last
         return not cost or pays(cost)
 
-    async def _read(self, pattern: str, scan: Scan, page: _OpenPage, places: Sequence[tuple[str, Place]]) -> _Listing:
+    async def _read(
+        self, cell: str, pattern: str, scan: Scan, page: _OpenPage, places: Sequence[tuple[str, Place]]
+    ) -> _Listing:
         """Read the values at the next places, as many as the page may hold, and then the index of stops."""
         part = await self._node.held.between(
             pattern,
@@ -293,6 +313,7 @@ class ParkedTaskReader:
             last=places[-1][1].last,
             most_bytes=page.bytes_left,
             within=_WITHIN,
+            cell=cell,
         )
         return _Listing(scan=scan, first=page.end + 1, part=part, uncanceled=await self._canceled.refresh())
 

@@ -24,7 +24,7 @@ from sealbus.policies.bundle.ownership import PLATFORM, is_part
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
 SCHEME: Final = "nats://"
-"""Prefix by which `policy.bundle` names a bucket: `nats://policies`."""
+"""Prefix by which `policy.bundle` names a bucket: `nats://policies`, or `nats://policies@default` from another cell."""
 BUCKET_BYTES: Final = 33_554_432
 DENIAL_DESCRIPTION: Final = "denial"
 """Description of the object of a denial."""
@@ -71,19 +71,23 @@ class SerialState:
 
 
 def policy_stream(bucket: str, *, replicas: int) -> Stream:
-    """Return the declaration of the stream that holds the policies of `bucket`.
+    """Return the declaration of the stream that holds the policies of `bucket`, whose cell may follow an @.
 
     Replicate it as the deployment's other streams: without it no one can deny or revoke, and no process can start.
     """
-    return bucket_stream(bucket, description="sealbus: policy bundles", max_bytes=BUCKET_BYTES, replicas=replicas)
+    return bucket_stream(
+        bucket.partition("@")[0], description="sealbus: policy bundles", max_bytes=BUCKET_BYTES, replicas=replicas
+    )
 
 
 class PolicyStore:
-    """The bucket `bucket` over an entered connection, which outlives it. `create` makes it with `replicas` replicas."""
+    """The bucket `bucket`, or `<bucket>@<cell>`, over an entered connection, which outlives it.
+
+    `create` makes it with `replicas` replicas.
+    """
 
     def __init__(self, connection: Connection, bucket: str, *, replicas: int = 1) -> None:
         self.objects = ObjectStore(connection, bucket)
-        self._request = connection.jetstream
         self._declared = policy_stream(bucket, replicas=replicas)
 
     async def create(self) -> Sequence[Change]:
@@ -91,9 +95,9 @@ class PolicyStore:
 
         Needs an operator's identity. Raises `ConfigurationError`, `BusUnavailable`.
         """
-        states = await read_streams([self._declared.name], self._request)
+        states = await read_streams([self._declared.name], self.objects.request)
         if states[self._declared.name] is None:
-            await apply([self._declared], self._request)
+            await apply([self._declared], self.objects.request)
             return ()
         return plan([self._declared], states)
 

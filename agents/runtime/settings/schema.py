@@ -124,7 +124,8 @@ class PolicyTable(_Table):
     `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are the servers that
     may answer there, by default `/opa` of the trust domain.
 
-    `bundle` is a file, or `nats://<bucket>` for a pushed policy; then `cache` is the folder where it is kept. `keys` are
+    `bundle` is a file, or `nats://<bucket>` for a pushed policy, in another cell than the one with the bucket
+    `nats://<bucket>@<cell>`; then `cache` is the folder where it is kept. `keys` are
     public keys in PEM that sign the policy (the platform's part, if there are several), required for a bucket. `serve` and
     `serve_key` are for the policy server alone: its address, and the key that signs bundles for OPA.
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from sealbus.bus.loop_turns import TURN
-from sealbus.bus.ports import Delivery
+from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.answer import is_detached
@@ -53,6 +53,9 @@ UNPROVED: Final = 256
 UNPROVED_OF_AGENT: Final = 64
 """Such stops that stand in the places of one agent."""
 
+NEW_CELLS: Final = 5.0
+"""Seconds between two looks for cells that were added."""
+
 _AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
 
 
@@ -78,6 +81,24 @@ class StopVerifier:
         return parsed(trust=self.site.trust())
 
 
+class _Known(asyncio.Event):
+    """Whether the stops of one cell are known; `changed` is called whenever that is said."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def set(self) -> None:
+        """Note that they are."""
+        super().set()
+        self._changed()
+
+    def clear(self) -> None:
+        """Note that they are not."""
+        super().clear()
+        self._changed()
+
+
 class _PutOff(NamedTuple):
     message: VerifiedMessage
     until: int
@@ -101,7 +122,9 @@ class Stops:
         self.current = asyncio.Event()
         """Set while all stops are known, except those of the last seconds."""
         self._position = 0
-        """The highest sequence of STATE that was taken in since the last connection."""
+        """The highest sequence of the own cell's STATE that was taken in since the last connection."""
+        self._known: dict[str, _Known] = {}
+        """Whether all stops of each cell are known."""
         self._room = StopRoom(site.token)
         self._doubts = Doubts()
         self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
@@ -118,25 +141,47 @@ class Stops:
         self._operator_log = OperatorLog(_logger)
 
     async def run(self) -> None:
-        """Read the stops until cancelled; a stream that was created again is read from its beginning."""
-        failures = 0
+        """Read the stops of every cell until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._prove_again(), name="stops-unproved")
             group.create_task(self._site.turns.watch(), name="stops-turns")
+            reading: dict[str, asyncio.Task[None]] = {}
             while True:
-                try:
-                    # From the start: the stream keeps each stop as long as it matters, and our clock may be wrong.
+                cells = self._site.transport.cells_of(STOPS)
+                for cell in reading.keys() - cells.keys():
+                    reading.pop(cell).cancel()
+                    del self._known[cell]
+                for cell, transport in cells.items():
+                    if cell not in reading:
+                        self._known[cell] = known = _Known(self._note_known)
+                        follow = self._follow(transport, known, is_own=transport is next(iter(cells.values())))
+                        reading[cell] = group.create_task(follow, name=f"stops-{cell}")
+                self._note_known()
+                await asyncio.sleep(NEW_CELLS)
+
+    async def _follow(self, transport: Transport, known: _Known, *, is_own: bool) -> None:
+        """Read the stops of one cell until cancelled; a stream that was created again is read from its beginning."""
+        failures = 0
+        while True:
+            try:
+                # From the start: the stream keeps each stop as long as it matters, and our clock may be wrong.
+                if is_own:
                     self._position = 0
-                    reading = self._site.transport.read(STATE, [STOPS], follow=True, current=self.current)
-                    async with aclosing(reading) as batches:
-                        async for batch in batches:
-                            failures = 0
-                            self._take(batch)
-                except (BusUnavailable, ConfigurationError) as error:
-                    self._operator_log.warning("reading stops: %s", error.detail)
-                failures += 1
-                self.current.clear()
-                await asyncio.sleep(_AGAIN.interval(failures))
+                async with aclosing(transport.read(STATE, [STOPS], follow=True, current=known)) as batches:
+                    async for batch in batches:
+                        failures = 0
+                        self._take(batch, is_own=is_own)
+            except (BusUnavailable, ConfigurationError) as error:
+                self._operator_log.warning("reading stops: %s", error.detail)
+            failures += 1
+            known.clear()
+            await asyncio.sleep(_AGAIN.interval(failures))
+
+    def _note_known(self) -> None:
+        if all(known.is_set() for known in self._known.values()):
+            self.current.set()
+        else:
+            self.current.clear()
 
     async def met(self, permitted: Permitted) -> Canceled | None:
         """Return the cancellation of a message that is about to be handled, and watch the message until `leave`.
@@ -268,7 +313,7 @@ class Stops:
             raise StateUnavailable("the stops in HELD are not known") from error
         return None
 
-    def _take(self, deliveries: Sequence[Delivery]) -> None:
+    def _take(self, deliveries: Sequence[Delivery], *, is_own: bool) -> None:
         passing: dict[bytes, list[Stop]] = {}
         for delivery in deliveries:
             place, arrival = place_of(delivery.subject), delivery.arrival
@@ -283,7 +328,8 @@ class Stops:
                     self._forget_unproved(place)
                     if self._put(place, stop, arrival.stored) is Taken.NO_MEMORY:
                         passing.setdefault(place.digest, []).append(stop)
-            self._position = max(self._position, arrival.sequence)
+            if is_own:
+                self._position = max(self._position, arrival.sequence)
         self._interrupt(passing)
 
     def _put(self, place: StopPlace, stop: Stop, stored: int) -> Taken:

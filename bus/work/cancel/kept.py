@@ -103,9 +103,9 @@ class StopPlaces:
         self._transport = transport
         self._most = most
         self._within = within
-        self._created = -1
-        self._read = 0
-        self._digests: set[bytes] = set()
+        self._read: dict[str, tuple[int, int]] = {}
+        """For each cell when its stream was created, and the last sequence that was read."""
+        self._digests: dict[str, set[bytes]] = {}
         self._reading = asyncio.Lock()
 
     async def refresh(self) -> bool:
@@ -114,32 +114,38 @@ class StopPlaces:
         Raises `BusUnavailable`, and `ConfigurationError` without the stream HELD.
         """
         async with self._reading:
-            created = await self._transport.created(HELD)
-            if created != self._created:
-                # The stream was deleted and created again.
-                self._created, self._read, self._digests = created, 0, set()
-            try:
-                async with asyncio.timeout(self._within):
-                    await self._read_on()
-            except TimeoutError:
-                return False
-            return len(self._digests) < self._most
+            for cell, transport in self._transport.cells_of(_STOPS).items():
+                created = await transport.created(HELD)
+                if created != self._read.get(cell, (-1, 0))[0]:
+                    # The stream was deleted and created again.
+                    self._read[cell], self._digests[cell] = (created, 0), set()
+                try:
+                    async with asyncio.timeout(self._within):
+                        await self._read_on(cell, transport)
+                except TimeoutError:
+                    return False
+            return self._room > 0
 
-    async def _read_on(self) -> None:
-        source = self._transport.read(HELD, [_STOPS], start=self._read + 1, headers_only=True)
-        async with aclosing(source) as batches:
+    @property
+    def _room(self) -> int:
+        return self._most - sum(map(len, self._digests.values()))
+
+    async def _read_on(self, cell: str, transport: Transport) -> None:
+        created, last = self._read[cell]
+        digests = self._digests[cell]
+        async with aclosing(transport.read(HELD, [_STOPS], start=last + 1, headers_only=True)) as batches:
             async for batch in batches:
                 for delivery in batch:
-                    if len(self._digests) >= self._most:
+                    if self._room <= 0:
                         return
                     if delivery.arrival is not None:
-                        self._read = delivery.arrival.sequence
-                        self._digests.add(_digest_of(delivery.subject))
+                        self._read[cell] = created, delivery.arrival.sequence
+                        digests.add(_digest_of(delivery.subject))
 
     def may_hold(self, chain: Sequence[Header]) -> bool:
         """Return whether `KeptStops.find` may find a stop for `chain`."""
         for header in reversed(chain):
-            if header.digest in self._digests:
+            if any(header.digest in digests for digests in self._digests.values()):
                 return True
             if is_detached(header):
                 return False

@@ -10,6 +10,7 @@ import pytest
 from sealbus.bus.nats.api import parse_time
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.inbox import Replies
+from sealbus.bus.nats.reach import NatsCell
 from sealbus.bus.nats.reader import last
 from sealbus.bus.ports import StoredValue
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -44,7 +45,7 @@ def found(subject: str = SUBJECT, sequence: str = "7", time: str = STORED, start
 
 async def of(block: bytes, payload: bytes = b"", subject: str = SUBJECT) -> StoredValue | None:
     connection = FakeConnection(block, payload)
-    answer = await last(cast("Connection", connection), "STATE", subject, within=5)
+    answer = await last(NatsCell(cast("Connection", connection)), "STATE", subject, within=5)
     assert connection.asked == [f"$JS.API.DIRECT.GET.STATE.{SUBJECT}".encode()]
     return answer
 
@@ -96,5 +97,5 @@ async def test_any_other_answer_is_none_at_all(block: bytes) -> None:
 async def test_only_one_subject_can_be_asked_for(subject: str) -> None:
     connection = FakeConnection(found())
     with pytest.raises(ConfigurationError):
-        await last(cast("Connection", connection), "STATE", subject, within=5)
+        await last(NatsCell(cast("Connection", connection)), "STATE", subject, within=5)
     assert connection.asked == []

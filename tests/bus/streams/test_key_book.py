@@ -11,8 +11,9 @@ import pytest
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, agent, private_key
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
+from sealbus.bus.cells import Cells, CellTransport
 from sealbus.bus.clocks import BusClock
-from sealbus.bus.ports import Delivery
+from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.streams import key_book as module
 from sealbus.bus.streams.held import Held, current_only
 from sealbus.bus.streams.key_book import KEY_BOOK_TYPE, KeyBook, key_book_subject
@@ -70,7 +71,7 @@ class Site:
         bundles = TrustBundles([JwtBundle.parse(TRUST_DOMAIN, self.issuer.jwks())])
         return Trust(bundles=bundles, revoked_before=self.revoked)
 
-    def reader(self, transport: MemoryTransport | None = None) -> KeyBook:
+    def reader(self, transport: Transport | None = None) -> KeyBook:
         """Return the key book as a process reads it that has just started."""
         return KeyBook(
             transport or self.broker.connect(),
@@ -395,6 +396,22 @@ async def test_a_book_from_before_a_stream_was_created_does_not_say_that_it_was_
     # A young enough one that names it says so whenever it was written.
     await site.write(*ROTATED, more=named(f"TASKS 1 {created + DAY} 7"))
     assert [one.last for one in await site.reader().restored(created + DAY)] == [7]
+
+
+async def test_the_notary_of_another_cell_does_not_say_that_nothing_was_restored_here() -> None:
+    site = Site(notaries=(NOTARY, OTHER_NOTARY))
+    cells = Cells(of={NAMES.token(OTHER_NOTARY): "east"})
+    transport = site.broker.connect()
+    book = site.reader(CellTransport(transport, lambda: cells, reach=lambda _: transport, owners={}))
+    created = site.now
+    await site.write(*ROTATED, who=OTHER_NOTARY)
+    with pytest.raises(StateUnavailable):
+        await book.restored(created)
+    await site.write(*ROTATED, more=named(f"TASKS 1 {created} 7"))
+    site.seconds += 61.0
+    assert [one.last for one in await book.restored(created)] == [7]
+    # And if both have written since, and neither names it, it was not restored.
+    assert [one.last for one in await book.restored(created - 1)] == [7]
 
 
 async def test_a_book_that_has_just_been_written_is_looked_for() -> None:

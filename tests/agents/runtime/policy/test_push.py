@@ -243,7 +243,7 @@ async def test_a_denial_that_comes_while_a_bundle_is_made_is_not_lost(
     def meanwhile(serial: int) -> Bundle:
         return build_bundle(STARTER, serial=serial, part=True)
 
-    other = PolicyStore(store.objects._connection, "policies")
+    other = PolicyStore(store.objects._cell.connection, "policies")
     serial_state, waiting = store.serial_state, ["eve"]
 
     async def after_a_denial(name: str) -> SerialState:
@@ -351,7 +351,7 @@ async def test_where_none_fits_a_denial_comes_with_a_new_bundle(store: PolicySto
 
 async def test_many_deny_at_once(store: PolicyStore) -> None:
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
-    stores = [PolicyStore(store.objects._connection, "policies") for _ in range(12)]
+    stores = [PolicyStore(store.objects._cell.connection, "policies") for _ in range(12)]
     pushed = await asyncio.gather(
         *(push_denial(one, ANCHORS, denial(f"user-{number}"), ROOT) for number, one in enumerate(stores))
     )
@@ -365,7 +365,7 @@ async def test_a_denial_that_comes_while_a_policy_without_room_for_it_is_pushed_
     """Its rule would be hidden by data. Who denies in between sees that there is no room, and is one of two who push."""
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
     current = (await store.current())["platform"]
-    other = PolicyStore(store.objects._connection, "policies")
+    other = PolicyStore(store.objects._cell.connection, "policies")
     put, seen = store.objects.put, list[SerialState]()
 
     async def meanwhile(name: str, raw: bytes, *, last: int, description: str = "") -> ObjectInfo | None:
@@ -422,7 +422,7 @@ async def test_an_object_that_an_operator_removed_is_none(store: PolicyStore) ->
     await push_content(store, ANCHORS, "platform", content_of(STARTER), ROOT)
     marker = {"name": "platform@2", "bucket": "policies", "nuid": "x", "size": 0, "chunks": 0, "deleted": True}
     payload = json.dumps(marker).encode()
-    transport = NatsTransport(store.objects._connection)
+    transport = NatsTransport(store.objects._cell.connection)
     [answer] = await transport.publish(
         [Outgoing(subject=store.objects._meta("platform@2"), payload=payload)], deadline=5
     )
@@ -440,7 +440,7 @@ async def test_the_last_denial_comes_with_a_new_bundle(store: PolicyStore, monke
     assert await denied(store) == ["a", "b", "c", "d"]
     # Those who come at once when the bundle is due make it one after the other.
     several = [
-        push_denial(PolicyStore(store.objects._connection, "policies"), ANCHORS, denial(n), ROOT) for n in "efghi"
+        push_denial(PolicyStore(store.objects._cell.connection, "policies"), ANCHORS, denial(n), ROOT) for n in "efghi"
     ]
     await asyncio.gather(*several)
     assert await denied(store) == list("abcdefghi")

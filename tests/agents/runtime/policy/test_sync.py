@@ -88,7 +88,7 @@ async def test_a_replica_that_is_behind_does_not_hide_what_was_pushed(
     """Nothing else is pushed after it: what is missed now would be missed for long."""
     await push(store, "platform", naming(ROOT, TEAMS, STOCK, serial=1))
     await push(store, "revocations", revocations(STOCK))
-    other = PolicyStore(store.objects._connection, "policies")
+    other = PolicyStore(store.objects._cell.connection, "policies")
     async with synced(store, tmp_path / "cache") as sync:
         await until(lambda: sync.in_force.revocations.serial == 1)
         old, behind = await store.objects.info("revocations"), [True]
@@ -381,7 +381,7 @@ async def deny_with_a_damaged_one(store: PolicyStore, monkeypatch: pytest.Monkey
         del messages
 
     await deny(store, "first", 2)
-    other = PolicyStore(store.objects._connection, "policies")
+    other = PolicyStore(store.objects._cell.connection, "policies")
     monkeypatch.setattr(other.objects, "_publish", lose)
     await deny(other, "lost", 3)
     await deny(store, "mallory", 4)

@@ -225,14 +225,14 @@ async def test_the_news_of_an_end_may_come_before_the_stop(
     await works.deepest.wait()
     slow, held = bus.workers["plans"].parts.stops, list[Sequence[Delivery]]()
     take = slow._take
-    monkeypatch.setattr(slow, "_take", held.append)
+    monkeypatch.setattr(slow, "_take", lambda batch, **_: held.append(batch))
     # It is confirmed once its own process has read it.
     canceling = asyncio.create_task(handle.cancel("enough"))
     await until(lambda: len(works.left) == 3 and len(held) > 0)
     assert sorted(works.stopped) == ["end", "work"]
     monkeypatch.setattr(slow, "_take", take)
     for batch in held:
-        take(batch)
+        take(batch, is_own=True)
     await canceling
     assert await ended(handle) == CANCELED
     await bus.idle()

@@ -1,0 +1,194 @@
+"""Cells: parts of the agents, each with accounts at NATS and streams of its own (docs/cells.md).
+
+All cells declare the same streams. Each subject of the scheme is stored in one cell: that of its second token, whose cell the
+registry says. To a process in another cell the streams of `east` are there under a prefix, which its account imports::
+
+    APP_AGENTS  --cell.east.task.>, cell.east.$JS.API...-->  EAST   as task.>, $JS.API...
+
+So what is stored, signed and permitted is as in a deployment without cells; only senders and readers across cells add it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue, Transport
+
+DEFAULT: Final = "default"
+"""The cell of every token that the registry gives no other, and of the policies."""
+
+
+def cell_prefix(cell: str) -> str:
+    """Return what stands before the subjects of `cell` in the other cells."""
+    return f"cell.{cell}."
+
+
+_OF_NO_CELL: Final = ("_R_.", "$")
+"""Beginnings of subjects without the token of an owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cells as one process sees them: `own`, and the cell of each token that is not in `DEFAULT`."""
+
+    own: str = DEFAULT
+    of: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def cell_of(self, subject: str, owners: Mapping[str, str]) -> str:
+        """Return the cell that stores `subject`; `owners` has the tokens of the owners of a deployment's own subjects."""
+        if subject.startswith(_OF_NO_CELL):
+            return self.own
+        if is_of_any(subject):
+            return self.own
+        return self.of.get(owners.get(subject) or subject.split(".", 2)[1], DEFAULT)
+
+
+class CellTransport:
+    """A `Transport` that finds the cell of each subject. What it pulls and listens to is the own cell's.
+
+    `own` is the own cell's transport, and `reach` returns that of another cell. A subject with a wildcard for its second
+    token is read in the own cell: who needs all of them reads `cells_of` one by one.
+    """
+
+    def __init__(
+        self,
+        own: Transport,
+        cells: Callable[[], Cells],
+        *,
+        reach: Callable[[str], Transport],
+        owners: Mapping[str, str],
+    ) -> None:
+        self._own = own
+        self._cells = cells
+        self._reach = reach
+        self._owners = owners
+        self._others: dict[str, Transport] = {}
+
+    def cells_of(self, pattern: str) -> Mapping[str, Transport]:
+        """Return the transport of each cell that may store subjects of `pattern`, by its name, the own one first."""
+        cells = self._cells()
+        names = [cells.cell_of(pattern, self._owners)]
+        if is_of_any(pattern):
+            names += sorted({DEFAULT, *cells.of.values()} - {cells.own})
+        return {name: self._at(name, cells) for name in names}
+
+    def _at(self, cell: str, cells: Cells) -> Transport:
+        if cell == cells.own:
+            return self._own
+        if cell not in self._others:
+            self._others[cell] = self._reach(cell)
+        return self._others[cell]
+
+    async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
+        """Publish each message to its cell."""
+        cells = self._cells()
+        parts = self._split(messages, cells)
+        if len(parts) == 1:
+            [(cell, _)] = parts.items()
+            return await self._at(cell, cells).publish(messages, deadline=deadline)
+        answers: list[PubAck | Exception | None] = [None] * len(messages)
+
+        async def publish(cell: str, places: Sequence[int]) -> None:
+            part = [messages[place] for place in places]
+            found = await self._at(cell, cells).publish(part, deadline=deadline)
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
+
+        async with asyncio.TaskGroup() as group:
+            for cell, places in parts.items():
+                group.create_task(publish(cell, places))
+        return [answer for answer in answers if answer is not None]
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Send each message to its cell: calls to the callee's, and answers, which go to an inbox, from our own."""
+        cells = self._cells()
+        for cell, places in self._split(messages, cells).items():
+            self._at(cell, cells).send([messages[place] for place in places])
+
+    def listen(
+        self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Subscribe in the own cell, where calls and answers arrive."""
+        return self._own.listen(subject, queue=queue, pending=pending, live=live)
+
+    def pull(
+        self,
+        stream: str,
+        consumer: str,
+        subjects: Sequence[str],
+        *,
+        batch: int,
+        ack_wait: float,
+        max_ack_pending: int,
+        floors: AckFloors | None = None,
+        one_replica: bool = False,
+    ) -> Pull:
+        """Bind a durable consumer of the own cell's stream."""
+        return self._own.pull(
+            stream,
+            consumer,
+            subjects,
+            batch=batch,
+            ack_wait=ack_wait,
+            max_ack_pending=max_ack_pending,
+            floors=floors,
+            one_replica=one_replica,
+        )
+
+    def read(
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
+        headers_only: bool = False,
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Read the stream of the cell of `subjects`, which must be of one cell."""
+        return self._of(subjects[0]).read(
+            stream, subjects, start=start, since=since, follow=follow, current=current, headers_only=headers_only
+        )
+
+    def values(
+        self, stream: str, pattern: str, *, since: int = 0
+    ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
+        """Read the stream of the cell of `pattern` once."""
+        return self._of(pattern).values(stream, pattern, since=since)
+
+    async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
+        """Return the last message of `subject` in its cell."""
+        return await self._of(subject).last(stream, subject, within=within)
+
+    async def audit_stream(self) -> tuple[str, int]:
+        """Return the own cell's stream of records."""
+        return await self._own.audit_stream()
+
+    async def created(self, stream: str) -> int:
+        """Return when the own cell's stream was created."""
+        return await self._own.created(stream)
+
+    async def broker_time(self, stream: str) -> int:
+        """Return the time of the own cell's broker."""
+        return await self._own.broker_time(stream)
+
+    def _of(self, subject: str) -> Transport:
+        cells = self._cells()
+        return self._at(cells.cell_of(subject, self._owners), cells)
+
+    def _split(self, messages: Sequence[Outgoing], cells: Cells) -> dict[str, list[int]]:
+        """Return the places of the messages of each cell."""
+        parts: dict[str, list[int]] = {}
+        for place, message in enumerate(messages):
+            parts.setdefault(cells.cell_of(message.subject, self._owners), []).append(place)
+        return parts
+
+
+def is_of_any(pattern: str) -> bool:
+    """Return whether the second token of `pattern`, the owner's, is a wildcard."""
+    return pattern.split(".", 2)[1:2] in (["*"], [">"])

@@ -23,8 +23,9 @@ decided(name, request) := {
 	workload := placed(registry, id)
 	object.get(registry.revoked.agents, id, false) == false
 	role := role_named(registry, workload.role)
-	account := account_of(registry.tenants[workload.tenant], role)
-	limits := registry.tenants[workload.tenant].limits
+	tenant := registry.tenants[tenant_of(registry, workload, request)]
+	account := account_of(tenant, role)
+	limits := tenant.limits
 
 	# Without these there would silently be less to grant.
 	request.subject.properties.token != ""
@@ -45,6 +46,11 @@ placed(registry, id) := registry.workloads[id] if {
 	registry.agents[id]
 }
 
+# A cell is a tenant that the others reach: it has the workloads that the registry puts there by their subject tokens.
+tenant_of(registry, workload, request) := registry.cells[request.subject.properties.token] if {
+	registry.cells[request.subject.properties.token]
+} else := workload.tenant
+
 # The library has the roles that sealbus itself needs, whose subjects change with its versions. A role of the registry takes
 # the place of one of the same name.
 role_named(registry, name) := registry.roles[name] if {
@@ -64,7 +70,7 @@ reasons(request) := words if {
 	conditions := {
 		"revoked_agent": in_force(registry, id),
 		"unknown_role": role_known(registry, id),
-		"unknown_tenant": tenant_known(registry, id),
+		"unknown_tenant": tenant_known(registry, request),
 		"unknown_workload": known(registry, id),
 	}
 	words := sort([word | some word, met in conditions; not met])
@@ -86,23 +92,55 @@ role_known(registry, id) if {
 	known(registry, id) == false
 } else := false
 
-tenant_known(registry, id) if {
-	registry.tenants[placed(registry, id).tenant]
+tenant_known(registry, request) if {
+	registry.tenants[tenant_of(registry, placed(registry, request.subject.id), request)]
 } else if {
-	known(registry, id) == false
+	known(registry, request.subject.id) == false
 } else := false
 
 publishes(registry, role, request) := [subject |
-	some part in [
-		own,
-		requested(registry, request),
-		told(registry, request, "cancel"),
-		approvals(registry, role, request),
-		answers(registry, request),
-		owned_tasks(request),
-		schedules(registry, request),
+	said := [subject |
+		some part in [
+			requested(registry, request),
+			told(registry, request, "cancel"),
+			approvals(registry, role, request),
+			answers(registry, request),
+			schedules(registry, request),
+		]
+		some subject in part
 	]
+	some part in [own, said, owned_tasks(request), across(registry, array.concat(said, read_across))]
 	some subject in part
+]
+
+# The same in each other cell, whose name the first wildcard stands for; nothing in a deployment without cells.
+across(registry, subjects) := elsewhere if {
+	count(registry.cells) > 0
+	elsewhere := [sprintf("cell.*.%v", [subject]) | some subject in subjects]
+} else := []
+
+# What a workload reads of other cells: what was canceled there, what waits there for it, and the events of their agents.
+read_across := [
+	"$JS.API.STREAM.LIST",
+	"$JS.API.STREAM.NAMES",
+	"$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
+	"$JS.API.CONSUMER.MSG.NEXT.STATE.*",
+	"$JS.API.CONSUMER.DELETE.STATE.*",
+	"$JS.API.CONSUMER.CREATE.HELD.*.held.*.wait.{self}.*",
+	"$JS.API.CONSUMER.CREATE.HELD.*.held.*.stop.*.*",
+	"$JS.API.CONSUMER.CREATE.HELD.*.held.*.keys",
+	"$JS.API.CONSUMER.MSG.NEXT.HELD.*",
+	"$JS.API.CONSUMER.DELETE.HELD.*",
+	"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
+	"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
+	"$JS.API.CONSUMER.INFO.EVENTS.{self}",
+	"$JS.API.CONSUMER.DELETE.EVENTS.{self}",
+	"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self}",
+	"$JS.ACK.EVENTS.{self}.>",
+	"$JS.API.DIRECT.GET.OBJ_policies.$O.policies.M.*",
+	"$JS.API.CONSUMER.CREATE.OBJ_policies.*.$O.policies.>",
+	"$JS.API.CONSUMER.MSG.NEXT.OBJ_policies.*",
+	"$JS.API.CONSUMER.DELETE.OBJ_policies.*",
 ]
 
 subscribes(request) := array.concat(

@@ -439,3 +439,74 @@ test_role_that_the_registry_does_not_have_is_the_librarys if {
 	other := object.union(bare, {"workloads": {ops: {"role": "king", "tenant": "acme"}}})
 	decided(other, request(ops, "ops", [])) == denied(["unknown_role"])
 }
+
+celled := object.union(registry, {"cells": {"stock": "acme"}})
+
+test_workload_of_a_cell_has_the_account_of_its_tenant if {
+	decided(celled, request(stock, "stock", [])).account == "ACME"
+	decided(celled, request(shop, "shop", [])).account == "APP"
+	decided(object.union(registry, {"cells": {"ops": "default"}}), request(ops, "ops", [])).account == "APP"
+}
+
+test_cell_without_a_tenant_is_denied if {
+	answer := decided(object.union(registry, {"cells": {"stock": "west"}}), request(stock, "stock", []))
+	answer == denied(["unknown_tenant"])
+}
+
+test_what_is_said_to_others_is_said_across_cells_too if {
+	answer := decided(celled, request(shop, "shop", []))
+	every subject in ["task.stock.update", "call.stock.update", "control.stock.cancel", "status.{spiffe://example.org/agent/shop}.*"] {
+		subject in answer.publish.allow
+		sprintf("cell.*.%v", [subject]) in answer.publish.allow
+	}
+	every subject in ["state.{self}.>", "$JS.API.CONSUMER.MSG.NEXT.TASKS.{self}", "audit.{self}", "event.{self}.*"] {
+		subject in answer.publish.allow
+		has(answer.publish.allow, sprintf("cell.*.%v", [subject])) == false
+	}
+}
+
+test_nothing_crosses_without_cells if {
+	every world in [registry, object.union(registry, {"cells": {}})] {
+		every subject in decided(world, request(shop, "shop", [])).publish.allow {
+			not startswith(subject, "cell.")
+		}
+	}
+}
+
+# What a workload that is granted nothing reads of other cells: of its own there, of stops, of the policies, and no more.
+test_only_what_concerns_a_workload_is_read_across_cells if {
+	nobody := {
+		"agents": {},
+		"workloads": {stock: {"role": "agent", "tenant": "default"}},
+		"roles": celled.roles,
+		"tenants": celled.tenants,
+		"revoked": celled.revoked,
+		"cells": celled.cells,
+	}
+	crossing := {subject |
+		some subject in decided(nobody, request(stock, "stock", [])).publish.allow
+		startswith(subject, "cell.")
+	}
+	crossing == {
+		"cell.*.$JS.API.STREAM.LIST",
+		"cell.*.$JS.API.STREAM.NAMES",
+		"cell.*.$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
+		"cell.*.$JS.API.CONSUMER.MSG.NEXT.STATE.*",
+		"cell.*.$JS.API.CONSUMER.DELETE.STATE.*",
+		"cell.*.$JS.API.CONSUMER.CREATE.HELD.*.held.*.wait.{self}.*",
+		"cell.*.$JS.API.CONSUMER.CREATE.HELD.*.held.*.stop.*.*",
+		"cell.*.$JS.API.CONSUMER.CREATE.HELD.*.held.*.keys",
+		"cell.*.$JS.API.CONSUMER.MSG.NEXT.HELD.*",
+		"cell.*.$JS.API.CONSUMER.DELETE.HELD.*",
+		"cell.*.$JS.API.CONSUMER.CREATE.EVENTS.{self}",
+		"cell.*.$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
+		"cell.*.$JS.API.CONSUMER.INFO.EVENTS.{self}",
+		"cell.*.$JS.API.CONSUMER.DELETE.EVENTS.{self}",
+		"cell.*.$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self}",
+		"cell.*.$JS.ACK.EVENTS.{self}.>",
+		"cell.*.$JS.API.DIRECT.GET.OBJ_policies.$O.policies.M.*",
+		"cell.*.$JS.API.CONSUMER.CREATE.OBJ_policies.*.$O.policies.>",
+		"cell.*.$JS.API.CONSUMER.MSG.NEXT.OBJ_policies.*",
+		"cell.*.$JS.API.CONSUMER.DELETE.OBJ_policies.*",
+	}
+}

@@ -1,0 +1,251 @@
+"""Agents in two cells, which the auth callout places by the registry: what they do for each other crosses, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from pydantic import BaseModel
+from support.callout import CONF, DOMAIN, NAMES, CalloutSite, callout_site, policy_folder
+from support.engines import ScriptedEngine
+from support.identity import StaticIdentity
+from support.lab import until
+
+from sealbus import Agent, Client, Context
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.runtime.node import Deployment, Feeds, Node
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.cells import Cells, CellTransport, cell_prefix
+from sealbus.bus.nats.api import api
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.sending.status import State
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
+from sealbus.envelopes.encoding.strict_json import Json
+
+pytestmark = [pytest.mark.nats]
+
+ROOT = Path(__file__).parents[2]
+PLACED = MappingProxyType({"works": "east", "ruler": "east"})
+ACCOUNTS = ("APP", "APP_AGENTS", "EAST", "EAST_AGENTS")
+
+
+class Job(BaseModel):
+    number: int = 0
+
+
+@dataclass
+class Chain:
+    """A task of `plans` waits for one of `works`, in the other cell, which waits for a call of `ends` in the first one."""
+
+    deepest: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: list[str] = field(default_factory=list)
+
+    @property
+    def agents(self) -> list[Agent]:
+        plans, works, ends = Agent("plans"), Agent("works"), Agent("ends")
+
+        @plans.task("plan")
+        async def plan(job: Job, ctx: Context) -> int:
+            try:
+                return await (await ctx.submit("works.work", job)).result(int)
+            except asyncio.CancelledError:
+                self.stopped.append("plan")
+                raise
+
+        @works.task("work")
+        async def work(job: Job, ctx: Context) -> int:
+            try:
+                return await ctx.call("ends.end", job, returns=int)
+            except asyncio.CancelledError:
+                self.stopped.append("work")
+                raise
+
+        @ends.call("end", timeout=60.0)
+        async def end(job: Job, ctx: Context) -> int:
+            self.deepest.set()
+            if job.number < 0:
+                await asyncio.Event().wait()
+            return job.number + 1
+
+        return [plans, works, ends]
+
+
+def configuration(folder: Path) -> Path:
+    """Return the configuration of the local server with the accounts of two cells in the place of its tenants'."""
+    text, changed = re.subn(r"(?ms)^  APP \{.*?(?=^  SYS)", "  include cells.conf\n", CONF.read_text())
+    assert changed == 1
+    (folder / "cells.conf").write_text((ROOT / "deploy" / "cells" / "cells.conf").read_text())
+    conf = folder / "nats.conf"
+    conf.write_text(text)
+    return conf
+
+
+def policy(folder: Path) -> Path:
+    """Return a copy of the starter policy in which `works` is in the cell east."""
+    agents: dict[str, Json] = {
+        str(NAMES.id_of(name)): {"actions": dict.fromkeys(actions, True)}
+        for name, actions in {
+            "shop": ["plans.plan", "plans._cancel"],
+            "plans": ["works.work", "works._cancel", "plans.plan.reply"],
+            "works": ["ends.end", "works.work.reply"],
+            "ends": ["ends.end.reply"],
+        }.items()
+    }
+    limits: Json = {"subscriptions": 100, "payload": -1, "data": -1}
+    tenants: dict[str, Json] = {"east": {"account": "EAST_AGENTS", "streams": "EAST", "limits": limits}}
+    ruler: dict[str, Json] = {str(NAMES.id_of("ruler")): {"role": "operator", "tenant": "default"}}
+    made = policy_folder(folder, agents=agents, tenants=tenants, workloads=ruler)
+    cells = made / "sealbus" / "registry" / "cells"
+    cells.mkdir()
+    (cells / "data.json").write_text(json.dumps(dict(PLACED)))
+    return made
+
+
+@dataclass(kw_only=True)
+class CellsSite:
+    """The server with the streams of both cells, and the nodes that a test opens."""
+
+    server: CalloutSite
+    stack: AsyncExitStack
+    authority: DevelopmentAuthority = field(default_factory=lambda: DevelopmentAuthority(DOMAIN))
+
+    async def node(self, name: str) -> Node:
+        memory = MemoryIdentity(self.authority, NAMES.id_of(name))
+        identity = StaticIdentity(
+            self.server.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles()
+        )
+        connection = await self.stack.enter_async_context(self.server.connection(name, identity=identity))
+        cells = Cells(own=PLACED.get(name, "default"), of=PLACED)
+        transport = CellTransport(
+            NatsTransport(connection),
+            lambda: cells,
+            reach=lambda cell: NatsTransport(connection, cell_prefix(cell)),
+            owners={},
+        )
+        return await self.stack.enter_async_context(
+            Node(
+                deployment=Deployment(names=NAMES),
+                identity=identity,
+                transport=transport,
+                engine=ScriptedEngine(),
+                feeds=Feeds(connected=lambda: connection.connected),
+            )
+        )
+
+    async def run(self, *agents: Agent) -> None:
+        """Run a worker for each of `agents` until the test ends."""
+        for agent in agents:
+            worker = await self.stack.enter_async_context(Worker(agent, await self.node(agent.name)))
+            stop = asyncio.Event()
+            running = asyncio.create_task(worker.run(stop))
+            self.stack.push_async_callback(asyncio.wait, {running})
+            self.stack.callback(stop.set)
+            await worker.ready.wait()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[CellsSite]:
+    started = callout_site(
+        tmp_path / "site", responders=0, policy=policy(tmp_path / "policy"), conf=configuration(tmp_path)
+    )
+    async with started as server, AsyncExitStack() as stack:
+        await server.respond(accounts=ACCOUNTS)
+        for operator in ("operator", "ruler"):
+            async with server.connection(operator) as connection:
+                await apply(declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26}), connection.jetstream)
+        yield CellsSite(server=server, stack=stack)
+
+
+async def stored(site: CellsSite, operator: str) -> dict[str, int]:
+    """Return how many messages each stream in the account of `operator` has."""
+    async with site.server.connection(operator) as connection:
+        listed = (await api(connection.jetstream, "STREAM.LIST"))["streams"]
+        assert isinstance(listed, list)
+        return {stream["config"]["name"]: stream["state"]["messages"] for stream in listed}
+
+
+async def test_work_and_its_answers_cross(site: CellsSite) -> None:
+    await site.run(*Chain().agents)
+    client = Client.on(await site.node("shop"))
+    handle = await client.submit("plans.plan", Job(number=6))
+    assert await handle.result(int) == 7
+    first, east = await stored(site, "operator"), await stored(site, "ruler")
+    # Each task, its records and the statuses for its requester are in the cell of the agent that they are about.
+    assert (first["TASKS"], east["TASKS"]) == (1, 1)
+    assert first["RESULTS"]
+    assert not east["RESULTS"]
+    assert first["AUDIT"]
+    assert east["AUDIT"]
+
+
+async def test_a_cancel_reaches_the_whole_chain(site: CellsSite) -> None:
+    chain = Chain()
+    await site.run(*chain.agents)
+    client = Client.on(await site.node("shop"))
+    handle = await client.submit("plans.plan", Job(number=-1))
+    await chain.deepest.wait()
+    await handle.cancel("enough")
+    async with aclosing(handle.statuses()) as statuses:
+        found = [status async for status in statuses]
+    assert (found[-1].state, found[-1].note) == (State.CANCELED, "enough")
+    await until(lambda: sorted(chain.stopped) == ["plan", "work"])
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "task.works.work",
+        "cell.east.state.works.x",
+        "cell.east.held.plans.x",
+        "cell.east.audit.plans",
+        "cell.east.dead.plans.1",
+        "cell.east.event.plans.made",
+        "cell.east.task.works.other",
+        "cell.east.task.shop.plan",
+        "cell.east.call.works.price",
+        "cell.east.$JS.API.CONSUMER.CREATE.TASKS.works.task.works.>",
+        "cell.east.$JS.API.CONSUMER.DELETE.TASKS.works",
+        "cell.east.$JS.API.CONSUMER.MSG.NEXT.TASKS.works",
+        "cell.east.$JS.API.CONSUMER.CREATE.EVENTS.works.event.>",
+        "cell.east.$JS.API.CONSUMER.CREATE.HELD.read-1.held.works.>",
+        "cell.east.$JS.API.DIRECT.GET.STATE.state.works.x",
+        "cell.east.$JS.API.STREAM.MSG.DELETE.DEAD",
+        "cell.east.$O.policies.M.x",
+    ],
+)
+async def test_nothing_else_crosses(site: CellsSite, subject: str) -> None:
+    async with site.server.raw("plans") as client:
+        assert await client.may_publish("cell.east.task.works.work")
+        # What is asked of the own cell alone is stored there, where no agent takes it.
+        assert await client.may_publish(subject) is (subject == "task.works.work")
+
+
+@pytest.mark.parametrize(
+    "reply", ["state.works.stop.x.plans", "held.works.keys", "cell.east.state.works.x", "task.works.work"]
+)
+async def test_no_answer_of_another_cell_is_stored(site: CellsSite, reply: str) -> None:
+    """The server checks no permission for where it answers: an answer must not come back into a stream."""
+    before = [await stored(site, operator) for operator in ("operator", "ruler")]
+    requests = [
+        ("cell.east.$JS.API.STREAM.LIST", b"{}"),
+        ("cell.east.$JS.API.CONSUMER.MSG.NEXT.EVENTS.plans", b'{"batch":3,"no_wait":true}'),
+        ("cell.east.task.works.work", b"x"),
+    ]
+    async with site.server.raw("plans") as client:
+        for subject, payload in requests:
+            client.publish(subject, payload, reply=reply)
+        assert await client.settle() == []
+        assert await client.ask("cell.east.$JS.API.STREAM.LIST")
+    first, east = [await stored(site, operator) for operator in ("operator", "ruler")]
+    assert first == before[0]
+    # The task itself is stored, and nothing beside it.
+    assert east == {**before[1], "TASKS": before[1]["TASKS"] + 1}

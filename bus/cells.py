@@ -33,7 +33,10 @@ _OF_NO_CELL: Final = ("_R_.", "$")
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The cells as one process sees them: `own`, and the cell of each token that is not in `DEFAULT`."""
+    """The cells as one process sees them: `own`, and the cell of each token that is not in `DEFAULT`.
+
+    Without such a token there is no cell but `DEFAULT`.
+    """
 
     own: str = DEFAULT
     of: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -86,10 +89,9 @@ class CellTransport:
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
         """Publish each message to its cell."""
         cells = self._cells()
+        if not cells.of:
+            return await self._own.publish(messages, deadline=deadline)
         parts = self._split(messages, cells)
-        if len(parts) == 1:
-            [(cell, _)] = parts.items()
-            return await self._at(cell, cells).publish(messages, deadline=deadline)
         answers: list[PubAck | Exception | None] = [None] * len(messages)
 
         async def publish(cell: str, places: Sequence[int]) -> None:
@@ -106,6 +108,9 @@ class CellTransport:
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Send each message to its cell: calls to the callee's, and answers, which go to an inbox, from our own."""
         cells = self._cells()
+        if not cells.of:
+            self._own.send(messages)
+            return
         for cell, places in self._split(messages, cells).items():
             self._at(cell, cells).send([messages[place] for place in places])
 

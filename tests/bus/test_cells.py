@@ -1,0 +1,117 @@
+"""Which cell has a subject, and that a transport over cells sends and reads there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from types import MappingProxyType
+from typing import cast
+
+import pytest
+
+from sealbus.bus.cells import DEFAULT, Cells, CellTransport
+from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue, StreamRefused, Transport
+
+EAST = Cells(own="east", of=MappingProxyType({"works": "east", "ledger": "west"}))
+OWNERS = {"orders.paid": "ledger", "orders.late": "plans"}
+
+
+class OneCell:
+    """The streams of one cell: what was published, sent and read there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.published: list[str] = []
+        self.sent: list[str] = []
+
+    async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
+        assert deadline == 3.0
+        self.published += [message.subject for message in messages]
+        refused = StreamRefused("full", 10_077)
+        return [
+            refused if message.subject.endswith(".full") else PubAck(self.name, number, duplicate=False)
+            for number, message in enumerate(messages)
+        ]
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        self.sent += [message.subject for message in messages]
+
+    async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
+        return StoredValue(1, self.name.encode(), 2)
+
+    async def read(
+        self, stream: str, subjects: Sequence[str], **options: object
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        assert options["start"] == 4
+        yield [Delivery(subjects[0], self.name.encode(), b"")]
+
+
+def over(cells: Cells) -> tuple[CellTransport, dict[str, OneCell]]:
+    made = {cells.own: OneCell(cells.own)}
+
+    def reach(name: str) -> Transport:
+        assert name not in made
+        return cast("Transport", made.setdefault(name, OneCell(name)))
+
+    own = cast("Transport", made[cells.own])
+    return CellTransport(own, lambda: cells, reach=reach, owners=OWNERS), made
+
+
+@pytest.mark.parametrize(
+    ("subject", "cell"),
+    [
+        ("task.works.pay", "east"),
+        ("task.ledger.book.7", "west"),
+        ("control.ledger.cancel", "west"),
+        ("status.plans.00ff", DEFAULT),
+        ("state.nobody.x", DEFAULT),
+        ("_INBOX.ledger.reply.1", "west"),
+        ("orders.paid", "west"),
+        ("orders.late", DEFAULT),
+        # What the server made for one request goes back by the own account, and so does what names no owner.
+        ("_R_.abc.1", "east"),
+        ("$JS.ACK.TASKS.works.1", "east"),
+        ("held.*.wait.edge.7", "east"),
+        ("event.>", "east"),
+    ],
+)
+def test_a_subject_is_in_the_cell_of_its_owner(subject: str, cell: str) -> None:
+    assert EAST.cell_of(subject, OWNERS) == cell
+
+
+async def test_each_message_is_published_in_its_cell_and_answered_in_its_place() -> None:
+    transport, cells = over(EAST)
+    subjects = ["task.ledger.a", "task.works.b", "task.ledger.full", "task.plans.c", "task.works.d"]
+    answers = await transport.publish([Outgoing(subject, b"") for subject in subjects], deadline=3.0)
+    assert {name: cell.published for name, cell in cells.items()} == {
+        "east": ["task.works.b", "task.works.d"],
+        "west": ["task.ledger.a", "task.ledger.full"],
+        DEFAULT: ["task.plans.c"],
+    }
+    told = [(answer.stream, answer.sequence) if isinstance(answer, PubAck) else type(answer) for answer in answers]
+    assert told == [("west", 0), ("east", 0), StreamRefused, (DEFAULT, 0), ("east", 1)]
+    transport.send([Outgoing("call.ledger.x", b""), Outgoing("_INBOX.works.reply.1", b""), Outgoing("_R_.1", b"")])
+    assert (cells["west"].sent, cells["east"].sent) == (["call.ledger.x"], ["_INBOX.works.reply.1", "_R_.1"])
+
+
+async def test_without_cells_all_is_in_the_own_one() -> None:
+    transport, cells = over(Cells())
+    await transport.publish([Outgoing("task.ledger.a", b""), Outgoing("task.works.b", b"")], deadline=3.0)
+    transport.send([Outgoing("call.ledger.x", b"")])
+    assert list(cells) == [DEFAULT]
+    assert cells[DEFAULT].published == ["task.ledger.a", "task.works.b"]
+    assert cells[DEFAULT].sent == ["call.ledger.x"]
+    assert list(transport.cells_of("state.*.stop.*.*")) == [DEFAULT]
+
+
+async def test_a_stream_is_read_where_its_subject_is() -> None:
+    transport, _ = over(EAST)
+    assert await transport.last("STATE", "state.ledger.x", within=1.0) == StoredValue(1, b"west", 2)
+    async with aclosing(transport.read("STATE", ["state.plans.x"], start=4)) as batches:
+        assert [delivery.payload async for batch in batches for delivery in batch] == [DEFAULT.encode()]
+
+
+def test_what_may_be_anybodys_is_in_every_cell_the_own_one_first() -> None:
+    transport, _ = over(EAST)
+    assert list(transport.cells_of("held.*.stop.*.*")) == ["east", DEFAULT, "west"]
+    assert list(transport.cells_of("held.ledger.stop.*.*")) == ["west"]

@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="how many seeds to run")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to run seeds if no number is given")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--cells", action="store_true", help="every site has two cells, also those of other seeds")
     parser.add_argument("--losing", action="store_true", help="faults may lose what the broker acknowledged")
     parser.add_argument(
         "--planted",
@@ -50,7 +51,7 @@ def main() -> int:
         if len(asked.planted) > 1:
             parser.error("one safeguard is removed with --seed")
         planted = asked.planted[0] if asked.planted else ""
-        outcome = run_one(plan_of(asked.seed, losing=asked.losing), prepare=_removing(planted))
+        outcome = run_one(plan_of(asked.seed, losing=asked.losing, cells=asked.cells), prepare=_removing(planted))
         _explain(outcome, asked, planted)
         return 1 if outcome.broken else 0
     return max([_search(asked, planted) for planted in asked.planted or [""]])
@@ -91,13 +92,17 @@ def _plans(asked: argparse.Namespace, began: float) -> Iterator[Plan]:
         )
         if over:
             return
-        yield plan_of(seed, losing=asked.losing)
+        yield plan_of(seed, losing=asked.losing, cells=asked.cells)
 
 
 def _explain(outcome: Outcome, asked: argparse.Namespace, planted: str) -> None:
     plan = outcome.plan
     options = f"{' LOSING=1' if asked.losing else ''}{f' PLANTED={planted}' if planted else ''}"
     command = f"make simulate SEED={plan.seed}{options}"
+    if asked.cells:
+        # The target has no variable for it.
+        flags = f"{' --losing' if asked.losing else ''}{f' --planted {planted}' if planted else ''}"
+        command = f"PYTHONPATH=tests python -m simulation --cells --seed {plan.seed}{flags}"
     path = FOLDER / f"seed-{plan.seed}{f'-{planted}' if planted else ''}.html"
     write_timeline(outcome, path, command=command, planted=planted)
     for broken in outcome.broken[:5]:

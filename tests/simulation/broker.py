@@ -115,6 +115,10 @@ class SimulatedBroker:
         self.on_stored: Callable[[Stream, Stored], None] = lambda *_: None
         self.silent_until = 0.0
         """Nothing is answered before, as between two leaders. What was published is stored all the same."""
+        self.down_until = 0.0
+        """Nobody reaches it before: all its servers were killed. What they have stored is there afterwards."""
+        self.apart_until = 0.0
+        """No host of another cell reaches it before."""
         self._elections: dict[str, tuple[float, float]] = {}
         """When streams lost their leader, and when they have one again."""
         self._start = start
@@ -126,6 +130,10 @@ class SimulatedBroker:
     def clock(self) -> int:
         """Return the broker's time in microseconds."""
         return self._start + int(self.loop.now * SECOND)
+
+    def is_reached(self, *, by_others: bool) -> bool:
+        """Return whether its own hosts, or those `by_others`' cells, reach it now."""
+        return self.loop.now >= (max(self.down_until, self.apart_until) if by_others else self.down_until)
 
     def stream_of(self, subject: str) -> Stream | None:
         """Return the stream that stores `subject`, if any does."""
@@ -280,8 +288,11 @@ class SimulatedBroker:
             served.look_at = math.inf
             self.serve(stream, name)
 
-    def deliver(self, message: Outgoing) -> None:
-        """Hand a core message to the subscriptions, once to each queue group."""
+    def deliver(self, message: Outgoing, senders: Sequence[Listener]) -> None:
+        """Hand a core message to the subscriptions, once to each queue group.
+
+        If there is none, it is said to the subscription on the reply subject among `senders`, those of the sender's cell.
+        """
         block = header_block(message)
         groups: dict[tuple[str, str], list[Listener]] = {}
         for number, listener in enumerate(self.listeners):
@@ -290,7 +301,7 @@ class SimulatedBroker:
         for members in groups.values():
             self.loop.random.choice(members).arrive(message, block)
         if message.reply and not groups:
-            for listener in self.listeners:
+            for listener in senders:
                 if matches(listener.pattern, message.reply):
                     listener.arrive(Outgoing(subject=message.reply, payload=b""), _NO_RESPONDERS)
 
@@ -300,6 +311,20 @@ class SimulatedBroker:
         self.followers = [one for one in self.followers if one.host is not host]
         for served in self._served.values():
             served.requests = deque(one for one in served.requests if one.host is not host)
+
+    def go_down(self, seconds: float) -> None:
+        """Have all servers killed, and back after `seconds`. Requests that wait miss their heartbeats."""
+        self.down_until = max(self.down_until, self.loop.now + seconds)
+        requests = [request for served in self._served.values() for request in served.requests]
+        for served in self._served.values():
+            served.requests.clear()
+
+        def missed() -> None:
+            for request in requests:
+                request.unserved()
+
+        with WORLD.entered():
+            self.loop.call_later(_HEARTBEATS, missed)
 
     def elect(self, stream: str, seconds: float, unreplicated: float) -> None:
         """Have a stream and its consumers without a leader for `seconds`.

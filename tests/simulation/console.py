@@ -1,4 +1,4 @@
-"""The console of a simulation: its real reader of the audit stream, and what it shows at the end."""
+"""The consoles of a simulation: their real reader of the audit stream, and what they show at the end."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ SHOWN_WITHIN: Final = 30.0
 
 
 class Console:
-    """The console of a site, which a fault may end and which then starts anew."""
+    """The console of one cell, which a fault may end and which then starts anew."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, cell: str) -> None:
         self._site = site
+        self._cell = cell
         self._feed: DecisionFeed | None = None
 
     async def run(self, link: Link) -> None:
         """Read and verify the decisions from the first record on."""
         site = self._site
-        identity, transport = MemoryIdentity(site.authority, site.names.id_of("console")), SimulatedTransport(link)
+        identity = MemoryIdentity(site.authority, site.names.id_of("console"))
+        transport = SimulatedTransport(link, site.brokers[self._cell])
 
         def trail(after: int) -> AuditTrail:
             profile = ArchiveProfile(names=site.names, minters=site.deployment.minters)

@@ -9,22 +9,22 @@ from sealbus.agents.evidence.files import FolderFiles
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.export.finding import Finding
 from sealbus.envelopes.export.trust_root import Root
+from simulation.cells import LOGS
 from simulation.network import Link, SimulatedTransport
-from simulation.processes import ORIGIN, SIGNER
 from simulation.site import Site
 
 __all__ = ["audit"]
 
 
-async def audit(site: Site, link: Link, *, log: Path, export: Path, found: list[Finding]) -> None:
-    """Export the log in the folder `log` into the new folder `export`, with the records of AUDIT; add what is `found`."""
+async def audit(site: Site, link: Link, *, cell: str, log: Path, export: Path, found: list[Finding]) -> None:
+    """Export the log of `cell` in the folder `log` into the new folder `export`, with its records; add what is `found`."""
     root = Root(
-        origin=ORIGIN,
-        keys=(SIGNER.verifier,),
-        bundles=frozenset({site.first_bundle}),
+        origin=LOGS[cell].origin,
+        keys=(LOGS[cell].signer.verifier,),
+        bundles=frozenset({site.first_bundle[cell]}),
         names=site.names,
         minters=site.deployment.minters,
         notaries=site.deployment.notaries,
     )
-    await export_log(export, get=log_files(log), transport=SimulatedTransport(link), root=root)
+    await export_log(export, get=log_files(log), transport=SimulatedTransport(link, site.brokers[cell]), root=root)
     found += verify_export(FolderFiles(export), root, processes=1).findings

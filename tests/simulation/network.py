@@ -1,4 +1,4 @@
-"""What hosts see of the broker: the `Transport` port through a network that delays, loses and is cut."""
+"""What hosts see of a broker: the `Transport` port through a network that delays, loses and is cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from sealbus.agents.dev.memory.broker import delivery_of, stored_values
 from sealbus.agents.dev.memory.jetstream import Consumer, Delivered, Stored
@@ -30,9 +30,9 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Infrast
 from sealbus.envelopes.limits import SECOND
 from simulation import consumer_api
 from simulation.broker import Follower, Listener, PullRequest, SimulatedBroker, Unanswered
-from simulation.loop import WORLD, Host
+from simulation.loop import WORLD, Host, SimulatedLoop
 
-__all__ = ["Link", "SimulatedTransport"]
+__all__ = ["Link", "Published", "SimulatedTransport"]
 
 _T = TypeVar("_T")
 
@@ -50,24 +50,35 @@ CURRENT_SECONDS: Final = 3.0
 """The same for a reader that says whether it knows everything (`Transport.read`): the heartbeats of a consumer."""
 
 
+class Published(NamedTuple):
+    """A message that a host has published: when, and to which broker."""
+
+    at: float
+    broker: SimulatedBroker
+    message: Outgoing
+
+
 @dataclass(slots=True, eq=False)
 class Link:
-    """The connection between a host and the broker. Packets of one direction arrive in their order, or not at all."""
+    """The one connection of a host, by which it reaches the brokers of all cells.
+
+    Packets of one direction arrive in their order, or not at all.
+    """
 
     host: Host
-    broker: SimulatedBroker
+    loop: SimulatedLoop
     latency: float = LATENCY
     """Most seconds that a packet takes."""
     lost: float = 0.0
     """The share of packets that are lost."""
     cut: bool = False
-    published: deque[tuple[float, Outgoing]] = field(default_factory=lambda: deque(maxlen=_CAPTURED))
-    """What the host has published of late, and when."""
+    published: deque[Published] = field(default_factory=lambda: deque(maxlen=_CAPTURED))
+    """What the host has published of late."""
     _outward: deque[Callable[[], None]] = field(default_factory=deque)
     _inward: deque[Callable[[], None]] = field(default_factory=deque)
 
     def send(self, then: Callable[[], None]) -> None:
-        """Run `then` at the broker."""
+        """Run `then` at a broker."""
         self._travel(self._outward, WORLD, then)
 
     def answer(self, then: Callable[[], None]) -> None:
@@ -75,12 +86,12 @@ class Link:
         self._travel(self._inward, self.host, then)
 
     def drop(self) -> None:
-        """Lose what is under way to the broker."""
+        """Lose what is under way to the brokers."""
         for index in range(len(self._outward)):
             self._outward[index] = _nothing
 
     def _travel(self, way: deque[Callable[[], None]], to: Host, then: Callable[[], None]) -> None:
-        loop = self.broker.loop
+        loop = self.loop
         if self.cut or loop.random.random() < self.lost:
             return
         way.append(then)
@@ -93,15 +104,37 @@ class Link:
 
 
 class SimulatedTransport:
-    """The `Transport` port of one host."""
+    """The `Transport` port of one host, to the `broker` of one cell; `home` is that of its own cell, by default the same."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = self._link = link
-        self._broker = link.broker
+    def __init__(self, link: Link, broker: SimulatedBroker, home: SimulatedBroker | None = None) -> None:
+        self.broker = self._broker = broker
+        self._link = link
+        self._home = home or broker
+
+    @property
+    def host(self) -> Host:
+        """The host."""
+        return self._link.host
+
+    def carry(self, then: Callable[[], None]) -> None:
+        """Run `then` at the broker, if it can be reached when the packet arrives there."""
+        self._link.send(lambda: then() if self._is_reached() else None)
+
+    def bring(self, then: Callable[[], None]) -> None:
+        """Run `then` on the host, if the broker can be reached."""
+        if self._is_reached():
+            self._link.answer(then)
+
+    def tell(self, then: Callable[[], None]) -> None:
+        """Run `then` on the host, which has noticed something by itself."""
+        self._link.answer(then)
+
+    def _is_reached(self) -> bool:
+        return self._broker.is_reached(by_others=self._home is not self._broker)
 
     async def _ask(self, apply: Callable[[], _T], *, within: float = REQUEST_SECONDS) -> _T:
         """Have the broker apply something and return its answer; raise `TimeoutError` if none comes."""
-        link, answer = self._link, self._broker.loop.create_future()
+        answer = self._broker.loop.create_future()
 
         def applied() -> None:
             result: _T | Exception
@@ -112,7 +145,7 @@ class SimulatedTransport:
             except Exception as error:  # noqa: BLE001  it is the answer
                 result = error
             if self._broker.loop.now >= self._broker.silent_until:
-                link.answer(lambda: answered(result))
+                self.bring(lambda: answered(result))
 
         def answered(result: _T | Exception) -> None:
             if answer.done():
@@ -126,7 +159,7 @@ class SimulatedTransport:
             if not answer.done():
                 answer.set_exception(TimeoutError())
 
-        link.send(applied)
+        self.carry(applied)
         timer = self._broker.loop.call_later(within, expired)
         try:
             found: _T = await answer
@@ -145,7 +178,7 @@ class SimulatedTransport:
 
         async def published(message: Outgoing) -> PubAck | Exception:
             answers: list[PubAck | Exception] = []
-            self._link.published.append((self._broker.loop.now, message))
+            self._link.published.append(Published(self._broker.loop.now, self._broker, message))
             try:
                 await self._ask(lambda: answers.append(self._broker.publish(message)), within=deadline)
             except TimeoutError:
@@ -161,7 +194,7 @@ class SimulatedTransport:
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Send core messages."""
         for message in messages:
-            self._link.send(partial(self._broker.deliver, message))
+            self.carry(partial(self._broker.deliver, message, self._home.listeners))
 
     async def listen(
         self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
@@ -176,7 +209,7 @@ class SimulatedTransport:
                 waiting.append(delivery)
                 arrived.set()
 
-            self._link.answer(received)
+            self.bring(received)
 
         listener = Listener(self._link.host, subject, queue, arrive)
         self._broker.listeners.append(listener)
@@ -237,7 +270,7 @@ class SimulatedTransport:
             raise ConfigurationError(f"stream {stream} does not exist")
         arrived, place = asyncio.Event(), max(start, 1)
         broker = self._broker
-        follower = Follower(self._link.host, stream, subjects, lambda: self._link.answer(arrived.set))
+        follower = Follower(self._link.host, stream, subjects, lambda: self.bring(arrived.set))
         self._broker.followers.append(follower)
         try:
             while True:
@@ -306,8 +339,7 @@ class SimulatedPull:
 
     def __init__(self, transport: SimulatedTransport, spec: DurableSpec, floors: AckFloors | None, batch: int) -> None:
         self._transport = transport
-        self._link = transport.link
-        self._broker = transport.link.broker
+        self._broker = transport.broker
         self._stream = spec.stream
         self._spec = spec
         self._binding = ConsumerBinding(transport.api, spec, floors)
@@ -325,18 +357,18 @@ class SimulatedPull:
         while True:
             if not self._is_bound:
                 await self._bind()
-            request = PullRequest(self._link.host, self._batch, self._send, self._unserved)
+            request = PullRequest(self._transport.host, self._batch, self._send, self._unserved)
 
             def asked(request: PullRequest = request) -> None:
                 self._broker.request(stream, name, request)
 
-            self._link.send(asked)
+            self._transport.carry(asked)
             try:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._arrived.wait()
             finally:
-                self._link.send(partial(self._broker.withdraw, stream, name, request))
+                self._transport.carry(partial(self._broker.withdraw, stream, name, request))
             self._arrived.clear()
             batch = list(self._buffer)
             self._buffer.clear()
@@ -359,7 +391,7 @@ class SimulatedPull:
             self._is_bound = False
             self._arrived.set()
 
-        self._link.answer(told)
+        self._transport.tell(told)
 
     async def keep_floor(self) -> None:
         """Store how far the consumer is acknowledged."""
@@ -380,20 +412,20 @@ class SimulatedPull:
             self._open.update(one.token for one in batch)
             self._arrived.set()
 
-        self._link.answer(arrived)
+        self._transport.bring(arrived)
 
     def _settle(self, delivery: Delivery, change: Callable[[Consumer, int], None]) -> None:
         if delivery.arrival is None:
             raise ValueError("a core message has no sequence")
         stream, name, sequence = self._stream, self._spec.name, delivery.arrival.sequence
-        self._link.send(
+        self._transport.carry(
             lambda: self._broker.settle(stream, name, lambda consumer: change(consumer, sequence)),
         )
 
     def _acknowledge(self, delivery: Delivery) -> None:
         self._settled += 1
         stream, name, sequence = self._stream, self._spec.name, delivery.sequence
-        self._link.send(partial(self._broker.acknowledge, stream, name, sequence))
+        self._transport.carry(partial(self._broker.acknowledge, stream, name, sequence))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge for good."""

@@ -9,7 +9,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.bus.cells import DEFAULT
 from sealbus.bus.streams.declared import DUPLICATE_WINDOW
+from simulation.cells import CELLS, LOGS, agent_on
 from simulation.parts import NO_PARTS, USERS, Parts, PlannedUser, parts_of
 
 __all__ = ["APPROVED_WITHIN", "LATE", "LIFE", "Fault", "FaultKind", "Plan", "PlannedTask", "plan_of"]
@@ -33,6 +35,8 @@ WITH_EDGE: Final = 0.4
 """The share of seeds that have an edge."""
 BY_USER: Final = 0.5
 """The share of their tasks that users send."""
+WITH_CELLS: Final = 0.2
+"""The share of seeds in which some agents are in a cell of their own."""
 WITH_REGION: Final = 1 / 3
 """The share of seeds in which some hosts are in another region than the streams."""
 _LATE: Final = 0.05
@@ -84,6 +88,12 @@ class FaultKind(StrEnum):
     """The last messages of a stream are lost, though they were acknowledged (nats-server#7564)."""
     FLIP = "flip"
     """A bit of a stored message is flipped: the message is gone, another, or gone with all after it (nats-server#7549)."""
+    APART = "apart"
+    """The hosts of other cells do not reach a cell for a while, and its own do."""
+    DOWN = "down"
+    """All servers of a cell are killed, and come back after a while with what they have stored."""
+    ELSEWHERE = "elsewhere"
+    """What a host has published of late is published again in the cell that is not its owner's, by who captured it."""
     MEMBERSHIP = "membership"
     """A cluster changes during a partition: what was acknowledged since its beginning is lost (nats-server#7545)."""
 
@@ -91,8 +101,30 @@ class FaultKind(StrEnum):
 OF_A_HOST: Final = (FaultKind.KILL, FaultKind.PAUSE, FaultKind.CUT, FaultKind.LOSSY, FaultKind.CLOCK, FaultKind.DRIFT)
 """The kinds that harm one host, whichever it is."""
 LOSING: Final = frozenset({FaultKind.LOSE, FaultKind.FLIP, FaultKind.MEMBERSHIP})
+OF_CELLS: Final = frozenset({FaultKind.APART, FaultKind.DOWN, FaultKind.ELSEWHERE})
+"""The kinds that are drawn only where there are cells."""
+OF_A_BROKER: Final = (
+    FaultKind.APART,
+    FaultKind.DOWN,
+    FaultKind.SILENCE,
+    FaultKind.LEADER,
+    FaultKind.FULL,
+    FaultKind.REDELIVER,
+    FaultKind.FORGET,
+    FaultKind.RESTORED,
+)
+"""The kinds that harm the broker of one cell; those of `LOSING` do, too."""
 _KEEPING_APART: Final = frozenset(
-    {FaultKind.CUT, FaultKind.LOSSY, FaultKind.SLOW, FaultKind.SILENCE, FaultKind.LEADER, FaultKind.PAUSE}
+    {
+        FaultKind.CUT,
+        FaultKind.LOSSY,
+        FaultKind.SLOW,
+        FaultKind.SILENCE,
+        FaultKind.LEADER,
+        FaultKind.PAUSE,
+        FaultKind.APART,
+        FaultKind.DOWN,
+    }
 )
 _WEIGHTS: Final = MappingProxyType(
     {FaultKind.REPEAT: 0.03, FaultKind.RESTORED: 0.3, FaultKind.FULL: 2.0, FaultKind.AWAY: 3.0}
@@ -102,6 +134,8 @@ _STREAMS: Final = ("TASKS", "RESULTS", "STATE", "AUDIT", "HELD")
 CONSUMERS: Final = ("bank", "id-ctl-bank", "id-apr-bank", "id-sch-bank")
 """The consumers of TASKS that a fault may concern."""
 _WORKERS: Final = ("bank-1", "bank-2")
+_MOVED: Final = frozenset({"vault", "clerk", "till"})
+"""The agents of only some seeds that may be in another cell."""
 _HOSTS: Final = (*_WORKERS, "shop", "notary-1", "notary-2")
 
 
@@ -114,11 +148,14 @@ class Fault:
     target: str = ""
     seconds: float = 0.0
     amount: float = 0.0
+    cell: str = DEFAULT
+    """The cell whose broker it harms, if it harms one."""
 
     def __str__(self) -> str:
         amount = f"{self.amount:.3g}" if self.amount else ""
         length = f"for {self.seconds:.1f} s" if self.seconds else ""
-        return " ".join(filter(None, (self.kind, self.target, amount, length)))
+        cell = f"in {self.cell}" if self.cell != DEFAULT else ""
+        return " ".join(filter(None, (self.kind, self.target, cell, amount, length)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +192,13 @@ class Plan:
     tasks: tuple[PlannedTask, ...]
     faults: tuple[Fault, ...]
     parts: Parts = NO_PARTS
+    east: tuple[str, ...] = ()
+    """The agents that are in a cell of their own."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The cells that there are."""
+        return CELLS if self.east else (DEFAULT,)
 
     @property
     def has_edge(self) -> bool:
@@ -208,8 +252,11 @@ class Plan:
         return 1 if any(fault.kind in LOSING for fault in self.faults) else 3
 
 
-def plan_of(seed: int, *, losing: bool = False) -> Plan:
-    """Return the plan of `seed`; with `losing` its faults may lose what the broker acknowledged."""
+def plan_of(seed: int, *, losing: bool = False, cells: bool = False) -> Plan:
+    """Return the plan of `seed`; with `losing` its faults may lose what the broker acknowledged.
+
+    With `cells` some agents are in a cell of their own, also if this is not one of the seeds where they are.
+    """
     chance = random.Random(f"plan {seed}")  # noqa: S311  a plan, no secret
     tasks = tuple(_task(number, chance) for number in range(1, TASKS + 1))
     faults = [_fault(chance, losing=losing) for _ in range(chance.randint(*FAULTS))]
@@ -220,7 +267,8 @@ def plan_of(seed: int, *, losing: bool = False) -> Plan:
         tasks = tuple(replace(task, user=chance.choice((None, *USERS, *USERS))) for task in tasks)
     if parts.harmed:
         faults += [_fault_of(parts.harmed, chance) for _ in range(chance.randint(*FAULTS_OF_PARTS))]
-    return _with_failures(_with_region(_with_edge(Plan(seed, tasks, _in_order(faults), parts))))
+    plan = _with_failures(_with_region(_with_edge(Plan(seed, tasks, _in_order(faults), parts))))
+    return _with_cells(plan, always=cells)
 
 
 def _in_order(faults: Sequence[Fault]) -> tuple[Fault, ...]:
@@ -257,6 +305,29 @@ def _with_region(plan: Plan) -> Plan:
         at, seconds = chance.uniform(0.0, BUSY_SECONDS), chance.choice((5.0, 20.0, 60.0)) * chance.random()
         faults += [Fault(at, kind, host, seconds) for host in there]
     return replace(plan, faults=_in_order(faults))
+
+
+def _with_cells(plan: Plan, *, always: bool) -> Plan:
+    """Return the plan, for some seeds or `always` with agents in a cell of their own, and faults of either cell's broker."""
+    chance = random.Random(f"cells {plan.seed}")  # noqa: S311  a plan, no secret
+    if chance.random() >= WITH_CELLS and not always:
+        return plan
+    agents = sorted({"bank", "shop", *({agent_on(host) for host in plan.parts.hosts} & _MOVED)})
+    agents += ["edge"] if plan.has_edge else []
+    east = [agent for agent in agents if chance.random() < 0.5]
+    if len(east) in (0, len(agents)):
+        east = [chance.choice(agents)]
+    faults = [
+        replace(fault, cell=chance.choice(CELLS)) if fault.kind in {*OF_A_BROKER, *LOSING} else fault
+        for fault in plan.faults
+    ]
+    # A restoration takes much virtual time: there is none beside those that the plan has.
+    drawn = [FaultKind.ELSEWHERE, *(kind for kind in OF_A_BROKER if kind is not FaultKind.RESTORED)]
+    kinds = chance.sample(drawn, chance.randint(1, 3))
+    faults += [replace(_fault_of_kind(kind, chance), cell=chance.choice(CELLS)) for kind in kinds]
+    hosts = tuple(log.hosts[0] for cell, log in LOGS.items() if cell != DEFAULT)
+    faults += [_fault_of(hosts, chance) for _ in range(chance.randint(0, 1))]
+    return replace(plan, faults=_in_order(faults), east=tuple(east))
 
 
 def _by_user(task: PlannedTask, chance: random.Random) -> PlannedTask:
@@ -296,7 +367,7 @@ def _fault_of(hosts: Sequence[str], chance: random.Random) -> Fault:
 
 
 def _fault(chance: random.Random, *, losing: bool) -> Fault:
-    kinds = [kind for kind in FaultKind if losing or kind not in LOSING]
+    kinds = [kind for kind in FaultKind if kind not in OF_CELLS and (losing or kind not in LOSING)]
     [kind] = chance.choices(kinds, [_WEIGHTS.get(kind, 1.0) for kind in kinds])
     return _fault_of_kind(kind, chance)
 
@@ -319,6 +390,10 @@ def _fault_of_kind(kind: FaultKind, chance: random.Random) -> Fault:
             target, seconds, amount = chance.choice(_HOSTS), 40.0 * chance.random(), chance.uniform(0.5, 2.0)
         case FaultKind.SILENCE:
             seconds = 10.0 * chance.random()
+        case FaultKind.APART | FaultKind.DOWN:
+            seconds = chance.choice((2.0, 10.0, 40.0)) * chance.random()
+        case FaultKind.ELSEWHERE:
+            target, amount = chance.choice(_HOSTS), chance.uniform(1.0, 20.0)
         case FaultKind.LEADER:
             target, seconds, amount = chance.choice(_STREAMS), 10.0 * chance.random(), 2.0 * chance.random()
         case FaultKind.AWAY:

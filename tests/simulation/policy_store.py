@@ -10,7 +10,7 @@ from typing import Final
 from sealbus.agents.runtime.policy.store import StoredPart
 from sealbus.bus.streams.object_store import ObjectInfo, digest_of
 from simulation.broker import Follower, SimulatedBroker
-from simulation.network import Link, SimulatedTransport
+from simulation.network import SimulatedTransport
 
 __all__ = ["Bucket", "SimulatedStore"]
 
@@ -52,10 +52,9 @@ class Bucket:
 class _Objects:
     """What is used of `ObjectStore`."""
 
-    def __init__(self, link: Link, bucket: Bucket) -> None:
-        self._link = link
+    def __init__(self, transport: SimulatedTransport, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._transport = SimulatedTransport(link)
+        self._transport = transport
 
     async def info(self, name: str) -> ObjectInfo | None:
         """Return the description of a part."""
@@ -73,8 +72,9 @@ class _Objects:
     async def watch(self) -> AsyncGenerator[Sequence[ObjectInfo], None]:
         """Yield the descriptions of all parts, and again when one has changed."""
         changed, known = asyncio.Event(), None
-        followers = self._link.broker.followers
-        follower = Follower(self._link.host, _NAME, (">",), lambda: self._link.answer(changed.set))
+        transport = self._transport
+        followers = transport.broker.followers
+        follower = Follower(transport.host, _NAME, (">",), lambda: transport.bring(changed.set))
         followers.append(follower)
         try:
             while True:
@@ -94,11 +94,13 @@ class _Objects:
 class SimulatedStore:
     """What is used of `PolicyStore`, by one host. `on_read` is called on the host with each part that has arrived there."""
 
-    def __init__(self, link: Link, bucket: Bucket, *, on_read: Callable[[StoredPart], None] = lambda _: None) -> None:
-        self.objects = _Objects(link, bucket)
+    def __init__(
+        self, transport: SimulatedTransport, bucket: Bucket, *, on_read: Callable[[StoredPart], None] = lambda _: None
+    ) -> None:
+        self.objects = _Objects(transport, bucket)
         self._bucket = bucket
         self._on_read = on_read
-        self._transport = SimulatedTransport(link)
+        self._transport = transport
 
     async def read(self, name: str) -> StoredPart | None:
         """Return a part."""

@@ -20,7 +20,7 @@ from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.envelopes.log.note import NoteSigner
+from simulation.cells import LOGS
 from simulation.network import Link, SimulatedTransport
 from simulation.plan import APPROVED_WITHIN
 from simulation.site import Site
@@ -32,11 +32,9 @@ __all__ = [
     "LIMIT",
     "NOTE_ATTEMPTS",
     "ONCE",
-    "ORIGIN",
     "PAUSE",
     "PUT_OFF",
     "QUEUE",
-    "SIGNER",
     "Work",
     "notary",
     "policy",
@@ -59,8 +57,6 @@ LIMIT: Final = 170.0
 must have ended."""
 EXPIRED: Final = 5_000.0
 """Virtual seconds after which everybody concludes `expired` for the others: an hour after their life."""
-ORIGIN: Final = "log.example.org/audit"
-SIGNER: Final = NoteSigner(ORIGIN, bytes(range(32)))
 QUEUE: Final = "managers"
 """Where it waits."""
 PUT_OFF: Final = 20.0
@@ -149,12 +145,14 @@ async def worker(
         await running.run(asyncio.Event())
 
 
-async def notary(site: Site, link: Link, *, folder: Path) -> None:
-    """Keep the log of the records in `folder`, or stand by while another does."""
-    identity, transport = MemoryIdentity(site.authority, site.names.id_of("notary")), SimulatedTransport(link)
+async def notary(site: Site, link: Link, *, cell: str, folder: Path) -> None:
+    """Keep the log of the records of `cell` in `folder`, or stand by while another does."""
+    kept = LOGS[cell]
+    identity = MemoryIdentity(site.authority, site.names.id_of(kept.notary))
+    transport = SimulatedTransport(link, site.brokers[cell])
     store = FolderStore(folder)
     site.on_kill(link, store.leave)
-    plan = LogPlan(origin=ORIGIN, verifiers=(SIGNER.verifier,))
+    plan = LogPlan(origin=kept.origin, verifiers=(kept.signer.verifier,))
     async with Outbox(identity=identity, transport=transport) as outbox:
         place = NotarySite(identity=identity, transport=transport, outbox=outbox, names=site.names)
-        await Notary(NotaryOptions(plan=plan, signers=(SIGNER,)), place, store=store).run()
+        await Notary(NotaryOptions(plan=plan, signers=(kept.signer,)), place, store=store).run()

@@ -22,6 +22,7 @@ from sealbus.agents.runtime.node import Feeds
 from sealbus.agents.runtime.policy.revocation import Revocation
 from sealbus.agents.runtime.policy.store import PolicyStore, StoredPart
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
+from sealbus.bus.cells import DEFAULT
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header
@@ -40,8 +41,9 @@ from sealbus.policies.bundle.revocations import (
 from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.documents import DataDocument
 from simulation.agent_tasks import AgentTasks
+from simulation.cells import agent_on
 from simulation.loop import CURRENT
-from simulation.network import Link
+from simulation.network import Link, SimulatedTransport
 from simulation.parts import TILL, PlannedRevocation, PlannedUser, RevokedKind
 from simulation.plan import Fault, FaultKind
 from simulation.policy_store import Bucket, SimulatedStore
@@ -125,7 +127,7 @@ class Revoking:
         self._planned = planned
         self._faults = faults
         self._folder = folder
-        self._bucket = Bucket(site.broker)
+        self._bucket = Bucket(site.brokers[DEFAULT])
         self._bucket.put(PLATFORM, _platform(), 0)
         self._contexts: dict[str, UserContext] = {}
         """The contexts of tasks by their ids."""
@@ -147,16 +149,22 @@ class Revoking:
         self._started[host] = self._site.loop.now
         for planned in self._planned:
             self._heard.pop((host, planned), None)
-        store = SimulatedStore(link, self._bucket, on_read=self._note_read)
+        store = SimulatedStore(self._reached(link), self._bucket, on_read=self._note_read)
         sync = PolicySync(cast("PolicyStore", store), self._folder / host, _ANCHORS)
         async with policy_synced(sync):
             yield Feeds(
                 revocations=lambda: sync.in_force.revocations, revoked_before=lambda: sync.in_force.revoked_before
             )
 
+    def _reached(self, link: Link) -> SimulatedTransport:
+        """Return what a host sees of the cell with the policies."""
+        site = self._site
+        home = site.cell_of(agent_on(link.host.name))
+        return SimulatedTransport(link, site.brokers[DEFAULT], site.brokers[home])
+
     async def publish(self, link: Link) -> None:
         """Run the process that publishes the revocations that are planned; a later one goes on with those not confirmed."""
-        store = SimulatedStore(link, self._bucket)
+        store = SimulatedStore(self._reached(link), self._bucket)
         revoker = Revoker(cast("PolicyStore", store), _ANCHORS, _REVOKER_KEY, in_force=lambda: NONE_REVOKED)
         async with asyncio.TaskGroup() as group:
             group.create_task(revoker.run(), name="revoker")

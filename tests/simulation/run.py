@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +22,8 @@ from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderSto
 from sealbus.agents.control.notary.log.ledger import last_place
 from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
 from sealbus.agents.dev.memory.jetstream import Stored
+from sealbus.bus.cells import DEFAULT
 from sealbus.bus.nats.api import StreamState
-from sealbus.bus.ports import Outgoing
 from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.export.finding import Finding
@@ -34,12 +34,13 @@ from sealbus.envelopes.message.restored import RestoredStream
 from simulation.agent_tasks import AgentTasks
 from simulation.approver import boss
 from simulation.broker import Flipped, Unanswered
+from simulation.cells import LOGS
 from simulation.clerk import OVER_AFTER, SENT_WITHIN, TICKS, Schedulings, clerk
 from simulation.console import SHOWN_WITHIN, Console
 from simulation.edge import edge
 from simulation.evidence import audit
-from simulation.network import LATENCY
-from simulation.parts import CLERKS, CONSOLE, REVOKER, TILL, VAULT
+from simulation.network import LATENCY, Published
+from simulation.parts import CLERKS, REVOKER, TILL, VAULT
 from simulation.plan import Fault, FaultKind, Plan
 from simulation.processes import (
     ATTEMPTS,
@@ -48,8 +49,6 @@ from simulation.processes import (
     LIMIT,
     NOTE_ATTEMPTS,
     ONCE,
-    ORIGIN,
-    SIGNER,
     notary,
     policy,
     worker,
@@ -67,7 +66,6 @@ LOGGED_WITHIN: Final = 30.0
 RESTART: Final = 1.0
 """Seconds until a process that ended by itself is started again."""
 WORKERS: Final = ("bank-1", "bank-2")
-NOTARIES: Final = ("notary-1", "notary-2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +88,20 @@ class Log(NamedTuple):
     root: Callable[[int], bytes]
 
 
-def read_log(folder: Path) -> Log | None:
-    """Return the log in a folder, up to its checkpoint; `None` without one."""
+def read_log(folder: Path, cell: str) -> Log | None:
+    """Return the log of `cell` in a folder, up to its checkpoint; `None` without one."""
     store = FolderStore(folder)
     if (note := store.get(CHECKPOINT)) is None:
         return None
-    size = open_checkpoint(note, origin=ORIGIN, verifiers=[SIGNER.verifier]).checkpoint.size
+    size = size_and_root(note, cell)[0]
     return Log(size, last_place(store, size).sequence, TiledTree(size, tile_reader(store.get)).root)
+
+
+def size_and_root(note: bytes, cell: str) -> tuple[int, bytes]:
+    """Return size and root of a checkpoint of the log of `cell`."""
+    kept = LOGS[cell]
+    checkpoint = open_checkpoint(note, origin=kept.origin, verifiers=[kept.signer.verifier]).checkpoint
+    return checkpoint.size, checkpoint.root
 
 
 def is_denied(number: int) -> bool:
@@ -114,6 +119,7 @@ class _Run:
             plan.seed,
             engine=lambda: policy(plan.waits_for_approval, self.note_allowed),
             replicas=plan.replicas,
+            east=plan.east,
             promises=Promises(
                 once=ONCE,
                 attempts=dict.fromkeys(ONCE, ATTEMPTS) | {"note": NOTE_ATTEMPTS},
@@ -132,10 +138,12 @@ class _Run:
         )
         self.hosts = (
             *WORKERS,
-            *NOTARIES,
+            *LOGS[DEFAULT].hosts,
             "shop",
             *(("edge", "boss", "alice") if plan.has_edge else ()),
             *plan.parts.hosts,
+            *(host for cell in plan.cells if cell != DEFAULT for host in LOGS[cell].hosts),
+            *(LOGS[cell].console for cell in plan.cells if cell != DEFAULT and plan.parts.console),
         )
         self.requesting: dict[str, asyncio.Task[None]] = {}
         """The processes that send tasks and follow them."""
@@ -148,7 +156,10 @@ class _Run:
         self.schedulings = Schedulings(
             self.site, self.agent_tasks, plan.parts.schedules, may_leave_untold=plan.may_leave_untold
         )
-        self.console = Console(self.site)
+        self.notaries = {host: cell for cell in plan.cells for host in LOGS[cell].hosts}
+        """The cells of the notaries, by their hosts."""
+        self.consoles = {LOGS[cell].console: Console(self.site, cell) for cell in plan.cells}
+        """The consoles by their hosts, one of each cell."""
         self.lost: dict[Path, set[int]] = {}
         """By the folder of a log, the sequences of messages that it had signed and the broker has lost or damaged since."""
         self.handles: dict[str, int] = {}
@@ -189,14 +200,14 @@ class _Run:
         if name in WORKERS:
             follow = self.chains.follow if self.chains is not None else None
             return site.start(name, partial(worker, site, newer=name in self.newer, follow=follow))
-        if name in NOTARIES:
-            return site.start(name, partial(notary, site, folder=self.folder / name))
+        if name in self.notaries:
+            return site.start(name, partial(notary, site, cell=self.notaries[name], folder=self.folder / name))
         if name in CLERKS:
             return site.start(name, partial(clerk, site))
         if name == REVOKER and self.revoking is not None:
             return site.start(name, self.revoking.publish)
-        if name == CONSOLE:
-            return site.start(name, self.console.run)
+        if name in self.consoles:
+            return site.start(name, self.consoles[name].run)
         if name == TILL:
             return site.start(name, partial(till, site))
         if name == VAULT:
@@ -228,9 +239,10 @@ class _Run:
         ) and site.loop.now < self.plan.lasts + LIMIT:
             await asyncio.wait(left, timeout=10.0)
         await self.check_agents()
-        await self.check_log()
-        await self.check_console()
-        await self.check_evidence()
+        for cell in self.plan.cells:
+            await self.check_log(cell)
+            await self.check_console(cell)
+            await self.check_evidence(cell)
         self.is_over = True
         for name in self.hosts:
             site.kill(name)
@@ -262,13 +274,13 @@ class _Run:
                 return
             await asyncio.sleep(1.0)
 
-    def restore(self, *, repeated: bool) -> Callable[[], None]:
-        """End all processes, and back the streams up; return what restores them and starts the processes.
+    def restore(self, cell: str, *, repeated: bool) -> Callable[[], None]:
+        """End all processes, and back the streams of `cell` up; return what restores them and starts the processes.
 
         What was published before is `repeated` between the two, by somebody who captured it. Without a log there is nothing
         that an operator could tell a notary.
         """
-        log = self.longest()
+        log = self.longest(cell)
         if self.is_restoring or log is None:
             return lambda: None
         self.is_restoring = True
@@ -277,10 +289,10 @@ class _Run:
             self.site.links[name].drop()
 
         def restored() -> None:
-            self.tell_notaries(log, self.site.broker.restore())
+            self.tell_notaries(cell, log, self.site.brokers[cell].restore())
             self.is_restoring = False
             for name in self.hosts if repeated else ():
-                self.repeat([message for _, message in self.site.links[name].published])
+                self.repeat(self.site.links[name].published)
             for name in self.hosts:
                 # With a new credential `till` would not be revoked.
                 if name != TILL:
@@ -288,8 +300,8 @@ class _Run:
 
         return restored
 
-    def tell_notaries(self, log: Path, restored: Sequence[RestoredStream]) -> None:
-        """Tell the notaries that the streams were restored, as `sealbus notary restored` does, and copy the note."""
+    def tell_notaries(self, cell: str, log: Path, restored: Sequence[RestoredStream]) -> None:
+        """Tell the notaries of `cell` of its restored streams, as `sealbus notary restored` does, and copy the note."""
         site = self.site
         [records] = [stream for stream in restored if stream.stream == AUDIT]
         record_restoration(
@@ -297,57 +309,58 @@ class _Run:
             StreamState(
                 name=AUDIT, config={}, created=records.created, messages=records.last, bytes=0, last=records.last
             ),
-            origin=ORIGIN,
-            signers=(SIGNER,),
+            origin=LOGS[cell].origin,
+            signers=(LOGS[cell].signer,),
             last=records.last,
             by=site.names.id_of("operator"),
-            now=site.broker.clock(),
+            now=site.brokers[cell].clock(),
             backup=RestoredBackup(
                 sha256(repr(restored).encode()).hexdigest(), tuple(one for one in restored if one is not records)
             ),
         )
-        for name in NOTARIES:
+        for name in LOGS[cell].hosts:
             if (folder := self.folder / name) != log:
                 shutil.copytree(log / RESTORATIONS, folder / RESTORATIONS, dirs_exist_ok=True)
 
-    async def check_log(self) -> None:
-        """Wait until all that is recorded is in the log; check that every checkpoint that was published is of this log."""
+    async def check_log(self, cell: str) -> None:
+        """Wait until all that `cell` has recorded is in its log; check that every published checkpoint is of this log."""
         site = self.site
-        last, until = site.recorded, site.loop.now + LOGGED_WITHIN
-        while (log := self.log()) is None or log.sequence < last:
+        last, until = site.recorded[cell], site.loop.now + LOGGED_WITHIN
+        while (log := self.log(cell)) is None or log.sequence < last:
             if site.loop.now > until:
                 at = f"the log ends at {log.sequence if log is not None else 0}, the stream at {last}"
                 site.promises.fail(LOG_STANDS, Event(site.loop.now, "world", What.SIGNED, text=at))
                 return
             await asyncio.sleep(1.0)
-        for size, root in self.published() if not self.plan.may_have_two_logs else ():
+        for size, root in self.published(cell) if not self.plan.may_have_two_logs else ():
             if size <= log.size and log.root(size) != root:
                 site.promises.fail(TWO_LOGS, Event(site.loop.now, "world", What.SIGNED, text=str(size)))
 
-    async def check_console(self) -> None:
-        """Wait until the console has read all that is recorded, if there is one; check what it shows."""
+    async def check_console(self, cell: str) -> None:
+        """Wait until the console of `cell` has read all that is recorded there, if there is one; check what it shows."""
         if not self.plan.parts.console:
             return
         site = self.site
-        last, until = site.recorded, site.loop.now + SHOWN_WITHIN
+        last, until = site.recorded[cell], site.loop.now + SHOWN_WITHIN
+        console = self.consoles[LOGS[cell].console]
         lost = {event.message for event in site.history if event.what is What.LOST}
-        recorded = {event.message for event in site.history if event.what is What.RECORDED} - lost
-        while self.console.last < last:
+        while console.last < last:
             if site.loop.now > until:
                 break
             await asyncio.sleep(1.0)
-        for promise, at in self.console.missed(recorded):
-            site.promises.fail(promise, Event(site.loop.now, CONSOLE, What.RECORDED, text=at))
+        for promise, at in console.missed(site.allowed[cell] - lost):
+            site.promises.fail(promise, Event(site.loop.now, LOGS[cell].console, What.RECORDED, text=at))
 
-    async def check_evidence(self) -> None:
-        """Verify the log as an auditor does; where the broker has lost records that were logged, check that this shows."""
-        site, logs = self.site, dict(self.lost)
-        if self.plan.parts.console and (log := self.longest()) is not None:
+    async def check_evidence(self, cell: str) -> None:
+        """Verify the log of `cell` as an auditor does; where its broker has lost logged records, check that this shows."""
+        site = self.site
+        logs = {log: lost for log, lost in self.lost.items() if self.notaries[log.name] == cell}
+        if self.plan.parts.console and (log := self.longest(cell)) is not None:
             logs.setdefault(log, set())
         for log, lost in sorted(logs.items()):
             found = list[Finding]()
             export = self.folder / f"export of {log.name}"
-            await site.start("auditor", partial(audit, site, log=log, export=export, found=found))
+            await site.start("auditor", partial(audit, site, cell=cell, log=log, export=export, found=found))
             for finding in found:
                 at = f"{finding.place} {finding.code} {finding.detail}"
                 site.promises.fail(UNPROVEN, Event(site.loop.now, "auditor", What.SIGNED, text=at))
@@ -366,32 +379,31 @@ class _Run:
         if fault.seconds:
             site.note(What.FAULT, text=f"{fault.kind} {fault.target} ends", host=fault.target)
 
-    def log(self) -> Log | None:
-        """Return the longest log in the folder of a notary."""
-        return read_log(folder) if (folder := self.longest()) is not None else None
+    def log(self, cell: str) -> Log | None:
+        """Return the longest log in the folder of a notary of `cell`."""
+        return read_log(folder, cell) if (folder := self.longest(cell)) is not None else None
 
-    def longest(self) -> Path | None:
-        """Return the folder of the longest log, if there is one."""
-        folders = [self.folder / name for name in NOTARIES]
-        sizes = {folder: log.size for folder in folders if (log := read_log(folder)) is not None}
+    def longest(self, cell: str) -> Path | None:
+        """Return the folder of the longest log of `cell`, if there is one."""
+        folders = [self.folder / name for name in LOGS[cell].hosts]
+        sizes = {folder: log.size for folder in folders if (log := read_log(folder, cell)) is not None}
         return max(sizes, key=lambda folder: sizes[folder], default=None)
 
-    def repeat(self, captured: Sequence[Outgoing]) -> None:
+    def repeat(self, captured: Iterable[Published]) -> None:
         """Publish messages again, if the broker is there; nobody is told whether they were stored."""
-        for message in captured if not self.is_restoring else ():
+        for one in captured if not self.is_restoring else ():
             with suppress(Unanswered):
-                self.site.broker.publish(message)
+                one.broker.publish(one.message)
 
-    def published(self) -> Iterator[tuple[int, bytes]]:
-        """Yield size and root of each checkpoint in the stream."""
-        for note in self.site.notes:
-            checkpoint = open_checkpoint(note, origin=ORIGIN, verifiers=[SIGNER.verifier]).checkpoint
-            yield checkpoint.size, checkpoint.root
+    def published(self, cell: str) -> Iterator[tuple[int, bytes]]:
+        """Yield size and root of each checkpoint in the stream of `cell`."""
+        for note in self.site.notes[cell]:
+            yield size_and_root(note, cell)
 
     def harm(self, fault: Fault) -> Callable[[], None]:
         """Cause a fault, and return what ends it."""
         site, name = self.site, fault.target
-        link = site.links.get(name)
+        link, broker = site.links.get(name), site.brokers[fault.cell]
         match fault.kind:
             case FaultKind.KILL:
                 site.kill(name)
@@ -399,20 +411,25 @@ class _Run:
             case FaultKind.EXCHANGE:
                 return self.exchange(name)
             case FaultKind.SILENCE:
-                site.broker.silent_until = max(site.broker.silent_until, site.loop.now + fault.seconds)
+                broker.silent_until = max(broker.silent_until, site.loop.now + fault.seconds)
+            case FaultKind.APART:
+                broker.apart_until = max(broker.apart_until, site.loop.now + fault.seconds)
+            case FaultKind.DOWN:
+                broker.go_down(fault.seconds)
             case FaultKind.LEADER:
-                site.broker.elect(name, fault.seconds, fault.amount)
-                return partial(site.broker.lead, name)
+                broker.elect(name, fault.seconds, fault.amount)
+                return partial(broker.lead, name)
             case FaultKind.AWAY:
-                return partial(site.broker.send_away(TASKS, name, fault.seconds), bool(fault.amount))
+                consuming = site.brokers[site.cell_of("bank")]
+                return partial(consuming.send_away(TASKS, name, fault.seconds), bool(fault.amount))
             case FaultKind.RESTORED:
-                return self.restore(repeated=bool(fault.amount))
+                return self.restore(fault.cell, repeated=bool(fault.amount))
             case FaultKind.REDELIVER:
-                site.broker.redeliver()
+                broker.redeliver()
             case FaultKind.FORGET:
-                site.broker.forget_consumers()
+                broker.forget_consumers()
             case FaultKind.FULL:
-                return site.broker.fill(name)
+                return broker.fill(name)
             case FaultKind.LITTER:
                 site.litter(int(fault.amount))
             case FaultKind.LOSE | FaultKind.FLIP | FaultKind.MEMBERSHIP:
@@ -423,31 +440,31 @@ class _Run:
                 raise ValueError(f"{fault}: unknown host")
         return lambda: None
 
-    def note_lost(self, stream: str, lost: Sequence[Stored]) -> None:
-        """Note messages that a stream has lost."""
+    def note_lost(self, cell: str, stream: str, lost: Sequence[Stored]) -> None:
+        """Note messages that a stream of `cell` has lost."""
         self.site.note_lost(stream, lost)
-        self.note_differing(stream, lost)
+        self.note_differing(cell, stream, lost)
 
-    def note_differing(self, stream: str, messages: Sequence[Stored]) -> None:
-        """Note which logs had signed messages that a stream does not have any more, or not as they were."""
-        for folder in [self.folder / name for name in NOTARIES] if stream == AUDIT else ():
-            if (log := read_log(folder)) is not None:
+    def note_differing(self, cell: str, stream: str, messages: Sequence[Stored]) -> None:
+        """Note which logs had signed messages that a stream of `cell` does not have any more, or not as they were."""
+        for folder in [self.folder / name for name in LOGS[cell].hosts] if stream == AUDIT else ():
+            if (log := read_log(folder, cell)) is not None:
                 logged = {stored.sequence for stored in messages if stored.sequence <= log.sequence}
                 self.lost.setdefault(folder, set()).update(logged)
 
     def harm_stored(self, fault: Fault) -> Callable[[], None]:
         """Cause a fault that loses what was acknowledged, and return what ends it."""
-        site, name = self.site, fault.target
-        last = site.broker.streams[name].last
+        name, cell, broker = fault.target, fault.cell, self.site.brokers[fault.cell]
+        last = broker.streams[name].last
         match fault.kind:
             case FaultKind.LOSE:
-                self.note_lost(name, site.broker.lose_after(name, max(0, last - int(fault.amount))))
+                self.note_lost(cell, name, broker.lose_after(name, max(0, last - int(fault.amount))))
             case FaultKind.FLIP:
-                lost, damaged = site.broker.flip(name, Flipped(int(fault.amount)))
-                self.note_lost(name, lost)
-                self.note_differing(name, damaged)
+                lost, damaged = broker.flip(name, Flipped(int(fault.amount)))
+                self.note_lost(cell, name, lost)
+                self.note_differing(cell, name, damaged)
             case FaultKind.MEMBERSHIP:
-                return lambda: self.note_lost(name, site.broker.lose_after(name, last))
+                return lambda: self.note_lost(cell, name, broker.lose_after(name, last))
             case _:
                 raise ValueError(f"{fault} loses nothing")
         return lambda: None
@@ -467,7 +484,15 @@ class _Run:
                 link.lost = fault.amount
                 return lambda: setattr(links[name], "lost", 0.0)
             case FaultKind.REPEAT:
-                return partial(self.repeat, [message for at, message in link.published if at >= now - fault.amount])
+                return partial(self.repeat, [one for one in link.published if one.at >= now - fault.amount])
+            case FaultKind.ELSEWHERE:
+                others = [
+                    Published(now, broker, one.message)
+                    for one in link.published
+                    for broker in self.site.brokers.values()
+                    if one.at >= now - fault.amount and broker is not one.broker
+                ]
+                return partial(self.repeat, others)
             case FaultKind.SLOW:
                 link.latency = fault.amount
                 return lambda: setattr(links[name], "latency", LATENCY)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from sealbus.bus.cells import DEFAULT
+from simulation.cells import EAST, LOGS
 from simulation.parts import Parts
-from simulation.plan import Fault, Plan, PlannedTask
+from simulation.plan import OF_CELLS, Fault, Plan, PlannedTask
 from simulation.run import Outcome
 
 __all__ = ["shrink"]
@@ -34,6 +36,8 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
     for parts in _fewer_parts(plan.parts):
         gone = {*plan.parts.hosts} - {*parts.hosts}
         yield replace(plan, parts=parts, faults=tuple(fault for fault in plan.faults if fault.target not in gone))
+    for east in _fewer_moved(plan.east):
+        yield replace(plan, east=east, faults=plan.faults if east else tuple(_of_one_cell(plan.faults)))
     middle = len(plan.faults) // 2
     for faults in (plan.faults[:middle], plan.faults[middle:]):
         if faults != plan.faults:
@@ -68,6 +72,21 @@ def _fewer_parts(parts: Parts) -> Iterator[Parts]:
         yield replace(parts, schedules=parts.schedules[:index] + parts.schedules[index + 1 :])
     for index in range(len(parts.revocations)):
         yield replace(parts, revocations=parts.revocations[:index] + parts.revocations[index + 1 :])
+
+
+def _fewer_moved(east: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the agents in another cell without all of them, and without each."""
+    if east:
+        yield ()
+    for index in range(len(east) if len(east) > 1 else 0):
+        yield east[:index] + east[index + 1 :]
+
+
+def _of_one_cell(faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Yield the faults that there may be without another cell."""
+    for fault in faults:
+        if fault.kind not in OF_CELLS and fault.target not in LOGS[EAST].hosts:
+            yield replace(fault, cell=DEFAULT)
 
 
 def _simpler_tasks(task: PlannedTask) -> Iterator[PlannedTask]:

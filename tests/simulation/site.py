@@ -1,4 +1,4 @@
-"""A site of a simulation: its broker, its hosts, their clocks, and the history of what happened."""
+"""A site of a simulation: its brokers, its hosts, their clocks, and the history of what happened."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 from unittest.mock import patch
@@ -25,8 +26,9 @@ from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.node import Host as NodeHost
 from sealbus.bus import loop_turns
+from sealbus.bus.cells import DEFAULT, Cells, CellTransport
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.ports import Outgoing
+from sealbus.bus.ports import Outgoing, Transport
 from sealbus.bus.stream_names import TASKS
 from sealbus.bus.work.ack_floors import FLOOR, floor_key
 from sealbus.bus.work.cancel import in_force, room
@@ -42,6 +44,7 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.policies.decision.engine import PolicyEngine
 from simulation.broker import SimulatedBroker, Unanswered
+from simulation.cells import CELLS, EAST, LOGS
 from simulation.loop import CURRENT, Host, SimulatedLoop
 from simulation.network import Link, SimulatedTransport
 from simulation.plan import CONSUMERS
@@ -56,33 +59,50 @@ NO_FEEDS: Final = Feeds()
 
 
 class Site:
-    """One site, whose processes are started and killed by name."""
+    """One site, whose processes are started and killed by name. The agents `east` are in a cell of their own."""
 
-    def __init__(self, seed: int, *, engine: Callable[[], PolicyEngine], promises: Promises, replicas: int = 3) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        engine: Callable[[], PolicyEngine],
+        promises: Promises,
+        replicas: int = 3,
+        east: Collection[str] = (),
+    ) -> None:
         self.loop = SimulatedLoop(seed)  # type: ignore[abstract]  # sockets and processes are not simulated
         self.random = random.Random(f"site {seed}")  # noqa: S311  a schedule, no secret
-        self.broker = SimulatedBroker(self.loop, start=START * SECOND, replicas=replicas)
-        self.broker.on_stored = self._note_stored
+        self.brokers = {
+            cell: SimulatedBroker(self.loop, start=START * SECOND, replicas=replicas)
+            for cell in (CELLS if east else (DEFAULT,))
+        }
+        """The broker of each cell, with streams of its own."""
+        for cell, broker in self.brokers.items():
+            broker.on_stored = partial(self._note_stored, cell)
         self.names = Names(TrustDomain("example.org"))
-        self.authority = DevelopmentAuthority(self.names.trust_domain, clock=self.broker.clock)
+        self.authority = DevelopmentAuthority(self.names.trust_domain, clock=self.brokers[DEFAULT].clock)
+        self.cells = {self.names.token(self.names.id_of(name)): EAST for name in (*east, LOGS[EAST].notary) if east}
+        """The cell of each token that is not in the default one, as the registry has it."""
         self.deployment = Deployment(
             names=self.names,
             minters=frozenset({self.names.id_of("shop"), self.names.id_of("edge")}),
-            notaries=frozenset({self.names.id_of("notary")}),
+            notaries=frozenset({self.names.id_of(LOGS[cell].notary) for cell in self.brokers}),
             development=True,
         )
         self.links: dict[str, Link] = {}
         self.listening: dict[str, ASGIApp] = {}
         """The applications that hosts serve over HTTP, by host."""
         self.history: list[Event] = []
-        self.notes: list[bytes] = []
-        """The checkpoints that were published."""
+        self.notes: dict[str, list[bytes]] = {cell: [] for cell in self.brokers}
+        """The checkpoints that were published in each cell."""
         self.failed: Counter[str] = Counter()
         """How many attempts at each message have failed as planned."""
-        self.recorded = 0
-        """The last sequence of AUDIT with more than checkpoints, which a checkpoint has to follow."""
-        self.first_bundle = b""
-        """The hash of the first bundle of keys that a notary has published, which an auditor trusts."""
+        self.recorded = dict.fromkeys(self.brokers, 0)
+        """For each cell the last sequence of AUDIT with more than checkpoints, which a checkpoint has to follow."""
+        self.allowed: dict[str, set[str]] = {cell: set() for cell in self.brokers}
+        """The messages that the stored records of each cell allow."""
+        self.first_bundle: dict[str, bytes] = {}
+        """The hash of the first bundle of keys that a notary of each cell has published, which an auditor trusts."""
         self.promises = promises
         self.resumed: dict[str, float] = {}
         """When hosts ran on after a pause, by name."""
@@ -109,7 +129,11 @@ class Site:
         """Note an error that no part of the product has foreseen."""
         self.promises.fail(CRASHED, Event(self.loop.now, CURRENT.get().name, What.FAULT, text=text))
 
-    def _note_stored(self, stream: Stream, stored: Stored) -> None:
+    def _note_stored(self, cell: str, stream: Stream, stored: Stored) -> None:
+        is_at_home = Cells(cell, self.cells).cell_of(stored.subject, {}) == cell
+        if stream.config.name != "AUDIT" and not is_at_home:
+            # Somebody has captured it: nobody reads it here.
+            return
         if stream.config.name == "TASKS" and self.on_task:
             header = parse_header(parse_envelope(stored.payload).header)
             for note_task in self.on_task:
@@ -122,16 +146,17 @@ class Site:
         sender = f"records of {parse_header(parse_envelope(stored.payload).header).iss.path.rpartition('/')[2]}"
         records = records_in(stored)
         if not all(isinstance(record, CheckpointRecord) for record in records):
-            self.recorded = stored.sequence
+            self.recorded[cell] = stored.sequence
         for decision, header in _allowed(records):
+            self.allowed[cell].add(header.id.hex())
             self.note(What.RECORDED, message=header.id.hex(), host=sender)
             for note_allowed in self.on_allowed:
                 note_allowed(decision, header)
-        for record in records:
-            if isinstance(record, BundleRecord) and not self.first_bundle:
-                self.first_bundle = sha256(record.jwt).digest()
+        for record in records if is_at_home else ():
+            if isinstance(record, BundleRecord) and cell not in self.first_bundle:
+                self.first_bundle[cell] = sha256(record.jwt).digest()
             if isinstance(record, CheckpointRecord):
-                self.notes.append(record.note)
+                self.notes[cell].append(record.note)
                 self.note(What.SIGNED, text=str(stored.sequence), host=sender)
 
     def note_lost(self, stream: str, lost: Sequence[Stored]) -> None:
@@ -141,7 +166,10 @@ class Site:
                 self.note(What.LOST, message=message, host="world")
 
     def litter(self, count: int) -> None:
-        """Store bytes of nobody's where `bank` and its requesters read stops, schedules, counts, floors and claims."""
+        """Store bytes of nobody's where `bank` and its requesters read stops, schedules, counts, floors and claims.
+
+        They are stored in every cell, also where `bank` is not: the server of a cell stores what its agents ask for.
+        """
         bank, shop = (self.names.token(self.names.id_of(name)) for name in ("bank", "shop"))
         for number in range(count):
             digest = self.random.randbytes(32).hex()
@@ -155,18 +183,19 @@ class Site:
                 self._store_litter(subject)
         for consumer in CONSUMERS:
             self._store_litter(f"state.{bank}.{FLOOR}.{floor_key(TASKS, consumer).hex()}")
-        stored = self.broker.streams["STATE"].after(1, (f"state.{bank}.effect.*",))
+        stored = self.brokers[self.cell_of("bank")].streams["STATE"].after(1, (f"state.{bank}.effect.*",))
         if claims := sorted({message.subject for message in stored}):
             self._store_litter(self.random.choice(claims))
 
     def _store_litter(self, subject: str) -> None:
-        with suppress(Unanswered):
-            self.broker.publish(Outgoing(subject=subject, payload=b"{}"))
+        for broker in self.brokers.values():
+            with suppress(Unanswered):
+                broker.publish(Outgoing(subject=subject, payload=b"{}"))
 
     def start(self, name: str, process: Callable[[Link], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Start a process on a host of its own, which has the clock and the network of the one before."""
         host = Host(name)
-        link = Link(host, self.broker)
+        link = Link(host, self.loop)
         if (before := self.links.get(name)) is not None:
             host.ahead, host.rate = before.host.ahead, before.host.rate
             host.right_since = before.host.right_since
@@ -183,7 +212,8 @@ class Site:
         """End a process as `kill -9` does."""
         host = self.links[name].host
         host.alive = False
-        self.broker.disconnect(host)
+        for broker in self.brokers.values():
+            broker.disconnect(host)
         self._on_kill.pop(name, lambda: None)()
 
     def node(self, name: str, link: Link, feeds: Feeds = NO_FEEDS) -> Node:
@@ -191,10 +221,25 @@ class Site:
         return Node(
             deployment=self.deployment,
             identity=MemoryIdentity(self.authority, self.names.id_of(name)),
-            transport=SimulatedTransport(link),
+            transport=self.transport(name, link),
             engine=self._engine(),
             feeds=feeds,
             host=NodeHost(elapsed=self.loop.time, random=self.random.random),
+        )
+
+    def cell_of(self, name: str) -> str:
+        """Return the cell of the workload `name`."""
+        return self.cells.get(self.names.token(self.names.id_of(name)), DEFAULT)
+
+    def transport(self, name: str, link: Link) -> Transport:
+        """Return the transport of the workload `name` on a host, which reaches every cell."""
+        cells = Cells(own=self.cell_of(name), of=self.cells)
+        home = self.brokers[cells.own]
+        return CellTransport(
+            SimulatedTransport(link, home),
+            lambda: cells,
+            reach=lambda cell: SimulatedTransport(link, self.brokers[cell], home),
+            owners={},
         )
 
     def wall(self) -> float:

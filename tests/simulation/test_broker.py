@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -70,6 +71,26 @@ def test_without_a_leader_nothing_is_acknowledged_and_nothing_acknowledged_is_lo
     again = [publish(broker, number) for number in range(COUNT, 2 * COUNT)]
     assert sum(isinstance(answer, PubAck) and answer.duplicate for answer in again) == taken_in
     assert len(stored(broker)) == 2 * COUNT
+
+
+def test_a_cell_that_is_down_is_reached_by_nobody_and_its_requests_end(broker: SimulatedBroker) -> None:
+    ended: list[int] = []
+    broker.bind(TASKS, BANK)
+    broker.request(TASKS, "bank", PullRequest(WORLD, 1, lambda _: ended.append(0), lambda: ended.append(1)))
+    broker.go_down(3.0)
+    assert not broker.is_reached(by_others=False)
+    assert not broker.is_reached(by_others=True)
+    publish(broker, 1)
+    broker.loop.run_until(broker.loop.create_task(asyncio.sleep(6.0)), most=10)
+    assert ended == [1]
+    assert broker.is_reached(by_others=True)
+    assert delivered(broker) == [1]
+
+
+def test_a_cell_that_is_apart_is_reached_by_its_own_hosts_alone(broker: SimulatedBroker) -> None:
+    broker.apart_until = 3.0
+    assert broker.is_reached(by_others=False)
+    assert not broker.is_reached(by_others=True)
 
 
 def test_acknowledgements_that_were_not_replicated_come_again(broker: SimulatedBroker) -> None:

@@ -64,6 +64,7 @@ def draw(outcome: Outcome, *, command: str, planted: str = "") -> str:
         f"<p>Repeat it: <code>{escape(command)}</code>. {outcome.steps} steps, {outcome.seconds:.1f} virtual seconds.</p>",
         f"<p>Safeguard removed: <b>{escape(planted)}</b>.</p>" if planted else "",
         "<h2>What was planned</h2><ul>",
+        f"<li>in another cell: {escape(', '.join(plan.east))}</li>" if plan.east else "",
         *(f"<li>{task.at:.3f} s: {escape(_described(task))}</li>" for task in plan.tasks),
         *(f"<li>{one.at:.3f} s: {escape(_described(one))}</li>" for one in plan.parts.schedules),
         *(f"<li>{one.at:.3f} s: revocation of {one.kind} {escape(one.id)}</li>" for one in plan.parts.revocations),

@@ -22,21 +22,23 @@ from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.agents.sdk.messages import Origin
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.cells import CellTransport
 from sealbus.bus.gate import approval_authorizer
 from sealbus.bus.gate.status_reader import StatusReading
 from sealbus.bus.nats import consumer_binding
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.nats.durable_consumer import Bound, DurableSpec, look
-from sealbus.bus.ports import Delivery, NotAcknowledged, Outgoing, PubAck, Request
+from sealbus.bus.ports import Delivery, NotAcknowledged, Outgoing, PubAck, Request, Transport
 from sealbus.bus.sending.approval import ApprovalRequest, Verdict
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.streams.declared import DUPLICATE_WINDOW
+from sealbus.bus.streams.key_book import KeyBook
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.work.cancel import in_force, room
 from sealbus.bus.work.cancel.endpoint import CancelEndpoint
 from sealbus.bus.work.cancel.in_force import Stops
-from sealbus.bus.work.cancel.stop import Stop
+from sealbus.bus.work.cancel.stop import STOPS, Stop
 from sealbus.bus.work.executor.attempt_counts import FailedAttempts
 from sealbus.bus.work.executor.dead_letters import DeadLetters
 from sealbus.bus.work.executor.executor import Executor
@@ -513,6 +515,33 @@ def _delivered_counts_as_acknowledged() -> None:
     patch.object(consumer_binding, "look", delivered).start()
 
 
+def _stops_of_other_cells_not_read() -> None:
+    """A process reads the stops of its own cell alone."""
+    cells_of = CellTransport.cells_of
+
+    def own(self: CellTransport, pattern: str) -> Mapping[str, Transport]:
+        found = cells_of(self, pattern)
+        return dict([*found.items()][:1]) if pattern == STOPS else found
+
+    CellTransport.cells_of = own  # type: ignore[method-assign]
+
+
+def _stored_in_senders_cell() -> None:
+    """A message is stored in the cell of its sender, wherever its owner is."""
+
+    async def publish(
+        self: CellTransport, messages: Sequence[Outgoing], *, deadline: float
+    ) -> Sequence[PubAck | Exception]:
+        return await self._own.publish(messages, deadline=deadline)
+
+    CellTransport.publish = publish  # type: ignore[method-assign]
+
+
+def _book_of_another_cell_counts() -> None:
+    """The notary of another cell is believed that nothing was restored (found by seeds)."""
+    KeyBook._cell_of = lambda *_: ""  # type: ignore[method-assign]
+
+
 PLANTED: Final[Mapping[str, _Planted]] = {
     function.__name__.strip("_").replace("_", "-"): function
     for function in (
@@ -562,6 +591,9 @@ PLANTED: Final[Mapping[str, _Planted]] = {
         _restored_streams_not_named,
         _restoration_logged_by_one,
         _delivered_counts_as_acknowledged,
+        _stops_of_other_cells_not_read,
+        _stored_in_senders_cell,
+        _book_of_another_cell_counts,
     )
 }
 """The safeguards, by name."""
@@ -576,12 +608,14 @@ RARE: Final = frozenset(
         "deliveries-counted-as-tries",
         "log-stops-for-good",
         "restoration-logged-by-one",
+        "stops-of-other-cells-not-read",
         "ticks-not-caught-up",
     }
 )
 """Those that take from sixty to three hundred seeds, and are tried by hand (docs/simulation.md)."""
 EARLIER: Final = frozenset(
     {
+        "book-of-another-cell-counts",
         "clock-not-compared",
         "dated-by-own-clock",
         "deliveries-counted-as-attempts",

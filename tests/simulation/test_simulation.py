@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from promises.promises import THOUGH_CANCELED
 
 from simulation.planted import EARLIER, PLANTED, RARE
 from simulation.seeds import HASH_SEED
@@ -39,6 +40,20 @@ def test_every_promise_is_kept(tmp_path: Path) -> None:
     found = re.search(r"^300 seeds, (\d+) steps", said, re.MULTILINE)
     assert found is not None, said
     assert int(found[1]) > 300 * 3_000
+
+
+def test_every_promise_is_kept_with_two_cells(tmp_path: Path) -> None:
+    code, said = simulate(tmp_path, "--cells", "--first", "1000", "--seeds", "40")
+    assert code == 0, said
+
+
+def test_stops_of_other_cells_are_read(tmp_path: Path) -> None:
+    """In 105 a task of one cell is canceled after it had a follow-up in the other. Few seeds have that."""
+    seed = ("--cells", "--seed", "105")
+    assert simulate(tmp_path, *seed)[0] == 0
+    code, said = simulate(tmp_path, *seed, "--planted", "stops-of-other-cells-not-read")
+    assert code == 1, said
+    assert THOUGH_CANCELED in said
 
 
 @pytest.mark.parametrize("seed", [7, 12, 60_052])

@@ -610,6 +610,7 @@ RARE: Final = frozenset(
         "restoration-logged-by-one",
         "stops-of-other-cells-not-read",
         "ticks-not-caught-up",
+        "unreadable-claim-is-free",
     }
 )
 """Those that take from sixty to three hundred seeds, and are tried by hand (docs/simulation.md)."""

@@ -47,7 +47,7 @@ class Cells:
             return self.own
         if is_of_any(subject):
             return self.own
-        return self.of.get(owners.get(subject) or subject.split(".", 2)[1], DEFAULT)
+        return self.of.get(owners.get(subject) or subject.partition(".")[2].partition(".")[0], DEFAULT)
 
 
 class CellTransport:

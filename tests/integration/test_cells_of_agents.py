@@ -29,6 +29,7 @@ from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
+from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
 from sealbus.envelopes.encoding.strict_json import Json
 
 pytestmark = [pytest.mark.nats]
@@ -198,6 +199,15 @@ async def test_a_cancel_reaches_the_whole_chain(site: CellsSite) -> None:
         found = [status async for status in statuses]
     assert (found[-1].state, found[-1].note) == (State.CANCELED, "enough")
     await until(lambda: sorted(chain.stopped) == ["plan", "work"])
+
+
+async def test_an_edge_looks_for_parked_tasks_in_every_cell(site: CellsSite) -> None:
+    edge = await site.node("edge")
+    assert list(edge.transport.cells_of("held.*.task.managers.*")) == ["default", "east"]
+    assert await edge.held.newest(f"held.*.task.*.{'00' * 32}", PARKED_TYPE, flooded=False) == {}
+    for cell in ("default", "east"):
+        scan = await edge.held.scan("held.*.task.managers.*", most=10, cell=cell)
+        assert (dict(scan.places), scan.complete) == ({}, True)
 
 
 @pytest.mark.parametrize(

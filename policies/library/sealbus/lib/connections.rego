@@ -109,7 +109,8 @@ publishes(registry, role, request) := [subject |
 		]
 		some subject in part
 	]
-	some part in [own, said, owned_tasks(request), across(registry, array.concat(said, read_across))]
+	elsewhere := array.concat(array.concat(said, read_across), object.get(role, "across", []))
+	some part in [own, said, owned_tasks(request), across(registry, elsewhere)]
 	some subject in part
 ]
 

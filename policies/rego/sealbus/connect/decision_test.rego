@@ -510,3 +510,12 @@ test_only_what_concerns_a_workload_is_read_across_cells if {
 		"cell.*.$JS.API.CONSUMER.DELETE.OBJ_policies.*",
 	}
 }
+
+test_a_role_reads_across_cells_what_it_names if {
+	reader := object.union(celled, {"roles": {"agent": {"across": ["x.>"], "publish": ["y.>"], "subscribe": []}}})
+	answer := decided(reader, request(shop, "shop", [])).publish.allow
+	has(answer, "cell.*.x.>") == true
+	has(answer, "x.>") == false
+	has(answer, "y.>") == true
+	has(answer, "cell.*.y.>") == false
+}

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue, Transport
+from sealbus.envelopes.errors import ConfigurationError
 
 DEFAULT: Final = "default"
 """The cell of every token that the registry gives no other, and of the policies."""
@@ -48,6 +49,28 @@ class Cells:
         if is_of_any(subject):
             return self.own
         return self.of.get(owners.get(subject) or subject.partition(".")[2].partition(".")[0], DEFAULT)
+
+
+def placed_by(cells: Callable[[], Mapping[str, str]], token: str) -> Callable[[], Cells]:
+    """Return what tells the present cells to the process of `token`, which stays in the cell that `cells` has for it now.
+
+    What is returned raises `ConfigurationError` once the registry puts the process into another cell, because after the next
+    connection its own streams would be others.
+    """
+    own = cells().get(token, DEFAULT)
+    known = Cells(own=own, of=cells())
+
+    def present() -> Cells:
+        nonlocal known
+        if known.of is not (of := cells()):
+            if of.get(token, DEFAULT) != own:
+                raise ConfigurationError(
+                    f"{token} is in the cell {of.get(token, DEFAULT)} now: start this process again"
+                )
+            known = Cells(own=own, of=of)
+        return known
+
+    return present
 
 
 class CellTransport:

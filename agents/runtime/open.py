@@ -19,7 +19,7 @@ from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
-from sealbus.bus.cells import DEFAULT, Cells, CellTransport, cell_prefix
+from sealbus.bus.cells import CellTransport, cell_prefix, placed_by
 from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
@@ -304,20 +304,10 @@ def transport_of(
     settings: Settings, connection: Connection, own: SpiffeId, cells: Callable[[], Mapping[str, str]]
 ) -> Transport:
     """Return a transport that finds the streams of each cell by `cells`, which has the cell of each token in another one."""
-    home = cells().get(settings.names.token(own), DEFAULT)
-
-    known = Cells(own=home, of=cells())
-
-    def present() -> Cells:
-        nonlocal known
-        if known.of is not (of := cells()):
-            known = Cells(own=home, of=of)
-        return known
-
     owners = {one.subject: settings.names.token(one.owner) for one in settings.own_subjects}
     return CellTransport(
         NatsTransport(connection),
-        present,
+        placed_by(cells, settings.names.token(own)),
         reach=lambda cell: NatsTransport(connection, cell_prefix(cell)),
         owners=owners,
     )

@@ -18,14 +18,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.nats.acks import AckSubjects
-from sealbus.bus.nats.api import (
-    STREAM_NOT_FOUND,
-    StreamState,
-    existing_stream,
-    make_reader,
-    no_stream,
-    parse_time,
-)
+from sealbus.bus.nats.api import STREAM_NOT_FOUND, StreamState, existing_stream, make_reader, no_stream, parse_time
 from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link

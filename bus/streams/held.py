@@ -452,7 +452,8 @@ class Held:
         With `since` (microseconds) only messages stored from then on. Raises as `Transport.values` does.
         """
         looked = 0
-        for transport in self._transport.cells_of(pattern).values():
+        cells = self._transport.cells_of(pattern)
+        for cell, transport in cells.items():
             async with aclosing(transport.values(HELD, pattern, since=since)) as batches:
                 async for batch in batches:
                     for subject, stored in batch:
@@ -460,7 +461,7 @@ class Held:
                         if looked % _AT_ONCE == 0:
                             await asyncio.sleep(0)
                         # Whoever runs the broker may deliver more than was asked for.
-                        if matches(pattern, subject):
+                        if matches(pattern, subject) and (len(cells) == 1 or cell in self._transport.cells_of(subject)):
                             yield subject, stored
 
     def is_fresh(self, stored: StoredValue) -> bool:

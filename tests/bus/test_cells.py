@@ -9,8 +9,9 @@ from typing import cast
 
 import pytest
 
-from sealbus.bus.cells import DEFAULT, Cells, CellTransport
+from sealbus.bus.cells import DEFAULT, Cells, CellTransport, placed_by
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue, StreamRefused, Transport
+from sealbus.envelopes.errors import ConfigurationError
 
 EAST = Cells(own="east", of=MappingProxyType({"works": "east", "ledger": "west"}))
 OWNERS = {"orders.paid": "ledger", "orders.late": "plans"}
@@ -115,3 +116,17 @@ def test_what_may_be_anybodys_is_in_every_cell_the_own_one_first() -> None:
     transport, _ = over(EAST)
     assert list(transport.cells_of("held.*.stop.*.*")) == ["east", DEFAULT, "west"]
     assert list(transport.cells_of("held.ledger.stop.*.*")) == ["west"]
+
+
+def test_a_process_learns_of_new_cells_but_stays_in_its_own() -> None:
+    registry = {"works": "east"}
+    present = placed_by(lambda: registry, "works")
+    assert present() == Cells(own="east", of={"works": "east"})
+    registry = {"works": "east", "ledger": "west"}
+    assert present() == Cells(own="east", of=registry)
+    for moved in ({"works": "west"}, {"ledger": "west"}):
+        registry = moved
+        with pytest.raises(
+            ConfigurationError, match=r"works is in the cell (west|default) now: start this process again"
+        ):
+            present()

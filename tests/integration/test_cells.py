@@ -92,7 +92,7 @@ async def test_another_cell_is_read_and_its_deliveries_settled(lab: Lab) -> None
             assert [one.subject for one in batch] == ["event.b.made"]
             pull.ack(batch)
             async with asyncio.timeout(10):
-                while (await pull.load()).unsettled:  # noqa: ASYNC110
+                while (await pull.load()).unsettled:  # noqa: ASYNC110  the server tells only who asks
                     await asyncio.sleep(0.05)
 
 

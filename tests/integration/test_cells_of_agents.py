@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +17,16 @@ from support.callout import CONF, DOMAIN, NAMES, CalloutSite, callout_site, poli
 from support.engines import ScriptedEngine
 from support.identity import StaticIdentity
 from support.lab import until
+from support.policy_bus import ANCHORS, ROOT
 
 from sealbus import Agent, Client, Context
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime.node import Deployment, Feeds, Node
+from sealbus.agents.runtime.policy.push import content_of, push_content
+from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.worker import Worker
-from sealbus.bus.cells import Cells, CellTransport, cell_prefix
+from sealbus.bus.cells import CellTransport, cell_prefix, placed_by
 from sealbus.bus.nats.api import api
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.sending.status import State
@@ -31,10 +34,11 @@ from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.errors import ConfigurationError
 
 pytestmark = [pytest.mark.nats]
 
-ROOT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[2]
 PLACED = MappingProxyType({"works": "east", "ruler": "east"})
 ACCOUNTS = ("APP", "APP_AGENTS", "EAST", "EAST_AGENTS")
 
@@ -84,7 +88,7 @@ def configuration(folder: Path) -> Path:
     """Return the configuration of the local server with the accounts of two cells in the place of its tenants'."""
     text, changed = re.subn(r"(?ms)^  APP \{.*?(?=^  SYS)", "  include cells.conf\n", CONF.read_text())
     assert changed == 1
-    (folder / "cells.conf").write_text((ROOT / "deploy" / "cells" / "cells.conf").read_text())
+    (folder / "cells.conf").write_text((PROJECT / "deploy" / "cells" / "cells.conf").read_text())
     conf = folder / "nats.conf"
     conf.write_text(text)
     return conf
@@ -97,8 +101,9 @@ def policy(folder: Path) -> Path:
         for name, actions in {
             "shop": ["plans.plan", "plans._cancel"],
             "plans": ["works.work", "works._cancel", "plans.plan.reply"],
-            "works": ["ends.end", "works.work.reply"],
+            "works": ["ends.end", "works.work.reply", "works.made"],
             "ends": ["ends.end.reply"],
+            "hears": [],
         }.items()
     }
     limits: Json = {"subscriptions": 100, "payload": -1, "data": -1}
@@ -117,6 +122,8 @@ class CellsSite:
 
     server: CalloutSite
     stack: AsyncExitStack
+    cells: Mapping[str, str] = field(default_factory=lambda: PLACED)
+    """What the registry says now."""
     authority: DevelopmentAuthority = field(default_factory=lambda: DevelopmentAuthority(DOMAIN))
 
     async def node(self, name: str) -> Node:
@@ -125,10 +132,9 @@ class CellsSite:
             self.server.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles()
         )
         connection = await self.stack.enter_async_context(self.server.connection(name, identity=identity))
-        cells = Cells(own=PLACED.get(name, "default"), of=PLACED)
         transport = CellTransport(
             NatsTransport(connection),
-            lambda: cells,
+            placed_by(lambda: self.cells, name),
             reach=lambda cell: NatsTransport(connection, cell_prefix(cell)),
             owners={},
         )
@@ -199,6 +205,54 @@ async def test_a_cancel_reaches_the_whole_chain(site: CellsSite) -> None:
         found = [status async for status in statuses]
     assert (found[-1].state, found[-1].note) == (State.CANCELED, "enough")
     await until(lambda: sorted(chain.stopped) == ["plan", "work"])
+
+
+async def test_an_event_reaches_who_listens_in_another_cell(site: CellsSite) -> None:
+    heard, hears, works = list[int](), Agent("hears"), Agent("works")
+
+    @hears.on("event.works.made")
+    async def made(job: Job, ctx: Context) -> None:
+        heard.append(job.number)
+
+    @works.task("work")
+    async def work(job: Job, ctx: Context) -> int:
+        await ctx.emit("made", job)
+        return job.number
+
+    await site.run(hears, works)
+    client = Client.on(await site.node("plans"))
+    for number in (1, 2):
+        assert await (await client.submit("works.work", Job(number=number))).result(int) == number
+    await until(lambda: sorted(heard) == [1, 2])
+    assert (await stored(site, "operator"))["EVENTS"] == 0
+    assert (await stored(site, "ruler"))["EVENTS"] == 2
+
+
+@pytest.mark.parametrize("name", ["works", "ruler"])
+async def test_policies_are_read_from_another_cell(site: CellsSite, name: str) -> None:
+    """By an agent of the cell, and by who is in the account of its streams, as its notary is."""
+    async with site.server.connection("operator") as operator, site.server.connection(name) as connection:
+        store = PolicyStore(operator, "policies")
+        await store.create()
+        await push_content(store, ANCHORS, "platform", content_of(site.server.policy), ROOT)
+        other = PolicyStore(connection, "policies@default")
+        pushed = await store.current()
+        assert pushed["platform"].raw
+        assert await other.current() == pushed
+        async with aclosing(other.objects.watch()) as changes:
+            names = set[str]()
+            while names != {"platform", "platform@1"}:
+                names |= {info.name for info in await anext(changes)}
+
+
+async def test_a_worker_ends_whose_cell_changes(site: CellsSite) -> None:
+    async with Worker(Chain().agents[1], await site.node("works")) as worker:
+        running = asyncio.create_task(worker.run(asyncio.Event()))
+        await worker.ready.wait()
+        site.cells = {"other": "east"}
+        with pytest.raises(ExceptionGroup) as ended:
+            await running
+        assert ended.group_contains(ConfigurationError, match="works is in the cell default now")
 
 
 async def test_an_edge_looks_for_parked_tasks_in_every_cell(site: CellsSite) -> None:

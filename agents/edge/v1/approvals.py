@@ -249,6 +249,8 @@ class ParkedTaskReader:
         cells = list(self._node.transport.cells_of(pattern))
         index, begin = divmod(after, _SEQUENCES)
         for number, cell in enumerate(cells[index:], start=index):
+            if number > index and not pays(_TOGETHER_COST):
+                return Page(tasks=[], after=number * _SEQUENCES)
             found = await self._page_of(cell, pattern, person, after=begin, pays=pays)
             if found.after or number + 1 == len(cells):
                 return Page(tasks=found.tasks, after=found.after and number * _SEQUENCES + found.after)

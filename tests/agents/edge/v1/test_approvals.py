@@ -597,3 +597,26 @@ async def test_a_task_is_found_by_its_id_for_who_submitted_it_alone(site: Site) 
     assert found.parked.digest == mine.digest
     assert await site.edge.submitted(bytes.fromhex(other.message_id)) is None
     assert await site.edge.submitted(bytes(16)) is None
+
+
+async def test_the_cells_of_a_deployment_come_one_by_one(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both cells have the same streams here, so that each task comes once for each."""
+    transport = site.node.transport
+    monkeypatch.setattr(transport, "cells_of", lambda _pattern: {"default": transport, "east": transport})
+    handles = [await site.payments.submitted(site.bus) for _ in range(3)]
+    edge, person, found, pages, after = site.bounded(tasks=2), site.person("boss"), list[bytes](), 0, 0
+    while after or not pages:
+        page = await edge.page("managers", person, after=after)
+        found += [task.parked.digest for task in page.tasks]
+        pages, after = pages + 1, page.after
+    assert found == 2 * [handle.digest for handle in handles]
+    assert pages == 4
+
+
+async def test_a_cell_in_which_nothing_waits_is_paid_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = site.node.transport
+    monkeypatch.setattr(transport, "cells_of", lambda _pattern: {"default": transport, "east": transport})
+    page = await site.edge.page("managers", site.person("boss"), pays=lambda cost: cost <= 0)
+    assert (page.tasks, page.after > 0) == ([], True)
+    again = await site.edge.page("managers", site.person("boss"), after=page.after, pays=lambda cost: cost <= 0)
+    assert (again.tasks, again.after) == ([], 0)

@@ -39,8 +39,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "of the two clauses each refuses what the other does": (
         (
-            "sealbus.envelopes.log.note._parts: raw[:1] != _ED25519 or len(raw) != 1 + KEY_BYTES [len(raw) != 1"
-            " + KEY_BYTES dropped]"
+            "sealbus.envelopes.log.note._ed25519: material[:1] != _ED25519 or len(material) != 1 + KEY_BYTES [len(material)"
+            " != 1 + KEY_BYTES dropped]"
         ),
         (
             "sealbus.bus.work.approvals.parked_tasks.parse_parked: len(tokens) != _SUBJECT_TOKENS or (queue,"
@@ -344,7 +344,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.receipt._nodes: any((len(node) != _HASH_BYTES for node in nodes)) [last only]",
     ),
     "a beginning in another case is not taken off then, and with it there is no number, base64 or key": (
-        "sealbus.envelopes.log.note.NoteSigner.parse: text.startswith(_PRIVATE) [by case]",
+        "sealbus.envelopes.log.cosignature.CosignatureSigner.parse: text.startswith(PRIVATE_KEY) [by case]",
+        "sealbus.envelopes.log.note.NoteSigner.parse: text.startswith(PRIVATE_KEY) [by case]",
         "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_EXTRA) [by case]",
         "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_INDEX) [by case]",
     ),

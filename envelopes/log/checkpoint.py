@@ -67,9 +67,16 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
     Extension lines are refused: nothing in sealbus writes them, and nothing could check them.
     """
-    lines = text.split("\n")
-    if len(lines) != _LINES + 1 or lines[-1]:
+    if text.count("\n") != _LINES:
         raise LogError(Code.BAD_NOTE, "a checkpoint has three lines")
+    return parse_foreign_checkpoint(text)
+
+
+def parse_foreign_checkpoint(text: str) -> Checkpoint:
+    """Parse the checkpoint of any C2SP log, which may have extension lines; raise `LogError` (`bad_note`) for other text."""
+    *lines, end = text.split("\n")
+    if len(lines) < _LINES or end or not all(lines):
+        raise LogError(Code.BAD_NOTE, "a checkpoint has three lines, and further lines that are not empty")
     return Checkpoint(lines[0], parse_number(lines[1], "size"), parse_base64(lines[2], "root"))
 
 

@@ -17,13 +17,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-_DASH: Final = "\u2014 "
+DASH: Final = "\u2014 "
+"""How a signature line begins."""
 _KEY_ID: Final = 4
 
 KEY_BYTES: Final = 32
 """Bytes of a public key, and of the seed of a private one (RFC 8032)."""
 _ED25519: Final = b"\x01"
-_PRIVATE: Final = "PRIVATE+KEY+"
+PRIVATE_KEY: Final = "PRIVATE+KEY+"
+"""How the text of a private key begins (Go's `sumdb/note`)."""
 
 
 class NoteSignature(NamedTuple):
@@ -122,7 +124,7 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
     except UnicodeEncodeError as error:
         raise LogError(Code.BAD_NOTE, "not UTF-8") from error
     lines = [
-        f"{_DASH}{signer.verifier.name} {base64_text(signer.verifier.key_id + signer.sign(message))}\n".encode()
+        f"{DASH}{signer.verifier.name} {base64_text(signer.verifier.key_id + signer.sign(message))}\n".encode()
         for signer in signers
     ]
     note = b"".join([message, b"\n", *lines])
@@ -132,9 +134,9 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
 
 
 def _signature(line: str) -> NoteSignature:
-    if not line.startswith(_DASH):
+    if not line.startswith(DASH):
         raise LogError(Code.BAD_NOTE, "a signature line without its dash")
-    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    name, _, encoded = line.removeprefix(DASH).partition(" ")
     check_key_name(name)
     raw = parse_base64(encoded, "signature")
     if len(raw) <= _KEY_ID:
@@ -163,15 +165,14 @@ class NoteVerifier:
             loaded = Ed25519PublicKey.from_public_bytes(self.public)
         except ValueError as error:
             raise LogError(Code.BAD_NOTE, "public key") from error
-        digest = sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()
-        object.__setattr__(self, "key_id", digest[:4])
+        object.__setattr__(self, "key_id", key_id_of(self.name, _ED25519 + self.public))
         object.__setattr__(self, "_loaded", loaded)
 
     @classmethod
     def parse(cls, text: str) -> NoteVerifier:
         """Parse a vkey, `name+id+base64(0x01 || public key)`; raise `LogError` (`bad_note`)."""
-        name, key_id, raw = _parts(text)
-        verifier = cls(name, raw)
+        name, key_id, material = key_parts(text)
+        verifier = cls(name, _ed25519(material))
         if verifier.key_id.hex() != key_id:
             raise LogError(Code.BAD_NOTE, "verifier key: its id does not match")
         return verifier
@@ -214,32 +215,41 @@ class NoteSigner:
     @classmethod
     def parse(cls, text: str) -> NoteSigner:
         """Parse a text of `secret_text`; raise `LogError` (`bad_note`) for any other text."""
-        if not text.startswith(_PRIVATE):
+        if not text.startswith(PRIVATE_KEY):
             raise LogError(Code.BAD_NOTE, "not a private key for notes")
-        name, key_id, seed = _parts(text.removeprefix(_PRIVATE))
-        signer = cls(name, seed)
+        name, key_id, material = key_parts(text.removeprefix(PRIVATE_KEY))
+        signer = cls(name, _ed25519(material))
         if signer.verifier.key_id.hex() != key_id:
             raise LogError(Code.BAD_NOTE, "private key: its id does not match")
         return signer
 
     def secret_text(self) -> str:
         """Return the key as text, for a file that only its owner can read: the format of Go's `sumdb/note`."""
-        return f"{_PRIVATE}{self.verifier.name}+{self.verifier.key_id.hex()}+{base64_text(_ED25519 + self._seed)}"
+        return f"{PRIVATE_KEY}{self.verifier.name}+{self.verifier.key_id.hex()}+{base64_text(_ED25519 + self._seed)}"
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature over `message`."""
         return self._private.sign(message)
 
 
-def _parts(text: str) -> tuple[str, str, bytes]:
+def key_parts(text: str) -> tuple[str, str, bytes]:
+    """Split a vkey into name, id in hex, and type with key; raise `LogError` (`bad_note`). Neither name nor id is checked."""
     # Base64 may contain a plus and a name may not, so split from the left.
     parts = text.split("+", 2)
     if len(parts) != 3:
         raise LogError(Code.BAD_NOTE, "a key has three parts")
-    raw = parse_base64(parts[2], "key")
-    if raw[:1] != _ED25519 or len(raw) != 1 + KEY_BYTES:
+    return parts[0], parts[1], parse_base64(parts[2], "key")
+
+
+def key_id_of(name: str, material: bytes) -> bytes:
+    """Return the key id that C2SP recommends for all types of keys; `material` is the type's byte and the public key."""
+    return sha256(name.encode() + b"\n" + material).digest()[:_KEY_ID]
+
+
+def _ed25519(material: bytes) -> bytes:
+    if material[:1] != _ED25519 or len(material) != 1 + KEY_BYTES:
         raise LogError(Code.BAD_NOTE, "the key's type is not Ed25519")
-    return parts[0], parts[1], raw[1:]
+    return material[1:]
 
 
 def base64_text(data: bytes) -> str:

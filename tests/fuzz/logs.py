@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from hashlib import sha256
 
 from fuzz.targets import Target, check_refusal
 from support.memory_files import MemoryFiles
@@ -16,8 +17,22 @@ from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.format import encode_frame, entry_of, read_frames
 from sealbus.envelopes.export.receipt import check_receipt
 from sealbus.envelopes.export.trust_root import Root
-from sealbus.envelopes.log.checkpoint import open_checkpoint, open_strictly, parse_checkpoint
-from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, check_all_signers, parse_note, sign_note, verify_note
+from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint, open_strictly, parse_checkpoint
+from sealbus.envelopes.log.cosignature import (
+    CosignatureSigner,
+    CosignatureType,
+    CosignatureVerifier,
+    verify_cosignatures,
+)
+from sealbus.envelopes.log.note import (
+    NoteSigner,
+    NoteVerifier,
+    base64_text,
+    check_all_signers,
+    parse_note,
+    sign_note,
+    verify_note,
+)
 from sealbus.envelopes.log.places import encode_places, parse_places
 from sealbus.envelopes.log.receipt import encode_receipt, parse_receipt, verify_receipt
 from sealbus.envelopes.log.restoration import open_restoration, parse_restoration
@@ -87,6 +102,34 @@ def key(data: bytes) -> None:
             check_refusal(error)
         else:
             assert (parsed.text if isinstance(parsed, NoteVerifier) else parsed.secret_text()) == _text(data)
+
+
+EMPTY_LOG = Checkpoint(_ORIGIN, 0, sha256().digest()).text.encode()
+"""The checkpoint that is cosigned."""
+
+
+@cache
+def witnesses() -> Sequence[CosignatureSigner]:
+    """Return a key of each type."""
+    return [CosignatureSigner("witness.example.org/w", kind, bytes(32)) for kind in CosignatureType]
+
+
+def cosignature(data: bytes) -> None:
+    """The time and signature of a cosignature, or the key of a witness, public or private."""
+    for signer in witnesses():
+        line = f"\u2014 {signer.verifier.name} {base64_text(signer.verifier.key_id + data)}\n".encode()
+        try:
+            note = parse_note(sign_note(EMPTY_LOG.decode(), [_signer()]) + line)
+            verify_cosignatures(note, [signer.verifier])
+        except LogError as error:
+            check_refusal(error)
+    for parse in (CosignatureVerifier.parse, CosignatureSigner.parse):
+        try:
+            parsed = parse(_text(data))
+        except LogError as error:
+            check_refusal(error)
+        else:
+            assert (parsed.text if isinstance(parsed, CosignatureVerifier) else parsed.secret_text()) == _text(data)
 
 
 def tile(data: bytes) -> None:
@@ -175,6 +218,7 @@ TARGETS: Mapping[str, Target] = {
     "checkpoint": checkpoint,
     "restoration": restoration,
     "key": key,
+    "cosignature": cosignature,
     "tile": tile,
     "receipt": receipt,
     "frames": frames,

@@ -10,13 +10,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from base64 import urlsafe_b64decode
+from base64 import b64decode, urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
 import fuzz.bundles
 import fuzz.callout
+import fuzz.logs
 import fuzz.messages
 import fuzz.tokens
 from a2a.types import Message, Part, Role, SendMessageRequest
@@ -136,6 +137,14 @@ def _records() -> Mapping[str, Iterable[bytes]]:
     }
 
 
+def _cosignatures() -> Iterator[bytes]:
+    for signer in fuzz.logs.witnesses():
+        line = signer.cosign(fuzz.logs.EMPTY_LOG, 1_700_000_000)
+        yield b64decode(line.split(" ")[2])[4:]
+        yield signer.verifier.text.encode()
+        yield signer.secret_text().encode()
+
+
 def _logs() -> Mapping[str, Iterable[bytes]]:
     log, exports = load("log.json"), load("exports.json")
     files = {name: bytes.fromhex(data) for name, data in exports["files"].items()}
@@ -146,6 +155,7 @@ def _logs() -> Mapping[str, Iterable[bytes]]:
         "logs.checkpoint": [note.rpartition(b"\n\n")[0] + b"\n" for note in notes],
         "logs.restoration": [restored, *_restorations()],
         "logs.key": [case["key"].encode() for case in log["keys"]["accept"]],
+        "logs.cosignature": list(_cosignatures()),
         "logs.tile": [
             *(bytes([row["width"] % 256]) + row["path"].encode() for row in log["paths"]["accept"]),
             *(bytes([24]) + data for name, data in files.items() if name.startswith("tile")),

@@ -344,7 +344,6 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.receipt._nodes: any((len(node) != _HASH_BYTES for node in nodes)) [last only]",
     ),
     "a beginning in another case is not taken off then, and with it there is no number, base64 or key": (
-        "sealbus.envelopes.log.cosignature.CosignatureSigner.parse: text.startswith(PRIVATE_KEY) [by case]",
         "sealbus.envelopes.log.note.NoteSigner.parse: text.startswith(PRIVATE_KEY) [by case]",
         "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_EXTRA) [by case]",
         "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_INDEX) [by case]",

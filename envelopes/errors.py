@@ -122,6 +122,7 @@ class Code(StrEnum):
     BAD_NOTE = "bad_note"
     UNTRUSTED_NOTE = "untrusted_note"
     BAD_NOTE_SIGNATURE = "bad_note_signature"
+    NO_QUORUM = "no_quorum"
     WRONG_LOG = "wrong_log"
     BAD_TILE = "bad_tile"
     BAD_ENTRY = "bad_entry"
@@ -215,6 +216,7 @@ class LogError(SealbusError):
             Code.BAD_NOTE,
             Code.UNTRUSTED_NOTE,
             Code.BAD_NOTE_SIGNATURE,
+            Code.NO_QUORUM,
             Code.WRONG_LOG,
             Code.BAD_TILE,
             Code.BAD_ENTRY,

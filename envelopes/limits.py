@@ -49,10 +49,13 @@ class Limits:
     input_document_bytes: int = 65_536
     refusal_sample_bytes: int = 1_024
     note_bytes: int = 131_072
-    """A signed note. Every verifier must accept 16 signatures (C2SP signed-note); of 5 kB each, they fit."""
+    """A signed note. A checkpoint fits with the cosignatures of 32 witnesses, of ML-DSA-44 too (3.3 kB each)."""
     note_signatures: int = 64
     published_note_bytes: int = 8_192
-    """A note that the notary publishes, which a `checkpoint` record holds (SPEC.md section 8)."""
+    """A note without cosignatures that the notary publishes, which a `checkpoint` record holds (SPEC.md section 8)."""
+    witness_policy_bytes: int = 262_144
+    witness_policy_lines: int = 32
+    """Logs, witnesses, and groups of a witness policy, each (C2SP tlog-policy recommends at least so many)."""
     log_name_bytes: int = 256
     """An origin, or a key's name."""
     receipt_bytes: int = 2_097_152

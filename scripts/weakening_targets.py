@@ -137,12 +137,14 @@ TARGETS: dict[str, str] = {
         "envelopes/export/test_tiles envelopes/export/test_export_vectors envelopes/export/test_export_near"
         " envelopes/export/test_tree_reader"
     ),
+    "envelopes/export/latest": "envelopes/export/test_cosigned_exports",
     "envelopes/export/trust": (
         "envelopes/export/test_notary_messages envelopes/export/test_export_vectors envelopes/export/test_export_near"
         " envelopes/export/test_trust envelopes/export/test_trust_reader"
     ),
     "envelopes/export/trust_root": (
         "envelopes/export/test_trust_root envelopes/export/test_export_vectors envelopes/export/test_export_near"
+        " envelopes/export/test_cosigned_exports"
     ),
     "envelopes/lifetimes": "envelopes/test_lifetimes envelopes/accept/test_steps_near",
     "envelopes/log/checkpoint": (
@@ -154,6 +156,7 @@ TARGETS: dict[str, str] = {
         "envelopes/log/test_lines envelopes/log/test_log_vectors envelopes/log/test_note_keys envelopes/log/test_note"
         " envelopes/log/test_strict_note"
     ),
+    "envelopes/log/witness_policy": "envelopes/log/test_witness_policy envelopes/log/test_cosigned_checkpoint",
     "envelopes/log/tree_proofs": "envelopes/log/test_tree_proofs envelopes/log/test_log_vectors envelopes/log/test_frontier",
     "envelopes/log/receipt": "envelopes/log/test_receipt envelopes/log/test_log_vectors",
     "envelopes/log/tiles": "envelopes/log/test_tiles envelopes/log/test_log_vectors envelopes/log/test_tiled_tree",

@@ -17,21 +17,26 @@ from sealbus.bus.ports import Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.export.format import CHECKPOINT, Frame, encode_frame, messages_path
+from sealbus.envelopes.export.latest import LATEST, encode_latest
 from sealbus.envelopes.export.policy_files import POLICY_FILE_BYTES, PolicyFiles, policy_digest, policy_path
 from sealbus.envelopes.export.tiles import tasks_of
 from sealbus.envelopes.export.trust import NotaryMessages
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.log.checkpoint import open_strictly
+from sealbus.envelopes.log.checkpoint import SignedCheckpoint
 from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.note import keep_signatures
 from sealbus.envelopes.log.places import PLACE_BYTES, Place, parse_places
 from sealbus.envelopes.log.restoration import restoration_path
-from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles, parse_entries
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TiledTree, TileName, grown_tiles, parse_entries
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 _NAMED: Final = 100
 """Most missing sequences that are listed; the others are counted."""
 _ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
+
+COSIGNED: Final = "cosigned"
+"""The log's last checkpoint that had a quorum, where `checkpoint` may have none."""
 
 GetFile = Callable[[str], bytes | None]
 
@@ -49,15 +54,14 @@ async def export_log(
 ) -> Written:
     """Write the log that `get` returns by path, with the messages of `stream` and its policies, into the new `folder`.
 
-    The log is written up to its last checkpoint, which `root` must lead to, or `LogError` is raised; verification checks the
-    rest. `copy` is a mirror to read in place of `stream`. `previous` is the checkpoint that the log begins with, if
-    any. `progress` gets the number of written entries, and of
-    all. Raises `ConfigurationError` for a folder that is not empty and for a log without a checkpoint, `BusUnavailable`.
+    The log is written up to its last checkpoint that `root` leads to, or `LogError` is raised; verification checks the
+    rest. If `root` has a policy, that is the last checkpoint with a quorum, and a later one is written beside it. Signatures
+    by keys that `root` does not have are left out. `copy` is a mirror to read in place of `stream`. `previous` is the
+    checkpoint that the log begins with, if any. `progress` gets the number of written entries, and of all. Raises
+    `ConfigurationError` for a folder that is not empty and for a log without a checkpoint, `BusUnavailable`.
     """
-    note = await asyncio.to_thread(get, CHECKPOINT)
-    if note is None:
-        raise ConfigurationError("the log has no checkpoint yet")
-    size = open_strictly(note, root.origin, root.keys).checkpoint.size
+    signed, later = await asyncio.to_thread(_last_checkpoints, get, root)
+    size = signed.checkpoint.size
     writer = await asyncio.to_thread(
         lambda: ExportWriter(folder, size, get, stream=stream, previous=previous, notaries=root.notaries)
     )
@@ -74,9 +78,22 @@ async def export_log(
                     progress(writer.written.entries, size)
                     if writer.next is None:
                         break
-        return await asyncio.to_thread(writer.end, note)
+        return await asyncio.to_thread(writer.end, signed.note, later)
     finally:
         writer.close()
+
+
+def _last_checkpoints(get: GetFile, root: Root) -> tuple[SignedCheckpoint, SignedCheckpoint | None]:
+    """Return the last checkpoint that `root` leads to, and the log's last one if that is later and has no quorum."""
+    note = get(CHECKPOINT)
+    if note is None:
+        raise ConfigurationError("the log has no checkpoint yet")
+    latest = root.open_note(keep_signatures(note, root.known_keys))
+    cosigned = None if root.has_quorum(latest) else get(COSIGNED)
+    if cosigned is None:
+        return root.open_checkpoint(latest.note), None
+    signed = root.open_checkpoint(keep_signatures(cosigned, root.known_keys))
+    return signed, latest if latest.checkpoint.size > signed.checkpoint.size else None
 
 
 def log_files(folder: Path) -> Callable[[str], bytes | None]:
@@ -120,6 +137,8 @@ class Written:
     """The result of an export, and the differences of log and stream, which verification also reports."""
 
     entries: int = 0
+    following: int = 0
+    """Entries that follow in a later checkpoint, which has no quorum."""
     missing: list[int] = field(default_factory=list)
     """The first sequences that the log has and the stream lacks."""
     missing_count: int = 0
@@ -183,8 +202,11 @@ class ExportWriter:
                 self._write(Frame(self._place.kind, sequence, stored, payload))
                 self._advance()
 
-    def end(self, note: bytes) -> Written:
-        """Write tiles, policies and, last of all, the checkpoint, without which the folder is no export."""
+    def end(self, note: bytes, later: SignedCheckpoint | None = None) -> Written:
+        """Write tiles, policies and, last of all, the checkpoint, without which the folder is no export.
+
+        `later` is the log's latest checkpoint, if that is a later one without a quorum.
+        """
         while self._place is not None:
             self._miss(self._place)
         self.close()
@@ -192,6 +214,10 @@ class ExportWriter:
             if name.level != "places":
                 self._store(name.path, self._tile(name))
         self._store_policies()
+        if later is not None:
+            self.written.following = later.checkpoint.size - self._size
+            path = TiledTree(later.checkpoint.size, self._tile).consistency(self._size)
+            self._store(LATEST, encode_latest(self._size, path, later.note))
         self._store(CHECKPOINT, note)
         return self.written
 

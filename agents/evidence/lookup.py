@@ -15,7 +15,7 @@ from sealbus.envelopes.export.tiles import tasks_of
 from sealbus.envelopes.export.trust import TrustReader
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_strictly
+from sealbus.envelopes.log.checkpoint import SignedCheckpoint
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
@@ -92,10 +92,10 @@ def look_up(files: ExportFiles, root: Root, wanted: bytes) -> Lookup:
     Raises `LogError` for a checkpoint that the root does not lead to, and for a truncated file; nothing else in the export is
     verified here.
     """
-    note = files.read(CHECKPOINT, DEFAULT_LIMITS.published_note_bytes)
+    note = files.read(CHECKPOINT, root.note_bytes)
     if note is None:
         raise ConfigurationError("the export has no checkpoint")
-    lookup = Lookup(open_strictly(note, root.origin, root.keys), TrustReader(root))
+    lookup = Lookup(root.open_checkpoint(note), TrustReader(root))
     needles = {wanted}
     for index, frame in _frames(files, lookup.checkpoint.checkpoint.size):
         known = len(lookup.trust.archive)

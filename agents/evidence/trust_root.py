@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.log.witness_policy import PolicyLog, WitnessPolicy
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -28,18 +30,25 @@ def make_root(
     notaries: Sequence[str] = (),
     checkpoints: Sequence[Path] = (),
     folder: Path | None = None,
+    policy: WitnessPolicy | None = None,
 ) -> Root:
     """Return the root of the deployment of `settings`, whose log's verifier keys are `keys`.
 
-    The origin is that of the settings or, without one, the name of the first key; the notary is by default the workload
-    `notary`. Raises `ConfigurationError` for an invalid key, ID or checkpoint, and for a log that holds no trust bundle yet.
+    A `policy` demands its quorum. If it has no logs, they are `keys`; without `keys`, these are its logs. The origin is that
+    of the settings or, without one, the name of the first key; the notary is by default the workload `notary`. Raises
+    `ConfigurationError` for an invalid key, ID or checkpoint, and for a log that holds no trust bundle yet.
     """
     place = LogPlace.of(settings, folder)
     try:
         verifiers = tuple(NoteVerifier.parse(key) for key in keys)
+        if policy is not None:
+            verifiers = verifiers or tuple(log.verifier for log in policy.logs)
+            policy = replace(policy, logs=policy.logs or tuple(map(PolicyLog, verifiers)))
         named = frozenset(map(SpiffeId.parse, notaries)) or frozenset({settings.names.id_of("notary")})
     except (LogError, EnvelopeError) as error:
         raise ConfigurationError(f"--key or --notary: {error.detail}") from error
+    if not verifiers:
+        raise ConfigurationError("give the log's --key, or a --policy with a log")
     return Root(
         origin=origin or settings.control.notary.origin or verifiers[0].name,
         keys=verifiers,
@@ -48,7 +57,16 @@ def make_root(
         minters=settings.minters,
         notaries=named,
         checkpoints=tuple(_read(path) for path in checkpoints),
+        policy=policy,
     )
+
+
+def read_policy(path: Path) -> WitnessPolicy:
+    """Return the witness policy in the file `path`; raise `ConfigurationError` if it cannot be read or is none."""
+    try:
+        return WitnessPolicy.parse(_read(path))
+    except LogError as error:
+        raise ConfigurationError(f"{path}: {error.detail}") from error
 
 
 def _first_bundle(folder: Path, settings: Settings) -> bytes:

@@ -22,13 +22,13 @@ from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, Lo
 from sealbus.envelopes.export.entries import EntryReader, OrderReader, ShownRestoration
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.format import CHECKPOINT, entry_of, is_expected, messages_path, tiles_of
+from sealbus.envelopes.export.latest import LATEST, LATEST_BYTES, check_latest
 from sealbus.envelopes.export.policy_files import policy_digest
 from sealbus.envelopes.export.tally import RepeatedRecords, Span, Tally
 from sealbus.envelopes.export.tiles import TileResult, TileTask, TreeReader, read_tile, tasks_of
 from sealbus.envelopes.export.trust import ArchivedBundle, TrustArchive, TrustReader
 from sealbus.envelopes.export.trust_root import Root
-from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.log.checkpoint import Checkpoint, open_strictly
+from sealbus.envelopes.log.checkpoint import Checkpoint
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.trust.bundles import JwtBundle
@@ -56,6 +56,10 @@ class Verification:
     """The result of a verification: `count` findings, of which the first are kept."""
 
     checkpoint: Checkpoint | None = None
+    cosigners: tuple[str, ...] = ()
+    """The witnesses that have cosigned the checkpoint, by their names in the root's policy."""
+    following: int = 0
+    """The entries that follow in the log's latest checkpoint, which has no quorum, as far as the export says."""
     findings: list[Finding] = field(default_factory=list)
     count: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -100,7 +104,8 @@ def verify_export(
         return report
     total = tiles_of(checkpoint.size)
     present: set[bytes] = set()
-    if not _check_files(files, checkpoint.size, present, report):
+    expected = _check_latest(files, checkpoint, root, report)
+    if not _check_files(files, checkpoint.size, expected, present, report):
         return report
     trust, report.restorations = _first_pass(files, root, checkpoint.size, report, progress)
     report.trust, report.policies = trust.archive, frozenset(trust.policies.named)
@@ -138,29 +143,46 @@ def verify_export(
 
 
 def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Checkpoint | None:
-    note = files.read(CHECKPOINT, DEFAULT_LIMITS.published_note_bytes)
+    note = files.read(CHECKPOINT, root.note_bytes)
     if note is None:
         report.add_findings([of_file(CHECKPOINT, FindingCode.MISSING_FILE)])
         return None
     try:
         # Of a file that is longer than any note, one byte too many was read, so no signature line ends there.
-        report.checkpoint = open_strictly(note, root.origin, root.keys).checkpoint
+        signed = root.open_checkpoint(note)
+        report.checkpoint, report.cosigners = signed.checkpoint, signed.cosigners
     except LogError as error:
         report.add_findings([of_file(CHECKPOINT, error.code, error.detail)])
     return report.checkpoint
 
 
-def _check_files(files: ExportFiles, size: int, policies: set[bytes], report: Verification) -> bool:
+def _check_latest(files: ExportFiles, checkpoint: Checkpoint, root: Root, report: Verification) -> frozenset[str]:
+    """Verify the later checkpoint, if the export has one; return the names of files that only this root allows."""
+    if root.policy is None:
+        return frozenset()
+    data = files.read(LATEST, LATEST_BYTES)
+    if data is not None:
+        try:
+            report.following = check_latest(data, checkpoint, root).size - checkpoint.size
+        except LogError as error:
+            report.add_findings([of_file(LATEST, error.code, error.detail)])
+    return frozenset({LATEST})
+
+
+def _check_files(
+    files: ExportFiles, size: int, expected: frozenset[str], policies: set[bytes], report: Verification
+) -> bool:
     """Look for unknown and missing files; return False if fewer files are there than the log has tiles.
 
-    Policy bundles are added to `policies`: the first pass finds which of them the log covers.
+    Beside the files of its size, an export may have the files `expected`. Policy bundles are added to `policies`: the first
+    pass finds which of them the log covers.
     """
     present = 0
     for path in files.paths():
         present += 1
         if (digest := policy_digest(path)) is not None:
             policies.add(digest)
-        elif not is_expected(path, size):
+        elif path not in expected and not is_expected(path, size):
             report.add_findings([of_file(path, FindingCode.UNKNOWN_FILE, "nothing covers it")])
     if tiles_of(size) > present:
         # Not even the messages are there. Verification stops, so that a claim of 2^53 entries costs no time.

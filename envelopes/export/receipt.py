@@ -20,7 +20,7 @@ from sealbus.envelopes.export.entries import check_decision
 from sealbus.envelopes.export.trust import TrustArchive, parse_bundle, pinned_bundles
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.log.checkpoint import Checkpoint, open_strictly
+from sealbus.envelopes.log.checkpoint import Checkpoint
 from sealbus.envelopes.log.entries import verified_entry
 from sealbus.envelopes.log.note import base64_text, parse_base64, parse_number
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt, parse_receipt
@@ -151,7 +151,7 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
     Every byte counts: each line has one spelling, and every value in it is used.
     """
     receipt = RecordReceipt.parse(data)
-    checkpoint = open_strictly(receipt.log.note, root.origin, root.keys).checkpoint
+    checkpoint = root.open_checkpoint(receipt.log.note).checkpoint
     _check_earlier(receipt, checkpoint, root)
     caches, archive = Caches(), TrustArchive()
     if any(former.message.index >= latter.message.index for former, latter in pairwise(receipt.bundles)):

@@ -6,14 +6,16 @@ It is strict JSON, so that all readers see the same meaning (SPEC.md section 14,
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
-from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_strictly
-from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.log.note import KnownKey, NoteVerifier
+from sealbus.envelopes.log.witness_policy import WitnessPolicy, open_cosigned
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -21,6 +23,9 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 _NAMES: Final = frozenset(
     {"v", "origin", "keys", "bundles", "checkpoints", "trust_domain", "agents", "minters", "notaries"}
 )
+_POLICY: Final = "policy"
+_VERSIONS: Final = {1: _NAMES, 2: _NAMES | {_POLICY}}
+"""The members of a root file, by its `v`."""
 _DIGEST_HEX: Final = 64
 _MOST_BYTES: Final = 1_048_576
 
@@ -31,7 +36,8 @@ class Root:
 
     `keys` are the log's keys, several while one replaces another. `bundles` are hashes of JWT bundles of the own trust domain
     that are pinned, so that no bundle need vouch for them: that of the log's first `bundle` record, and each with which an
-    operator started over. `checkpoints` are notes of this log that others kept.
+    operator started over. `checkpoints` are notes of this log that others kept. `policy` says which witnesses have to have
+    cosigned a checkpoint, and its logs are `keys`; without one, no witness is asked.
     """
 
     origin: str
@@ -41,6 +47,7 @@ class Root:
     minters: frozenset[SpiffeId]
     notaries: frozenset[SpiffeId]
     checkpoints: tuple[bytes, ...] = ()
+    policy: WitnessPolicy | None = None
     held: tuple[SignedCheckpoint, ...] = field(init=False, repr=False)
     """`checkpoints`, verified."""
     profile: ArchiveProfile = field(init=False, repr=False)
@@ -50,12 +57,46 @@ class Root:
         for name, trusted in (("keys", self.keys), ("bundles", self.bundles), ("notaries", self.notaries)):
             if not trusted:
                 raise ConfigurationError(f"root file: {name} is empty")
+        if self.policy is not None:
+            _check_logs(self.policy, self.origin, self.keys)
         try:
-            held = tuple(open_strictly(note, self.origin, self.keys) for note in self.checkpoints)
+            held = tuple(map(self.open_note, self.checkpoints))
         except LogError as error:
             raise ConfigurationError(f"root file: a checkpoint in it: {error}") from error
         object.__setattr__(self, "held", held)
         object.__setattr__(self, "profile", ArchiveProfile(names=self.names, minters=self.minters))
+
+    @property
+    def note_bytes(self) -> int:
+        """The most bytes of a checkpoint's note: a few kB for each witness that may have cosigned it."""
+        return DEFAULT_LIMITS.published_note_bytes if self.policy is None else DEFAULT_LIMITS.note_bytes
+
+    @property
+    def known_keys(self) -> Sequence[KnownKey]:
+        """The keys whose signature lines may stand in a checkpoint: the log's, and those of the policy's witnesses."""
+        return self.keys if self.policy is None else (*self.keys, *self.policy.names)
+
+    def open_note(self, note: bytes) -> SignedCheckpoint:
+        """Verify a checkpoint of the log, whose every signature line counts. The quorum is not asked.
+
+        Raises `LogError` as `open_strictly` does or, with a policy, `open_cosigned`.
+        """
+        if self.policy is None:
+            return open_strictly(note, self.origin, self.keys)
+        return open_cosigned(note, self.origin, self.keys, self.policy)
+
+    def open_checkpoint(self, note: bytes) -> SignedCheckpoint:
+        """Verify a checkpoint as `open_note` does, and that the policy's quorum has cosigned it, else `no_quorum`."""
+        signed = self.open_note(note)
+        if not self.has_quorum(signed):
+            raise LogError(
+                Code.NO_QUORUM, f"cosigned by {len(signed.cosigners)} of the policy's witnesses, not by its quorum"
+            )
+        return signed
+
+    def has_quorum(self, signed: SignedCheckpoint) -> bool:
+        """Return whether enough witnesses cosigned a checkpoint of `open_note`; without a policy, none is needed."""
+        return self.policy is None or self.policy.has_quorum(signed.cosigners)
 
     @classmethod
     def parse(cls, data: bytes) -> Root:
@@ -72,10 +113,11 @@ class Root:
 
     @classmethod
     def _of(cls, document: dict[str, Json]) -> Root:
-        if document.keys() != _NAMES:
-            raise ValueError(f"exactly these members: {', '.join(sorted(_NAMES))}")
-        if type(document["v"]) is not int or document["v"] != 1:
-            raise ValueError("v is not 1")
+        version = document.get("v")
+        if type(version) is not int or version not in _VERSIONS:
+            raise ValueError("v is neither 1 nor 2")
+        if document.keys() != (names := _VERSIONS[version]):
+            raise ValueError(f"exactly these members: {', '.join(sorted(names))}")
         agents = document["agents"]
         if type(agents) is not dict or agents.keys() != {"template", "table"} or type(agents["table"]) is not dict:
             raise ValueError("agents has template and table")
@@ -89,12 +131,13 @@ class Root:
             minters=frozenset(SpiffeId.parse(minter) for minter in _texts(document, "minters")),
             notaries=frozenset(SpiffeId.parse(notary) for notary in _texts(document, "notaries")),
             checkpoints=tuple(note.encode() for note in _texts(document, "checkpoints")),
+            policy=WitnessPolicy.parse(_text(_POLICY, document[_POLICY]).encode()) if _POLICY in document else None,
         )
 
     def encode(self) -> bytes:
         """Return the file; `parse` of it returns an equal root."""
         document = {
-            "v": 1,
+            "v": 1 if self.policy is None else 2,
             "origin": self.origin,
             "keys": [key.text for key in self.keys],
             "bundles": sorted(digest.hex() for digest in self.bundles),
@@ -106,8 +149,17 @@ class Root:
             },
             "minters": sorted(map(str, self.minters)),
             "notaries": sorted(map(str, self.notaries)),
+            **({_POLICY: self.policy.text} if self.policy is not None else {}),
         }
         return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _check_logs(policy: WitnessPolicy, origin: str, keys: tuple[NoteVerifier, ...]) -> None:
+    """Raise `ConfigurationError` unless the logs of `policy` are `keys`, and each of these may sign the log `origin`."""
+    if {log.verifier for log in policy.logs} != set(keys):
+        raise ConfigurationError("root file: the logs of policy are not keys")
+    if not all(origin == key.name or origin.startswith(f"{key.name}/") for key in keys):
+        raise ConfigurationError("root file: the name of a key is not the origin or a prefix of it")
 
 
 def _text(name: str, value: Json) -> str:

@@ -54,12 +54,14 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class SignedCheckpoint:
-    """A checkpoint whose note a known key has signed. `open_checkpoint` alone makes it."""
+    """A checkpoint whose note a known key has signed. `open_checkpoint` and `open_cosigned` alone make it."""
 
     checkpoint: Checkpoint
     note: bytes = field(repr=False)
     """Exactly as received."""
     signers: tuple[NoteVerifier, ...]
+    cosigners: tuple[str, ...] = ()
+    """The witnesses whose cosignatures hold, by their names in a witness policy."""
 
 
 def parse_checkpoint(text: str) -> Checkpoint:

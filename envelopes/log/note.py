@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -96,7 +96,33 @@ def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
     return VerifiedNote(note.text, tuple(signers))
 
 
-def check_all_signers(data: bytes, verifiers: Iterable[NoteVerifier]) -> None:
+class KnownKey(Protocol):
+    """A key that signature lines name, of any type."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def key_id(self) -> bytes:
+        """Its id, 4 bytes."""
+        ...
+
+
+def keep_signatures(data: bytes, keys: Iterable[KnownKey]) -> bytes:
+    """Return the note without the signature lines by keys other than `keys`; no signature is verified.
+
+    Raises `LogError`: `bad_note` for malformed bytes, `untrusted_note` if no line is left.
+    """
+    note, known = parse_note(data), {(key.name, key.key_id) for key in keys}
+    lines = [_line(*line) for line in note.signatures if (line.name, line.key_id) in known]
+    if not lines:
+        raise LogError(Code.UNTRUSTED_NOTE, "no known key has signed it")
+    return b"".join([note.text.encode(), b"\n", *lines])
+
+
+def check_all_signers(data: bytes, verifiers: Iterable[KnownKey]) -> None:
     """Raise `LogError` if a key other than `verifiers` signed the note (`untrusted_note`), or a key twice (`bad_note`).
 
     `verify_note` verifies the signatures by known keys and, as a C2SP verifier does, ignores all others.
@@ -123,14 +149,15 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
         message = text.encode()
     except UnicodeEncodeError as error:
         raise LogError(Code.BAD_NOTE, "not UTF-8") from error
-    lines = [
-        f"{DASH}{signer.verifier.name} {base64_text(signer.verifier.key_id + signer.sign(message))}\n".encode()
-        for signer in signers
-    ]
+    lines = [_line(signer.verifier.name, signer.verifier.key_id, signer.sign(message)) for signer in signers]
     note = b"".join([message, b"\n", *lines])
     if len(note) > DEFAULT_LIMITS.published_note_bytes:
         raise LogError(Code.BAD_NOTE, "too large to be published")
     return note
+
+
+def _line(name: str, key_id: bytes, signature: bytes) -> bytes:
+    return f"{DASH}{name} {base64_text(key_id + signature)}\n".encode()
 
 
 def _signature(line: str) -> NoteSignature:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 
@@ -15,6 +16,7 @@ from support.vectors import load
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.format import encode_frame, entry_of, read_frames
+from sealbus.envelopes.export.latest import check_latest
 from sealbus.envelopes.export.receipt import check_receipt
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint, open_strictly, parse_checkpoint
@@ -29,6 +31,7 @@ from sealbus.envelopes.log.note import (
     NoteVerifier,
     base64_text,
     check_all_signers,
+    keep_signatures,
     parse_note,
     sign_note,
     verify_note,
@@ -37,6 +40,7 @@ from sealbus.envelopes.log.places import encode_places, parse_places
 from sealbus.envelopes.log.receipt import encode_receipt, parse_receipt, verify_receipt
 from sealbus.envelopes.log.restoration import open_restoration, parse_restoration
 from sealbus.envelopes.log.tiles import TileName, encode_entries, parse_entries, parse_hashes
+from sealbus.envelopes.log.witness_policy import WitnessPolicy, open_cosigned
 
 _ORIGIN = "log.example.org/audit"
 
@@ -132,6 +136,62 @@ def cosignature(data: bytes) -> None:
             assert (parsed.text if isinstance(parsed, CosignatureVerifier) else parsed.secret_text()) == _text(data)
 
 
+@cache
+def witnessed_log() -> NoteSigner:
+    """Return the key of a log that none of the witnesses has."""
+    return NoteSigner(_ORIGIN, bytes([1]) * 32)
+
+
+@cache
+def witness_policy() -> WitnessPolicy:
+    """Return a policy of both witnesses, with a quorum of all."""
+    lines = [f"witness w{number} {signer.verifier.text}\n" for number, signer in enumerate(witnesses())]
+    text = f"log {witnessed_log().verifier.text}\n{''.join(lines)}group all all w0 w1\nquorum all\n"
+    return WitnessPolicy.parse(text.encode())
+
+
+def policy(data: bytes) -> None:
+    """The text of a policy of witnesses."""
+    try:
+        parsed = WitnessPolicy.parse(data)
+    except LogError as error:
+        check_refusal(error)
+        return
+    assert WitnessPolicy.parse(parsed.text.encode()) == parsed
+    assert parsed.has_quorum([witness.name for witness in parsed.witnesses])
+
+
+def cosigned(data: bytes) -> None:
+    """The signature lines after the log's own, of a checkpoint with cosignatures."""
+    note = sign_note(EMPTY_LOG.decode(), [witnessed_log()]) + data
+    try:
+        open_cosigned(note, _ORIGIN, [witnessed_log().verifier], witness_policy())
+    except LogError as error:
+        check_refusal(error)
+    try:
+        _witnessed_root().open_note(keep_signatures(note, _witnessed_root().known_keys))
+    except LogError as error:
+        check_refusal(error)
+
+
+@cache
+def _witnessed_root() -> Root:
+    return replace(_root(), origin=_ORIGIN, keys=(witnessed_log().verifier,), policy=witness_policy())
+
+
+def later(size: int) -> bytes:
+    """Return a checkpoint that is signed by the log and has no quorum."""
+    return sign_note(Checkpoint(_ORIGIN, size, bytes(32)).text, [witnessed_log()])
+
+
+def latest(data: bytes) -> None:
+    """The file `latest` of an export of an empty log."""
+    try:
+        check_latest(data, parse_checkpoint(EMPTY_LOG.decode()), _witnessed_root())
+    except LogError as error:
+        check_refusal(error)
+
+
 def tile(data: bytes) -> None:
     """A tile of hashes, entries or places, whose width is the first byte, or the path of one."""
     width, rest = data[0] if data else 0, data[1:]
@@ -219,6 +279,9 @@ TARGETS: Mapping[str, Target] = {
     "restoration": restoration,
     "key": key,
     "cosignature": cosignature,
+    "policy": policy,
+    "cosigned": cosigned,
+    "latest": latest,
     "tile": tile,
     "receipt": receipt,
     "frames": frames,

@@ -36,6 +36,7 @@ from sealbus.agents.sdk.token_exchange import context_token
 from sealbus.bus.audit.spool_files import encode_frame as encode_spooled
 from sealbus.envelopes.encoding.codec import decode
 from sealbus.envelopes.export.format import Frame, encode_frame, read_frames
+from sealbus.envelopes.export.latest import encode_latest
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.restoration import Restoration
 from sealbus.envelopes.message.restored import RestoredStream
@@ -137,6 +138,9 @@ def _records() -> Mapping[str, Iterable[bytes]]:
     }
 
 
+_POLICY: Final = b"# none\n\n log \tlog.example.org/audit+0+AQ== https://log.example.org/\ngroup g 2 a b c\nquorum g\n"
+
+
 def _cosignatures() -> Iterator[bytes]:
     for signer in fuzz.logs.witnesses():
         line = signer.cosign(fuzz.logs.EMPTY_LOG, 1_700_000_000)
@@ -156,13 +160,22 @@ def _logs() -> Mapping[str, Iterable[bytes]]:
         "logs.restoration": [restored, *_restorations()],
         "logs.key": [case["key"].encode() for case in log["keys"]["accept"]],
         "logs.cosignature": list(_cosignatures()),
+        "logs.policy": [fuzz.logs.witness_policy().text.encode(), _POLICY],
+        "logs.cosigned": [
+            "".join(signer.cosign(fuzz.logs.EMPTY_LOG, 1_700_000_000) for signer in signers).encode()
+            for signers in (fuzz.logs.witnesses()[:1], fuzz.logs.witnesses())
+        ],
+        "logs.latest": [encode_latest(0, [], fuzz.logs.later(5)), encode_latest(4, [bytes(32)], fuzz.logs.later(5))],
         "logs.tile": [
             *(bytes([row["width"] % 256]) + row["path"].encode() for row in log["paths"]["accept"]),
             *(bytes([24]) + data for name, data in files.items() if name.startswith("tile")),
         ],
         "logs.receipt": [bytes.fromhex(case["hex"]) for case in log["receipts"]["accept"]],
         "logs.frames": [encode_frame(frame) for frame in _frames(files["messages/000"])],
-        "logs.root": [json.dumps(exports["root"]).encode()],
+        "logs.root": [
+            json.dumps(exports["root"]).encode(),
+            json.dumps(exports["root"] | load("witnesses.json")["root"]).encode(),
+        ],
         "logs.record_receipt": [case["text"].encode() for case in exports["receipts"]],
         "logs.export": [bytes([number]) + files[name] for number, name in enumerate(sorted(files))],
     }

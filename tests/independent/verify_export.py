@@ -28,6 +28,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
@@ -1138,27 +1139,103 @@ def read_grant(body: bytes, context: dict[str, Any], made: int) -> tuple[str, di
 
 
 class Verifier(NamedTuple):
-    """A verifier key: name, key ID, Ed25519 key."""
+    """A verifier key: name, key ID, type, key."""
 
     name: str
     key_id: bytes
+    kind: int
     key: bytes
 
 
-def read_vkey(text: str) -> Verifier:
+NOTE_KEY = {1: 32}
+WITNESS_KEY = {4: 32, 6: 1312}
+"""How long a key is, by its type."""
+
+
+def read_vkey(text: str, kinds: Mapping[int, int] = NOTE_KEY) -> Verifier:
     name, identifier, encoded = text.split("+", 2)
     data = base64.b64decode(encoded, validate=True)
     need(base64.b64encode(data).decode() == encoded, "bad_root", "vkey is not canonical")
-    need(len(data) == 33 and data[0] == 1, "bad_root", "vkey is not of Ed25519")
+    need(name and not re.search(r"\s", name) and len(name.encode()) <= 256, "bad_root", "name of a vkey")
+    need(kinds.get(data[0] if data else 0) == len(data) - 1, "bad_root", "vkey is of another type")
     need(sha256(name.encode() + b"\n" + data).digest()[:4].hex() == identifier, "bad_root", "key ID")
-    return Verifier(name, bytes.fromhex(identifier), data[1:])
+    return Verifier(name, bytes.fromhex(identifier), data[0], data[1:])
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint whose signatures hold."""
+    """A checkpoint whose signatures hold, and the witnesses whose cosignatures do."""
 
     size: int
     root: bytes
+    cosigners: frozenset[str] = frozenset()
+
+
+class Policy(NamedTuple):
+    """A policy in the form of C2SP tlog-policy: groups as name, threshold and members, in their order."""
+
+    logs: tuple[Verifier, ...]
+    witnesses: Mapping[str, Verifier]
+    groups: tuple[tuple[str, int, tuple[str, ...]], ...]
+    quorum: str
+
+    def enough(self, cosigners: frozenset[str]) -> bool:
+        """Whether the quorum has cosigned."""
+
+        def witnessed(name: str) -> bool:
+            for group, threshold, members in self.groups:
+                if group == name:
+                    return sum(map(witnessed, members)) >= threshold
+            return name in cosigners
+
+        return self.quorum == "none" or witnessed(self.quorum)
+
+
+def read_policy(text: str) -> Policy:
+    need(len(text.encode()) <= 262_144 and text.endswith("\n"), "bad_root", "policy: size or end")
+    need(not re.search("[\x00-\x08\x0b-\x1f\x7f]", text), "bad_root", "policy: control character")
+    logs: list[Verifier] = []
+    witnesses: dict[str, Verifier] = {}
+    groups: list[tuple[str, int, tuple[str, ...]]] = []
+    quorums, defined, members_so_far = list[str](), set[str](), set[str]()
+    for line in text[:-1].split("\n"):
+        words = [word for word in re.split("[ \t]+", line) if word]
+        if not words or words[0].startswith("#"):
+            continue
+        kind, count = words[0], len(words)
+        need(kind in {"log", "witness", "group", "quorum"}, "bad_root", "policy: a line of no kind")
+        if kind == "log":
+            need(count in (2, 3) and len("".join(words[2:]).encode()) <= 2_048, "bad_root", "policy: a log")
+            logs.append(read_vkey(words[1]))
+            continue
+        need(count > 1 and len(words[1].encode()) <= 256, "bad_root", "policy: a name")
+        if kind == "quorum":
+            need(count == 2 and not quorums, "bad_root", "policy: one quorum")
+            need(words[1] == "none" or words[1] in defined, "bad_root", "policy: an unknown quorum")
+            quorums.append(words[1])
+            continue
+        need(words[1] != "none" and words[1] not in defined, "bad_root", "policy: a name that is taken")
+        if kind == "witness":
+            need(count in (3, 4) and len("".join(words[3:]).encode()) <= 2_048, "bad_root", "policy: a witness")
+            witnesses[words[1]] = read_vkey(words[2], WITNESS_KEY)
+        else:
+            members = words[3:]
+            need(members and set(members) <= defined, "bad_root", "policy: an unknown member")
+            need(
+                len({*members, *members_so_far}) == len(members) + len(members_so_far),
+                "bad_root",
+                "policy: a member twice",
+            )
+            members_so_far.update(members)
+            threshold = {"any": 1, "all": len(members)}.get(words[2]) or decimal(words[2])
+            need(1 <= threshold <= len(members), "bad_root", "policy: a threshold")
+            groups.append((words[1], threshold, tuple(members)))
+        defined.add(words[1])
+    need(quorums, "bad_root", "policy: no quorum")
+    need(max(map(len, (logs, witnesses, groups))) <= 32, "bad_root", "policy: too many lines")
+    keys = [*logs, *witnesses.values()]
+    need(len({one.key for one in keys}) == len(keys), "bad_root", "policy: a key twice")
+    need(len({(one.name, one.key_id) for one in keys}) == len(keys), "bad_root", "policy: a key's name and ID twice")
+    return Policy(tuple(logs), witnesses, tuple(groups), quorums[0])
 
 
 @lru_cache(4096)
@@ -1170,14 +1247,89 @@ def ed25519_ok(key: bytes, signature: bytes, text: bytes) -> bool:
     return True
 
 
-def read_checkpoint(note: bytes, root: Root) -> Checkpoint:
-    """The text in its one spelling, signed as `read_note` says."""
-    lines = read_note(note, root)
+def cosigned(key: Verifier, data: bytes, text: str) -> bool:
+    """Whether `data`, a time and a signature, is a cosignature of C2SP tlog-cosignature of the checkpoint `text`."""
+    time, signature = int.from_bytes(data[:8], "big"), data[8:]
+    if not 0 < time < 2**63:
+        return False
+    if key.kind == 4:
+        message = f"cosignature/v1\ntime {time}\n{text}".encode()
+        return len(signature) == 64 and ed25519_ok(key.key, signature, message)
+    need(text.count("\n") == 3, "bad_note", "not three lines")
+    origin, size, root, _ = text.split("\n")
+    names = [name.encode() for name in (key.name, origin)]
+    need(all(0 < len(name) < 256 for name in names), "bad_note_signature", "a name that ML-DSA-44 cannot cosign")
+    who, log = (bytes([len(name)]) + name for name in names)
+    message = b"subtree/v1\n\0" + who + data[:8] + log + bytes(8) + decimal(size).to_bytes(8, "big") + canonical64(root)
+    try:
+        MLDSA44PublicKey.from_public_bytes(key.key).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return len(signature) == 2_420
+
+
+def read_checkpoint(note: bytes, root: Root, *, logged: bool = False) -> Checkpoint:
+    """The text in its one spelling, signed as `read_note` says; without cosignatures where the log has `logged` it."""
+    cosigners: set[str] = set()
+    lines = read_note(note, root, None if logged else cosigners)
     need(len(lines) == 3, "bad_note", "not three lines")
     need(lines[0] == root.origin, "wrong_log", "origin")
     digest = canonical64(lines[2])
     need(len(digest) == 32, "bad_note", "root hash")
-    return Checkpoint(decimal(lines[1]), digest)
+    return Checkpoint(decimal(lines[1]), digest, frozenset(cosigners))
+
+
+def read_last(note: bytes, root: Root) -> Checkpoint:
+    """The export's own checkpoint: the quorum has cosigned it."""
+    need(len(note) <= (8_192 if root.policy is None else 131_072), "bad_note", "too large")
+    checkpoint = read_checkpoint(note, root)
+    need(root.policy is None or root.policy.enough(checkpoint.cosigners), "no_quorum")
+    return checkpoint
+
+
+def check_latest(data: bytes, checkpoint: Checkpoint, root: Root) -> int:
+    """A later checkpoint that has no quorum yet, shown to go on from the export's own; return how many entries follow."""
+    head, _, note = data.partition(b"\n\n")
+    first, *path = head.decode("ascii", "replace").split("\n")
+    need(first == f"old {checkpoint.size}", "bad_note", "of another size")
+    need(len(note) <= 131_072, "bad_note", "too large")
+    later = read_checkpoint(note, root)
+    need(later.size > checkpoint.size, "bad_note", "not later")
+    need(root.policy is not None and not root.policy.enough(later.cosigners), "bad_note", "the quorum has cosigned it")
+    nodes = [canonical64(one) for one in path]
+    need(all(len(one) == 32 for one in nodes), "bad_proof", "a node is 32 bytes")
+    if checkpoint.size == 0:
+        need(not nodes, "bad_proof", "a node too many")
+        return later.size
+    before, after = roots_by_path(checkpoint.size, later.size, checkpoint.root, nodes)
+    need((before, after) == (checkpoint.root, later.root), "bad_proof", "does not lead to both")
+    return later.size - checkpoint.size
+
+
+def roots_by_path(old: int, new: int, old_root: bytes, path: list[bytes]) -> tuple[bytes, bytes]:
+    """Both roots that a consistency path gives, as PROOF and SUBPROOF of RFC 9162 section 2.1.4.1 make it."""
+    nodes = list(path)
+
+    def taken() -> bytes:
+        need(nodes, "bad_proof", "a node is missing")
+        return nodes.pop()
+
+    def sub(old: int, new: int, *, whole: bool) -> tuple[bytes, bytes]:
+        # From the end of the path, which is the outermost node, to its beginning.
+        if old == new:
+            both = old_root if whole else taken()
+            return both, both
+        split = 1 << ((new - 1).bit_length() - 1)
+        outer = taken()
+        if old <= split:
+            before, after = sub(old, split, whole=whole)
+            return before, node(after, outer)
+        before, after = sub(old - split, new - split, whole=False)
+        return node(outer, before), node(outer, after)
+
+    roots = sub(old, new, whole=True)
+    need(not nodes, "bad_proof", "a node too many")
+    return roots
 
 
 class RestoredStream(NamedTuple):
@@ -1230,8 +1382,13 @@ def decimal(text: str) -> int:
     return int(text)
 
 
-def read_note(note: bytes, root: Root) -> list[str]:
-    """Every byte counts: each signature line by a key of the root file, none twice. Returns the lines of the text."""
+def read_note(note: bytes, root: Root, cosigners: set[str] | None = None) -> list[str]:
+    """Every byte counts: each signature line by a key of the root file, none twice. Returns the lines of the text.
+
+    With `cosigners`, lines by witnesses of the root file's policy may stand there, too, and their names are added.
+    """
+    witnesses = root.policy.witnesses if root.policy is not None and cosigners is not None else {}
+    names = {key: name for name, key in witnesses.items()}
     try:
         whole = note.decode()
     except UnicodeDecodeError as error:
@@ -1240,17 +1397,22 @@ def read_note(note: bytes, root: Root) -> list[str]:
     text, _, signatures = whole.partition("\n\n")
     text += "\n"
     need(signatures.endswith("\n"), "bad_note", "no signature")
-    seen: set[bytes] = set()
+    seen: set[Verifier] = set()
     for line in signatures[:-1].split("\n"):
         found = re.fullmatch("\u2014 ([^ ]+) ([A-Za-z0-9+/=]+)", line)
         need(found, "bad_note", "a line that is no signature")
         assert found is not None
         data = canonical64(found[2])
-        known = [one for one in root.keys if one.name == found[1] and one.key_id == data[:4]]
+        known = [one for one in (*root.keys, *names) if one.name == found[1] and one.key_id == data[:4]]
         need(known, "untrusted_note", "signed by a key that is not in the root file")
-        need(known[0].key_id not in seen, "bad_note", "signed twice by one key")
-        seen.add(known[0].key_id)
+        need(known[0] not in seen, "bad_note", "signed twice by one key")
+        seen.add(known[0])
+        if known[0] in names and cosigners is not None:
+            need(cosigned(known[0], data[4:], text), "bad_note_signature")
+            cosigners.add(names[known[0]])
+            continue
         need(len(data) == 68 and ed25519_ok(known[0].key, data[4:], text.encode()), "bad_note_signature")
+    need(seen.intersection(root.keys), "untrusted_note", "signed by no key of the log")
     return text[:-1].split("\n")
 
 
@@ -1279,6 +1441,7 @@ class Root:
     table: Mapping[str, str]
     minters: frozenset[str]
     notaries: frozenset[str]
+    policy: Policy | None = None
 
     def token(self, spiffe_id: str) -> str:
         for name, listed in self.table.items():
@@ -1294,21 +1457,26 @@ class Root:
 
 def read_root(data: bytes) -> Root:
     value = strict_json(data, 8)
-    need(
-        set(value)
-        == {"v", "origin", "keys", "bundles", "checkpoints", "trust_domain", "agents", "minters", "notaries"},
-        "bad_root",
-        "keys",
-    )
-    need(value["v"] == 1 and type(value["v"]) is int, "bad_root", "v")
+    members = {"v", "origin", "keys", "bundles", "checkpoints", "trust_domain", "agents", "minters", "notaries"}
+    version = value.get("v")
+    need(type(version) is int and version in (1, 2), "bad_root", "v")
+    need(set(value) == members | ({"policy"} if version == 2 else set()), "bad_root", "keys")
     agents = value["agents"]
     need(type(agents) is dict and set(agents) == {"template", "table"}, "bad_root", "agents")
     for name in ("keys", "bundles", "checkpoints", "minters", "notaries"):
         need(type(value[name]) is list and all(type(one) is str for one in value[name]), "bad_root", name)
     need(value["keys"] and value["bundles"] and value["notaries"], "bad_root", "nothing to trust")
+    keys, policy = tuple(read_vkey(one) for one in value["keys"]), None
+    if version == 2:
+        need(type(value["policy"]) is str, "bad_root", "policy")
+        policy = read_policy(value["policy"])
+        need(set(policy.logs) == set(keys), "bad_root", "the policy is of other logs")
+        need(
+            all(f"{value['origin']}/".startswith(f"{one.name}/") for one in keys), "bad_root", "a key of another origin"
+        )
     return Root(
         origin=value["origin"],
-        keys=tuple(read_vkey(one) for one in value["keys"]),
+        keys=keys,
         bundles=frozenset(bytes.fromhex(one) for one in value["bundles"]),
         checkpoints=tuple(one.encode() for one in value["checkpoints"]),
         trust_domain=value["trust_domain"],
@@ -1316,6 +1484,7 @@ def read_root(data: bytes) -> Root:
         table=agents["table"],
         minters=frozenset(value["minters"]),
         notaries=frozenset(value["notaries"]),
+        policy=policy,
     )
 
 
@@ -1383,6 +1552,7 @@ class Report:
     records: int = 0
     decisions: int = 0
     garbage: int = 0
+    following: int = 0
 
     def add(self, place: str, error: Bad) -> None:
         self.findings.append((place, error.code, error.words))
@@ -1402,7 +1572,7 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
     if "checkpoint" not in files:
         report.add("checkpoint", Bad("missing_file"))
         return report
-    checkpoint: Checkpoint | None = report.check("checkpoint", read_checkpoint, files["checkpoint"], root)
+    checkpoint: Checkpoint | None = report.check("checkpoint", read_last, files["checkpoint"], root)
     if checkpoint is None:
         return report
     if checkpoint.size > 256 * (len(files) + 1):
@@ -1413,7 +1583,10 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
         frames += tile_frames(files, f"messages/{tile_name(number)}", min(256, checkpoint.size - number * 256), report)
     leaves = check_tiles(files, frames, checkpoint.size, report)
     known = [one for one in frames if one is not None]
-    check_files(files, expected_files(checkpoint.size), named_policies(known, root), report)
+    latest = {"latest"} & set(files) if root.policy is not None else set()
+    if latest:
+        report.following = report.check("latest", check_latest, files["latest"], checkpoint, root) or 0
+    check_files(files, expected_files(checkpoint.size) | latest, named_policies(known, root), report)
     check_order(known, root, report, complete=len(known) == len(frames))
     check_roots(leaves, checkpoint, root, report)
     bundles = collect_bundles(known, root, report)
@@ -1700,7 +1873,7 @@ def check_logged(note: bytes, index: int, leaves: list[bytes], root: Root) -> No
     if not note.startswith(root.origin.encode() + b"\n"):
         need(note.count(b"\n\n") == 1, "bad_note", "not a signed note")
         return
-    checkpoint = read_checkpoint(note, root)
+    checkpoint = read_checkpoint(note, root, logged=True)
     need(checkpoint.size <= index, "bad_note", "of more than had been logged")
     need(
         tree_root(leaves[: checkpoint.size]) == checkpoint.root,
@@ -1732,7 +1905,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{ascii(place)[1:-1]} {code} {words}".rstrip())  # noqa: T201
     print(  # noqa: T201
         f"{report.entries} entries, {report.records} records, {report.decisions} decisions, "
-        f"{report.garbage} messages that prove nothing: {len(report.findings)} findings"
+        f"{report.garbage} messages that prove nothing, {report.following} entries follow without a quorum: "
+        f"{len(report.findings)} findings"
     )
     return 4 if report.findings else 0
 

@@ -22,7 +22,7 @@ from sealbus.agents.evidence.lookup import look_up
 from sealbus.agents.evidence.receipt import make_receipt
 from sealbus.envelopes.export.trust_root import Root
 
-__all__ = ["exports"]
+__all__ = ["exports", "make_export_world", "message_ident"]
 
 
 APPROVAL = 3
@@ -41,7 +41,7 @@ STRONG = {
 
 def exports() -> Json:
     """Return the whole file."""
-    world = _world()
+    world = make_export_world()
     files, held = world.files(), note(4, tree_root(_leaves(world)[:4]), world.keys)
     return {
         "root": world.root(),
@@ -59,7 +59,7 @@ def exports() -> Json:
     }
 
 
-def _world() -> World:
+def make_export_world() -> World:
     """Return a log with every kind of entry and record, in which the keys of the trust domain are replaced."""
     world = World(Random(11))  # noqa: S311  a log that can be made again
     world.creation(previous=note(7, bytes(32), [LogKey("before", "log.example.org/before")], "log.example.org/before"))
@@ -220,7 +220,7 @@ def _receipts(world: World, *held: bytes) -> list[Json]:
     files, root = MemoryFiles(world.files()), Root.parse(json.dumps(world.root(*held)).encode())
     shown: list[Json] = []
     for message in (world.messages[0], world.messages[-1])[len(held) :]:
-        ident = _ident(message)
+        ident = message_ident(message)
         lookup = look_up(files, root, ident)
         shown.extend(
             {
@@ -267,7 +267,7 @@ def _rejected_receipts(world: World, held: bytes) -> list[Json]:
 
 def _text(world: World, message: Message, *held: bytes) -> str:
     files, root = MemoryFiles(world.files()), Root.parse(json.dumps(world.root(*held)).encode())
-    lookup = look_up(files, root, _ident(message))
+    lookup = look_up(files, root, message_ident(message))
     return make_receipt(files, root, lookup, lookup.found[0]).decode()
 
 
@@ -283,7 +283,7 @@ def _again(receipt: str, name: str) -> str:
     return receipt.replace(line, f"{line}\n{line}")
 
 
-def _ident(message: Message) -> bytes:
+def message_ident(message: Message) -> bytes:
     ident = message.entries()["id"]
     assert isinstance(ident, bytes)
     return ident

@@ -27,6 +27,7 @@ from vectors import (
     results,
     revocations,
     state,
+    witnessed,
 )
 from vectors.issuing import Json
 
@@ -58,6 +59,7 @@ def build() -> dict[str, str]:
         "inputs.json": inputs.inputs(),
         "revocations.json": revocations.revocations(),
         "exports.json": exports.exports(),
+        "witnesses.json": witnessed.witnesses(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}
 

@@ -28,6 +28,8 @@ def export(
 ) -> int:
     """Write the log up to its last checkpoint, with all its messages, into the new folder FOLDER.
 
+    If the root file has a policy, that is the last checkpoint that its quorum of witnesses has cosigned.
+
     Only the checkpoint is verified here: `sealbus audit verify FOLDER` verifies the rest, at once or years later.
     """
     source = EvidenceSource(invocation=invocation, root=root, log_folder=log_folder, mirror=mirror, policies=policies)
@@ -36,10 +38,18 @@ def export(
         written = asyncio.run(source.export_live(folder, trusted, progress))
     if invocation.as_json:
         print_json(
-            {"folder": str(folder), "entries": written.entries, "policies": written.policies, "whole": written.whole}
+            {
+                "folder": str(folder),
+                "entries": written.entries,
+                "following": written.following,
+                "policies": written.policies,
+                "whole": written.whole,
+            }
         )
     else:
         note(f"{folder}: {written.entries} entries, {written.policies} policy bundles")
+        if written.following:
+            note(f"{written.following} entries follow that the quorum has not cosigned")
     for path in written.missing_policies:
         note(f"{path} is named in the log but no longer in the notary's folder")
     if written.missing_count:
@@ -49,7 +59,9 @@ def export(
 
 
 @click.command("root")
-@click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
+@click.option("--key", "keys", multiple=True, help="Verifier key of the log; may be repeated.")
+@click.option("--policy", default=None, type=PATH, metavar="FILE",
+              help="Policy of witnesses (C2SP tlog-policy), whose quorum has to have cosigned the log.")  # fmt: skip
 @click.option(
     "--origin", default=None, help="Origin of the log; by default that of the settings, or the name of the first key."
 )
@@ -62,6 +74,7 @@ def export(
 @config_option
 def root_file(
     keys: tuple[str, ...],
+    policy: Path | None,
     origin: str | None,
     notaries: tuple[str, ...],
     checkpoints: tuple[Path, ...],
@@ -73,7 +86,7 @@ def root_file(
     This trusts the notary's folder as it is now: run it once, when the log begins. The first trust bundle is taken from the
     log itself; everything else comes from the settings and the options.
     """
-    from sealbus.agents.evidence.trust_root import make_root
+    from sealbus.agents.evidence.trust_root import make_root, read_policy
     from sealbus.agents.runtime.settings.settings import load_settings
 
     root = make_root(
@@ -83,5 +96,6 @@ def root_file(
         notaries=notaries,
         checkpoints=checkpoints,
         folder=log_folder,
+        policy=read_policy(policy) if policy is not None else None,
     )
     click.echo(root.encode().decode(), nl=False)

@@ -89,6 +89,8 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
                 "passed": report.passed,
                 "findings": report.count,
                 "size": size,
+                "following": report.following,
+                "cosigners": list(report.cosigners),
                 "root": report.checkpoint.root.hex() if report.checkpoint is not None else "",
                 "entries": dict(sorted(entries.items())),
                 "records": dict(sorted(report.tally.records.items())),
@@ -102,6 +104,10 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
         note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
         if entries["gap"]:
             note(f"{entries['gap']} gaps in the stream: messages there could not be read when the notary logged them")
+        if report.cosigners:
+            note(f"cosigned by {', '.join(map(printable, report.cosigners))}")
+        if report.following:
+            note(f"{report.following} entries follow that the quorum had not cosigned at the time of the export")
         if redecided is not None:
             left = ", ".join(f"{count} {why}" for why, count in sorted(redecided.not_replayable.items()))
             note(f"{redecided.compared} of {redecided.read} decisions made again, not replayable: {left or 'none'}")

@@ -49,7 +49,7 @@ from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.log.checkpoint import open_strictly
+from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.places import Place, parse_places
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
 from sealbus.envelopes.message.subjects import audit_subject
@@ -248,11 +248,11 @@ class Views:
             return None
         file = table.folder / CHECKPOINT
         try:
-            note, changed = file.read_bytes()[: DEFAULT_LIMITS.published_note_bytes], file.stat().st_mtime
+            note, changed = file.read_bytes()[: DEFAULT_LIMITS.note_bytes], file.stat().st_mtime
         except FileNotFoundError:
             return None
         keys = tuple(signer.verifier for signer in load_signers(table.keys, table.origin))
-        checkpoint = open_strictly(note, table.origin, keys).checkpoint
+        checkpoint = open_checkpoint(note, origin=table.origin, verifiers=keys).checkpoint
         return _LastCheckpoint(checkpoint.origin, checkpoint.size, checkpoint.root, int(changed * SECOND))
 
     def _agent(self, name: str) -> SpiffeId | None:

@@ -41,7 +41,7 @@ from sealbus.bus.stream_names import AUDIT, REFUSALS, SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
-from sealbus.envelopes.log.checkpoint import open_strictly
+from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
 from sealbus.envelopes.records.work import OutcomeRecord
@@ -331,4 +331,4 @@ def _size(folder: Path, root: Root) -> int:
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
-    return open_strictly(path.read_bytes(), root.origin, root.keys).checkpoint.size
+    return open_checkpoint(path.read_bytes(), origin=root.origin, verifiers=root.keys).checkpoint.size

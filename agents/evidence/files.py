@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from sealbus.agents.control.notary.keys import previous_checkpoint
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.stream_names import AUDIT
@@ -104,5 +105,4 @@ class LogPlace:
             raise ConfigurationError("control.notary.folder is not set: name the folder of the log with --log DIR")
         if table.previous is None:
             return cls(chosen, table.stream)
-        with file_errors(f"{table.previous} cannot be read"):
-            return cls(chosen, table.stream, table.previous.read_bytes())
+        return cls(chosen, table.stream, previous_checkpoint(table.previous))

@@ -6,7 +6,7 @@ Notes, checkpoints and receipts share the functions for strict base64, decimal n
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
@@ -20,6 +20,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 DASH: Final = "\u2014 "
 """How a signature line begins."""
 _KEY_ID: Final = 4
+_SIGNATURE: Final = 64
 
 KEY_BYTES: Final = 32
 """Bytes of a public key, and of the seed of a private one (RFC 8032)."""
@@ -115,8 +116,21 @@ def keep_signatures(data: bytes, keys: Iterable[KnownKey]) -> bytes:
 
     Raises `LogError`: `bad_note` for malformed bytes, `untrusted_note` if no line is left.
     """
-    note, known = parse_note(data), {(key.name, key.key_id) for key in keys}
-    lines = [_line(*line) for line in note.signatures if (line.name, line.key_id) in known]
+    known = {(key.name, key.key_id) for key in keys}
+    return _keep_lines(data, lambda line: (line.name, line.key_id) in known)
+
+
+def leave_out_cosignatures(data: bytes) -> bytes:
+    """Return the note of a log whose keys are not known here with the signature lines that a log's key may have made.
+
+    These have the 64 bytes of an Ed25519 signature; a cosignature has a time as well. Raises as `keep_signatures` does.
+    """
+    return _keep_lines(data, lambda line: len(line.signature) == _SIGNATURE)
+
+
+def _keep_lines(data: bytes, kept: Callable[[NoteSignature], bool]) -> bytes:
+    note = parse_note(data)
+    lines = [_line(*line) for line in note.signatures if kept(line)]
     if not lines:
         raise LogError(Code.UNTRUSTED_NOTE, "no known key has signed it")
     return b"".join([note.text.encode(), b"\n", *lines])

@@ -17,8 +17,8 @@ from sealbus.agents.control.notary.log.folder_store import write_durably
 from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.agents.files import PRIVATE, create_file, file_errors
 from sealbus.envelopes.errors import ConfigurationError, LogError, StateUnavailable
-from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_checkpoint, verify_extension
-from sealbus.envelopes.log.note import KEY_BYTES, NoteSigner, NoteVerifier
+from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_checkpoint, parse_checkpoint, verify_extension
+from sealbus.envelopes.log.note import KEY_BYTES, NoteSigner, NoteVerifier, leave_out_cosignatures, parse_note
 from sealbus.envelopes.log.tiles import ReadTile, TiledTree
 
 _BYTES = 1_024
@@ -58,6 +58,20 @@ def load_signers(paths: Sequence[Path], origin: str) -> tuple[NoteSigner, ...]:
     if len({signer.verifier for signer in signers}) != len(signers):
         raise ConfigurationError("control.notary.keys: one key is listed twice")
     return signers
+
+
+def previous_checkpoint(path: Path) -> bytes:
+    """Return the last checkpoint of the previous period's log in the file `path`, as the next log's 0x04 entry has it.
+
+    Cosignatures are left out. Raises `ConfigurationError` for a file that cannot be read or is not a checkpoint.
+    """
+    with file_errors(f"control.notary.previous: {path} cannot be read"):
+        note = path.read_bytes()
+    try:
+        parse_checkpoint(parse_note(note).text)
+        return leave_out_cosignatures(note)
+    except LogError as error:
+        raise ConfigurationError(f"control.notary.previous: {path} is not a checkpoint: {error.detail}") from error
 
 
 def _load(path: Path) -> NoteSigner:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from sealbus.agents.control.notary.keys import load_signers
+from sealbus.agents.control.notary.keys import load_signers, previous_checkpoint
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, follow_policy
@@ -20,9 +19,7 @@ from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters
-from sealbus.envelopes.errors import ConfigurationError, LogError
-from sealbus.envelopes.log.checkpoint import parse_checkpoint
-from sealbus.envelopes.log.note import parse_note
+from sealbus.envelopes.errors import ConfigurationError
 
 NAME = "notary"
 """Name of the workload, if the settings give each a Workload API of its own."""
@@ -35,7 +32,7 @@ def notary_options(table: NotaryTable) -> NotaryOptions:
             "control.notary.origin is not set: the name of the log, for instance log.example.org/audit"
         )
     signers = load_signers(table.keys, table.origin)
-    previous = _previous(table.previous) if table.previous is not None else b""
+    previous = previous_checkpoint(table.previous) if table.previous is not None else b""
     plan = LogPlan(
         origin=table.origin,
         verifiers=tuple(signer.verifier for signer in signers),
@@ -79,14 +76,3 @@ async def _in_background(work: Coroutine[None, None, None], name: str) -> AsyncG
         await asyncio.wait({task})
         if not task.cancelled():
             task.result()
-
-
-def _previous(path: Path) -> bytes:
-    try:
-        note = path.read_bytes()
-        parse_checkpoint(parse_note(note).text)
-    except OSError as error:
-        raise ConfigurationError(f"control.notary.previous: {path} cannot be read: {error.strerror}") from error
-    except LogError as error:
-        raise ConfigurationError(f"control.notary.previous: {path} is not a checkpoint: {error.detail}") from error
-    return note

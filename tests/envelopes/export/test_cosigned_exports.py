@@ -334,6 +334,9 @@ def test_what_a_root_file_says() -> None:
     assert (root.policy.quorum, [witness.name for witness in root.policy.witnesses]) == ("g", ["one", "two", "three"])
     assert json.loads(root.encode())["v"] == 2
     assert Root.parse(root.encode()).encode() == root.encode()
+    names = {key.name for key in root.known_keys}
+    assert names == {ORIGIN, ONE.name, TWO.name, THREE.name}
+    assert {key.name for key in Root.parse(json.dumps(WORLD.root()).encode()).known_keys} == {ORIGIN}
     assert "policy" not in json.loads(Root.parse(json.dumps(WORLD.root()).encode()).encode())
 
 

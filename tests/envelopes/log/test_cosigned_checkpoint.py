@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
+from independent import verify_export as independent
 from support.cosigners import ML_DSA_44, Cosigner, cosigned, policy_text
-from support.log_world import ORIGIN, LogKey, note
+from support.log_world import ORIGIN, LogKey, note, root_document
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_checkpoint, open_strictly
-from sealbus.envelopes.log.note import KnownKey, NoteVerifier, keep_signatures
+from sealbus.envelopes.log.note import KnownKey, NoteVerifier, keep_signatures, leave_out_cosignatures
 from sealbus.envelopes.log.witness_policy import WitnessPolicy, open_cosigned
 
 LOG, STRANGER = LogKey("first"), LogKey("stranger")
@@ -124,13 +128,32 @@ def test_by_as_many_as_a_policy_has() -> None:
     refused(data + b"\xe2\x80\x94 x " + b"AAAA" * 8_000 + b"\n", Code.BAD_NOTE, policy)
 
 
+@pytest.mark.parametrize("witness", [OLD, NEW])
+def test_no_byte_of_it_may_be_another(witness: Cosigner) -> None:
+    """Not even one that a C2SP reader would pass over."""
+    data, root = witness.cosign(PLAIN), independent_root()
+    for at in range(len(data)):
+        altered = data[:at] + bytes([data[at] ^ (1 << at % 7)]) + data[at + 1 :]
+        with pytest.raises(LogError):
+            opened(altered)
+        with pytest.raises(independent.Bad):
+            independent.read_checkpoint(altered, root)
+
+
+def independent_root() -> independent.Root:
+    return replace(
+        independent.read_root(json.dumps(root_document([LOG], [bytes(32)])).encode()),
+        policy=independent.read_policy(POLICY.text),
+    )
+
+
 def test_lines_by_others_are_left_out() -> None:
     data = cosigned(PLAIN, REMOVED, NEW, OLD)
     keys: list[KnownKey] = [*KEYS, *POLICY.names]
     kept = keep_signatures(data, keys)
     assert opened(kept).cosigners == ("new", "old")
     assert keep_signatures(kept, keys) == kept
-    assert keep_signatures(data, KEYS) == PLAIN
+    assert keep_signatures(data, KEYS) == leave_out_cosignatures(data) == leave_out_cosignatures(PLAIN) == PLAIN
     with pytest.raises(LogError) as raised:
         keep_signatures(data, [NoteVerifier.parse(STRANGER.vkey)])
     assert raised.value.code is Code.UNTRUSTED_NOTE

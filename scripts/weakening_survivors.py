@@ -480,8 +480,11 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.check_verdict: said == given['verdict'] [by prefix]",
         "independent.verify_export.check_verdict: said == given['verdict'] [by case]",
     ),
-    "among bytes the whole of each is looked for, weaker or not": (
+    "among keys the whole of each is looked for, weaker or not": (
         "independent.verify_export.read_note: known[0] not in seen [by prefix]",
+        "independent.verify_export.read_note: known[0] not in seen [by case]",
+    ),
+    "among bytes the whole of each is looked for, weaker or not": (
         "independent.verify_export.pinned: H(record['jwt']) in root.bundles [by prefix]",
         "independent.verify_export.check_unproved: header_hash(frame) not in proved [by prefix]",
         "independent.verify_export.check_entry: leaf not in seen [by prefix]",

@@ -148,7 +148,7 @@ def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Ch
         report.add_findings([of_file(CHECKPOINT, FindingCode.MISSING_FILE)])
         return None
     try:
-        # Of a file that is longer than any note, one byte too many was read, so no signature line ends there.
+        # Of a file that is longer than any note, one byte too many was read.
         signed = root.open_checkpoint(note)
         report.checkpoint, report.cosigners = signed.checkpoint, signed.cosigners
     except LogError as error:

@@ -12,18 +12,17 @@ from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint
-from sealbus.envelopes.log.note import base64_text, parse_base64, parse_number
+from sealbus.envelopes.log.note import base64_text, parse_base64
 from sealbus.envelopes.log.tree_proofs import verify_consistency
 
 LATEST: Final = "latest"
 LATEST_BYTES: Final = DEFAULT_LIMITS.note_bytes + 4_096
 """A note, after the size and the nodes of the longest path."""
-_OLD: Final = "old "
 
 
 def encode_latest(old: int, path: Iterable[bytes], note: bytes) -> bytes:
     """Return the file: `note` is the later checkpoint, and `path` proves that it extends the one of `old` entries."""
-    return "\n".join([f"{_OLD}{old}", *map(base64_text, path), "", ""]).encode() + note
+    return "\n".join([_size_line(old), *map(base64_text, path), "", ""]).encode() + note
 
 
 def check_latest(data: bytes, checkpoint: Checkpoint, root: Root) -> Checkpoint:
@@ -37,7 +36,7 @@ def check_latest(data: bytes, checkpoint: Checkpoint, root: Root) -> Checkpoint:
         first, *nodes = head.decode("ascii").split("\n")
     except UnicodeDecodeError as error:
         raise LogError(Code.BAD_NOTE, "latest: not ASCII before the checkpoint") from error
-    if not first.startswith(_OLD) or parse_number(first.removeprefix(_OLD), "old") != checkpoint.size:
+    if first != _size_line(checkpoint.size):
         raise LogError(Code.BAD_NOTE, "latest: its first line is not the size of the export")
     signed = root.open_note(note)
     later = signed.checkpoint
@@ -46,3 +45,7 @@ def check_latest(data: bytes, checkpoint: Checkpoint, root: Root) -> Checkpoint:
     path = [parse_base64(node, "node") for node in nodes]
     verify_consistency(checkpoint.size, checkpoint.root, later.size, later.root, path)
     return later
+
+
+def _size_line(size: int) -> str:
+    return f"old {size}"

@@ -24,7 +24,8 @@ _NAMES: Final = frozenset(
     {"v", "origin", "keys", "bundles", "checkpoints", "trust_domain", "agents", "minters", "notaries"}
 )
 _POLICY: Final = "policy"
-_VERSIONS: Final = {1: _NAMES, 2: _NAMES | {_POLICY}}
+_WITNESSED: Final = 2
+_VERSIONS: Final = {1: _NAMES, _WITNESSED: _NAMES | {_POLICY}}
 """The members of a root file, by its `v`."""
 _DIGEST_HEX: Final = 64
 _MOST_BYTES: Final = 1_048_576
@@ -79,8 +80,10 @@ class Root:
     def open_note(self, note: bytes) -> SignedCheckpoint:
         """Verify a checkpoint of the log, whose every signature line counts. The quorum is not asked.
 
-        Raises `LogError` as `open_strictly` does or, with a policy, `open_cosigned`.
+        Raises `LogError` as `open_strictly` does or, with a policy, `open_cosigned`; `bad_note` for over `note_bytes`.
         """
+        if len(note) > self.note_bytes:
+            raise LogError(Code.BAD_NOTE, "too large")
         if self.policy is None:
             return open_strictly(note, self.origin, self.keys)
         return open_cosigned(note, self.origin, self.keys, self.policy)
@@ -131,13 +134,13 @@ class Root:
             minters=frozenset(SpiffeId.parse(minter) for minter in _texts(document, "minters")),
             notaries=frozenset(SpiffeId.parse(notary) for notary in _texts(document, "notaries")),
             checkpoints=tuple(note.encode() for note in _texts(document, "checkpoints")),
-            policy=WitnessPolicy.parse(_text(_POLICY, document[_POLICY]).encode()) if _POLICY in document else None,
+            policy=WitnessPolicy.parse(_text(_POLICY, document[_POLICY]).encode()) if version == _WITNESSED else None,
         )
 
     def encode(self) -> bytes:
         """Return the file; `parse` of it returns an equal root."""
         document = {
-            "v": 1 if self.policy is None else 2,
+            "v": 1 if self.policy is None else _WITNESSED,
             "origin": self.origin,
             "keys": [key.text for key in self.keys],
             "bundles": sorted(digest.hex() for digest in self.bundles),
@@ -158,7 +161,7 @@ def _check_logs(policy: WitnessPolicy, origin: str, keys: tuple[NoteVerifier, ..
     """Raise `ConfigurationError` unless the logs of `policy` are `keys`, and each of these may sign the log `origin`."""
     if {log.verifier for log in policy.logs} != set(keys):
         raise ConfigurationError("root file: the logs of policy are not keys")
-    if not all(origin == key.name or origin.startswith(f"{key.name}/") for key in keys):
+    if not all(f"{origin}/".startswith(f"{key.name}/") for key in keys):
         raise ConfigurationError("root file: the name of a key is not the origin or a prefix of it")
 
 

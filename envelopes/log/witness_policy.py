@@ -20,6 +20,8 @@ NONE: Final = "none"
 """The quorum that needs no cosignature."""
 _SPACES: Final = re.compile("[ \t]+")
 _COMMENT: Final = "#"
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+"""All of ASCII's but tab and newline."""
 _NAME: Final = re.compile("[^\x00-\x20\x7f\ud800-\udfff]+")
 _MOST_URL: Final = 2_048
 
@@ -165,7 +167,7 @@ class _Lines:
 
     def take_line(self, line: str) -> None:
         """Take one line, without its newline."""
-        if any((character < " " and character != "\t") or character == "\x7f" for character in line):
+        if _CONTROL.search(line):
             raise LogError(Code.BAD_NOTE, "control character")
         line = line.strip(" \t")
         if not line or line.startswith(_COMMENT):

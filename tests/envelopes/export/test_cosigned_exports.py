@@ -226,6 +226,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "bad_note"),
     "another size": (encode_latest(SHORTER - 1, PATH, LATER), "bad_note"),
     "another spelling of the size": (GOOD.replace(b"old ", b"old 0"), "bad_note"),
+    "another case": (GOOD.replace(b"old", b"Old"), "bad_note"),
     "no size": (GOOD.removeprefix(b"old "), "bad_note"),
     "not ASCII": (b"\xc3" + GOOD, "bad_note"),
     "a carriage return": (GOOD.replace(b"\n", b"\r\n", 1), "bad_note"),
@@ -319,6 +320,8 @@ def test_a_lookup_demands_the_quorum() -> None:
         {"policy": policy_text(WORLD.keys, [ONE], "quorum one\x0b")},
         {"origin": "log.example.org/audit2"},
         {"origin": "log.example.org"},
+        {"origin": ORIGIN.upper()},
+        {"origin": f"{ORIGIN.upper()}/2"},
     ],
 )
 def test_what_a_root_file_may_not_say(changes: dict[str, Json]) -> None:
@@ -338,6 +341,44 @@ def test_what_a_root_file_says() -> None:
     assert names == {ORIGIN, ONE.name, TWO.name, THREE.name}
     assert {key.name for key in Root.parse(json.dumps(WORLD.root()).encode()).known_keys} == {ORIGIN}
     assert "policy" not in json.loads(Root.parse(json.dumps(WORLD.root()).encode()).encode())
+
+
+@pytest.mark.parametrize("other", ["log.example.org/other", "log.example.org/audit/1"])
+def test_each_key_is_of_the_log(other: str) -> None:
+    for keys in ([*WORLD.keys, LogKey("x", other)], [LogKey("x", other), *WORLD.keys]):
+        changes: dict[str, Json] = {
+            "keys": [key.vkey for key in keys],
+            "policy": policy_text(keys, [ONE], "quorum one"),
+        }
+        with pytest.raises(ConfigurationError, match="not the origin or a prefix"):
+            Root.parse(changed_root(**changes))
+        with pytest.raises(independent.Bad):
+            independent.read_root(changed_root(**changes))
+
+
+@pytest.mark.parametrize(("more", "code"), [(0, set()), (1, {("checkpoint", "bad_note")})])
+def test_the_largest_note_without_cosignatures(more: int, code: set[tuple[str, str]]) -> None:
+    """Of 8,192 bytes: 24 lines, each of a name and 98 bytes."""
+    size, count = 8_192 - len(WORLD.files()["checkpoint"]), 24
+    lengths = [size // count - 98] * (count - 1)
+    lengths.append(size + more - sum(lengths) - 98 * count)
+    keys = [*WORLD.keys, *(LogKey(f"{at}", f"{at:02}".ljust(length, "x")) for at, length in enumerate(lengths))]
+    files = WORLD.files() | {"checkpoint": note(SIZE, WORLD.root_at(SIZE), keys)}
+    assert len(files["checkpoint"]) == 8_192 + more
+    assert codes(files, json.dumps(WORLD.root(keys=[key.vkey for key in keys])).encode()) == code
+
+
+def test_the_longest_name_of_a_key() -> None:
+    for name, good in (("x" * 256, True), ("\u00e9" * 128, True), ("x" * 257, False), ("\u00e9" * 129, False)):
+        key = LogKey("x", name)
+        document = json.dumps(WORLD.root(keys=[key.vkey])).encode()
+        if good:
+            assert independent.read_root(document).keys[0].name == Root.parse(document).keys[0].name == name
+            continue
+        with pytest.raises(ConfigurationError):
+            Root.parse(document)
+        with pytest.raises(independent.Bad):
+            independent.read_root(document)
 
 
 def test_one_key_of_the_logs_of_several_periods() -> None:

@@ -77,6 +77,44 @@ def test_quorum(rows: tuple[str, ...], enough: list[str], missing: list[str]) ->
     assert [parsed.has_quorum(names.split()) for names in missing] == [False] * len(missing)
 
 
+def test_names_are_compared_whole() -> None:
+    """Of a name that is another's beginning, or in another case."""
+    rows = [f"witness {name} {witness.vkey}" for name, witness in zip(("a", "A", "ab"), MANY[:3], strict=True)]
+
+    def of(*further: str) -> WitnessPolicy:
+        return WitnessPolicy.parse("".join(f"{row}\n" for row in (*rows, *further)).encode())
+
+    for quorum in ("a", "A", "ab"):
+        parsed = of(f"quorum {quorum}")
+        assert [name for name in ("a", "A", "ab", "abc", "AB") if parsed.has_quorum([name])] == [quorum]
+    parsed = of("group g any a", "group gh any A", "quorum g")
+    assert (parsed.has_quorum(["a"]), parsed.has_quorum(["A"]), parsed.has_quorum(["ab"])) == (True, False, False)
+    for name in ("aB", "abc", "AB", "b"):
+        for members in (f"{name} a", f"a {name}", f"a {name} A"):
+            with pytest.raises(LogError):
+                of(f"group g any {members}", "quorum a")
+        with pytest.raises(LogError):
+            of(f"quorum {name}")
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x08", "\x0b", "\x0c", "\r", "\x1f", "\x7f"])
+def test_control_characters_not_even_in_comments(character: str) -> None:
+    for comment in (f"{character}# x", f"#{character} x", f"# x{character}"):
+        with pytest.raises(LogError, match="control character"):
+            policy(comment, "quorum w0")
+
+
+def test_what_is_just_not_too_long() -> None:
+    name, url = "\u00e9" * 128, "https://" + "a" * 2_040
+    parsed = policy(f"witness {name} {MANY[9].vkey} {url}", f"quorum {name}")
+    assert parsed.witnesses[-1] == PolicyWitness(name, CosignatureVerifier.parse(MANY[9].vkey), url)
+    filled = policy_text([LOG], [ONE], "quorum w0").encode()
+    filled = b"#" * (DEFAULT_LIMITS.witness_policy_bytes - len(filled) - 1) + b"\n" + filled
+    assert WitnessPolicy.parse(filled).quorum == "w0"
+    with pytest.raises(LogError, match="too large"):
+        WitnessPolicy.parse(b"#" + filled)
+
+
 def test_a_quorum_of_groups() -> None:
     parsed = policy(*NESTED, witnesses=5)
     assert parsed.has_quorum(["w0", "w2", "w4"])

@@ -37,6 +37,15 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
         os.fsync(file.fileno())
 
 
+def sync_folder(folder: Path) -> None:
+    """Return once the names in `folder` are on the disk, such as that of a replaced file. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def replace_file(path: Path, data: bytes, *, mode: int) -> None:
     """Put `data` at `path` as `create_file` does, but by renaming a complete file over it: no reader sees a part of it."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -38,6 +38,7 @@ _COMMANDS = MappingProxyType(
         "control": ("run.control", "Run the central roles of a deployment: callout, policy, notary."),
         "audit": ("audit.group", "Follow and replay the audit stream."),
         "notary": ("operate.notary", "Make keys of a log, and hold checkpoints of other logs."),
+        "witness": ("operate.witness", "Make keys of a witness, which cosigns checkpoints of other logs."),
         "identity": ("operate.identity", "Show this workload's identity."),
         "policy": ("policy.group", "Test, build, sign, push and backtest policies."),
         "deny": ("policy.deny", "Deny a workload, user, session or client from the next message on."),

@@ -76,10 +76,18 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 def parse_foreign_checkpoint(text: str) -> Checkpoint:
     """Parse the checkpoint of any C2SP log, which may have extension lines; raise `LogError` (`bad_note`) for other text."""
+    return Checkpoint(*read_lines(text))
+
+
+def read_lines(text: str) -> tuple[str, int, bytes]:
+    """Return origin, size and root from the lines of a checkpoint; raise `LogError` (`bad_note`) for other text.
+
+    Their values are not checked: a `Checkpoint` checks them.
+    """
     *lines, end = text.split("\n")
     if len(lines) < _LINES or end or not all(lines):
         raise LogError(Code.BAD_NOTE, "a checkpoint has three lines, and further lines that are not empty")
-    return Checkpoint(lines[0], parse_number(lines[1], "size"), parse_base64(lines[2], "root"))
+    return lines[0], parse_number(lines[1], "size"), parse_base64(lines[2], "root")
 
 
 def sign_checkpoint(checkpoint: Checkpoint, signers: Sequence[NoteSigner]) -> bytes:

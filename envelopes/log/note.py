@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -44,11 +44,36 @@ class Note(NamedTuple):
     signatures: tuple[NoteSignature, ...]
 
 
-class VerifiedNote(NamedTuple):
+class KnownKey(Protocol):
+    """A key that signature lines name, of any type."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def key_id(self) -> bytes:
+        """Its id, 4 bytes."""
+        ...
+
+
+class Verifier(KnownKey, Protocol):
+    """A public key that verifies signatures, of any type."""
+
+    def verify(self, message: bytes, signature: bytes) -> object:
+        """Raise `LogError` (`bad_note_signature`) unless this key made `signature` over the text `message`."""
+        ...
+
+
+AnyVerifier = TypeVar("AnyVerifier", bound=Verifier)
+
+
+class VerifiedNote(NamedTuple, Generic[AnyVerifier]):
     """A note that at least one known key has signed. `verify_note` alone makes it."""
 
     text: str
-    signers: tuple[NoteVerifier, ...]
+    signers: tuple[AnyVerifier, ...]
     """The known keys that have signed it."""
 
 
@@ -73,20 +98,20 @@ def parse_note(data: bytes) -> Note:
     return Note(text + "\n", tuple(_signature(line) for line in lines))
 
 
-def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
+def verify_note(data: bytes, verifiers: Iterable[AnyVerifier]) -> VerifiedNote[AnyVerifier]:
     """Parse a note and verify that at least one of `verifiers` signed it.
 
     Signatures by other keys are ignored. Every signature by a known key must verify. Raises `LogError`: `bad_note` for
     malformed bytes, `bad_note_signature` for a bad signature by a known key, `untrusted_note` if no known key signed.
     Raises `ConfigurationError` for two verifiers with one name and key id.
     """
-    known: dict[tuple[str, bytes], NoteVerifier] = {}
+    known: dict[tuple[str, bytes], AnyVerifier] = {}
     for verifier in verifiers:
         if known.setdefault((verifier.name, verifier.key_id), verifier) != verifier:
             raise ConfigurationError(f"two verifier keys are {verifier.name}+{verifier.key_id.hex()}")
     note = parse_note(data)
     message = note.text.encode()
-    signers: dict[NoteVerifier, None] = {}
+    signers: dict[AnyVerifier, None] = {}
     for name, key_id, signature in note.signatures:
         signer = known.get((name, key_id))
         if signer is not None:
@@ -95,20 +120,6 @@ def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
     if not signers:
         raise LogError(Code.UNTRUSTED_NOTE, "no known key has signed it")
     return VerifiedNote(note.text, tuple(signers))
-
-
-class KnownKey(Protocol):
-    """A key that signature lines name, of any type."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def key_id(self) -> bytes:
-        """Its id, 4 bytes."""
-        ...
 
 
 def keep_signatures(data: bytes, keys: Iterable[KnownKey]) -> bytes:

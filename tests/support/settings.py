@@ -181,6 +181,17 @@ stream = "AUDIT-2026"
 previous = "before/checkpoint"
 lease = 5
 whole = true
+[control.witness]
+address = "0.0.0.0:8446"
+certificate = "witness.pem"
+key = "/etc/witness.key"
+plaintext = true
+rate = 50
+signing_keys = ["w.key", "/etc/w2.key"]
+folder = "witness"
+[[control.witness.logs]]
+origin = "log.example.com/audit"
+keys = ["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"]
 [dev]
 issuer = "http://127.0.0.1:5/development-only"
 access = "/run/idp.json"

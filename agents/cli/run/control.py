@@ -31,6 +31,7 @@ ROLES = MappingProxyType(
         "streams": "sealbus.agents.control.streams:open_streams",
         "console": "sealbus.agents.console.console:open_console",
         "revoker": "sealbus.agents.control.revoker:open_revoker",
+        "witness": "sealbus.agents.control.witness.server:open_witness",
         "backups": "sealbus.agents.backup.age:open_backups",
     }
 )
@@ -38,7 +39,8 @@ ROLES = MappingProxyType(
 USUAL = ("callout", "policy", "notary")
 """The default roles of a process.
 
-The revoker and the console have identities of their own, and `streams` and `backups` are only for metrics.
+The revoker and the console have identities of their own, a witness is for logs of others, and `streams` and `backups` are
+only for metrics.
 """
 
 

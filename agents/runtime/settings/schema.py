@@ -562,6 +562,34 @@ class NotaryTable(_Table):
     whole: bool = False
 
 
+class WitnessLogTable(_Table):
+    """A log whose checkpoints the witness cosigns: its `origin`, and its verifier `keys` (`name+id+base64`)."""
+
+    origin: str
+    keys: Annotated[tuple[str, ...], Field(min_length=1, max_length=8)]
+
+    def __str__(self) -> str:
+        return self.origin
+
+
+class WitnessTable(_Table):
+    """The witness of a control process: `signing_keys` are files of `sealbus witness keygen`, each of which cosigns.
+
+    `folder` is where it remembers what it cosigned; no other witness may use it. `address` needs `certificate` and `key`
+    unless it is loopback; `plaintext` says that a proxy in front of it does TLS. `rate` is the requests a second of one
+    address.
+    """
+
+    address: str = "127.0.0.1:8446"
+    certificate: Path | None = None
+    key: Path | None = None
+    plaintext: bool = False
+    rate: Annotated[float, Field(ge=1, le=100_000, allow_inf_nan=False)] = 100.0
+    signing_keys: Annotated[tuple[Path, ...], Field(max_length=8)] = ()
+    folder: Path | None = None
+    logs: tuple[WitnessLogTable, ...] = ()
+
+
 class RevokerTable(_Table):
     """The revoker of a control process: `key` is the file (P-256 in PEM, mode 0600) of the key that signs revocations."""
 
@@ -573,6 +601,7 @@ class ControlTable(_Table):
 
     callout: CalloutTable = CalloutTable()
     notary: NotaryTable = NotaryTable()
+    witness: WitnessTable = WitnessTable()
     revoker: RevokerTable = RevokerTable()
     backups: Path | None = None
 

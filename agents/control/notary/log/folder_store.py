@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sealbus.agents.files import sync_folder
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 
 CHECKPOINT: Final = "checkpoint"
@@ -168,7 +169,7 @@ def write_durably(folder: Path, files: Mapping[str, bytes], under_way: Path) -> 
         temporary.replace(target)
         changed[target.parent] = None
     for parent in changed:
-        _sync(parent)
+        sync_folder(parent)
 
 
 def _make(folder: Path, changed: dict[Path, None]) -> None:
@@ -178,11 +179,3 @@ def _make(folder: Path, changed: dict[Path, None]) -> None:
     _make(folder.parent, changed)
     folder.mkdir(exist_ok=True)
     changed[folder.parent] = None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -188,6 +188,11 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     )
     assert notary.keys == (tmp_path / "a.key", Path("/etc/b.key"))
     assert (notary.folder, notary.previous) == (tmp_path / "log", tmp_path / "before" / "checkpoint")
+    witness = settings.control.witness
+    assert (witness.address, witness.plaintext, witness.rate) == ("0.0.0.0:8446", True, 50)
+    assert (witness.certificate, witness.key) == (tmp_path / "witness.pem", Path("/etc/witness.key"))
+    assert (witness.signing_keys, witness.folder) == ((tmp_path / "w.key", Path("/etc/w2.key")), tmp_path / "witness")
+    assert [(log.origin, len(log.keys)) for log in witness.logs] == [("log.example.com/audit", 1)]
     assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
     assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.streams.replicas)
 

@@ -13,6 +13,7 @@ from fuzz.targets import Target, check_refusal
 from support.memory_files import MemoryFiles
 from support.vectors import load
 
+from sealbus.agents.control.witness.submission import WitnessedLog, check_extension, open_submission
 from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.format import encode_frame, entry_of, read_frames
@@ -192,6 +193,16 @@ def latest(data: bytes) -> None:
         check_refusal(error)
 
 
+def submission(data: bytes) -> None:
+    """A request to a witness, and one with the bytes before a checkpoint that the log signed."""
+    log = WitnessedLog(_ORIGIN, (_signer().verifier,))
+    for request in (data, data + b"\n\n" + sign_note(EMPTY_LOG.decode(), [_signer()])):
+        try:
+            check_extension(open_submission(request, {_ORIGIN: log}), None)
+        except LogError as error:
+            check_refusal(error)
+
+
 def tile(data: bytes) -> None:
     """A tile of hashes, entries or places, whose width is the first byte, or the path of one."""
     width, rest = data[0] if data else 0, data[1:]
@@ -282,6 +293,7 @@ TARGETS: Mapping[str, Target] = {
     "policy": policy,
     "cosigned": cosigned,
     "latest": latest,
+    "submission": submission,
     "tile": tile,
     "receipt": receipt,
     "frames": frames,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from base64 import b64decode, urlsafe_b64decode
+from base64 import b64decode, b64encode, urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -170,6 +170,7 @@ def _logs() -> Mapping[str, Iterable[bytes]]:
             for signers in (fuzz.logs.witnesses()[:1], fuzz.logs.witnesses())
         ],
         "logs.latest": [encode_latest(0, [], fuzz.logs.later(5)), encode_latest(4, [bytes(32)], fuzz.logs.later(5))],
+        "logs.submission": [b"old 0", b"old 3\n" + b64encode(bytes(32)), b"old 0\n\n" + notes[0]],
         "logs.tile": [
             *(bytes([row["width"] % 256]) + row["path"].encode() for row in log["paths"]["accept"]),
             *(bytes([24]) + data for name, data in files.items() if name.startswith("tile")),

@@ -22,6 +22,8 @@ TOKEN_VERBS = ("parse", "decode", "verify")
 
 INSIDE = {
     "agents/edge/egress/operation.py: Operation.parse": "of the settings",
+    "agents/control/witness/submission.py: WitnessedLog.parse": "of the settings",
+    "envelopes/log/note.py: Verifier.verify": "a protocol; its implementations verify by what is entered",
     "bus/routing/routes.py: Endpoint.decode": "a protocol; its implementations read by what is entered",
     "bus/work/cancel/endpoint.py: CancelEndpoint.decode": "hands on to parse_cancel",
 }

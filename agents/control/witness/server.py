@@ -62,7 +62,6 @@ class WitnessRoutes:
         self._known = {origin: cosigned.log for origin, cosigned in self._logs.items()}
         self._counters = counters
         self._clock = clock
-        self._body_seconds = body_seconds
         self.problem = ""
         """Why nothing can be cosigned now; empty if all is well."""
         counters.gauges("sealbus_witness_size", ("origin",), lambda: self._gauge("size"))
@@ -77,7 +76,7 @@ class WitnessRoutes:
 
     async def add_checkpoint(self, request: Request) -> Response:
         """Cosign a checkpoint; raise `SubmissionRefused` or `StateUnavailable` for one that is not cosigned."""
-        submission = open_submission(await read_bytes(request, SUBMISSION_BYTES, self._body_seconds), self._known)
+        submission = open_submission(await read_bytes(request, SUBMISSION_BYTES, BODY_SECONDS), self._known)
         origin = submission.log.origin
         cosigned = self._logs[origin]
         try:
@@ -133,9 +132,7 @@ class WitnessServer:
 
 
 @asynccontextmanager
-async def open_witness(
-    settings: Settings, *, counters: Counters, limits: ConnectionLimits | None = None
-) -> AsyncGenerator[WitnessServer, None]:
+async def open_witness(settings: Settings, *, counters: Counters) -> AsyncGenerator[WitnessServer, None]:
     """Open the witness of the settings: it listens while entered, and connects to nothing.
 
     Raises `ConfigurationError` for a missing or unusable setting, for a folder that another process uses, and for a
@@ -161,7 +158,7 @@ async def open_witness(
             application,
             table.address,
             setting="control.witness.address",
-            limits=limits or ConnectionLimits(),
+            limits=ConnectionLimits(),
             counters=counters,
             tls=tls,
         ) as port:

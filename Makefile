@@ -130,6 +130,11 @@ $(TOOLS)/powercut: deploy/tools/powercut/main.go deploy/tools/powercut/go.mod de
 	@cd deploy/tools/powercut && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install .
 	@touch $@
 
+$(TOOLS)/omniwitness: deploy/tools/omniwitness/go.mod deploy/tools/omniwitness/go.sum
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/omniwitness && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
+	@touch $@
+
 DEBIAN := .tools/debian/missing
 
 $(DEBIAN): scripts/debian_tools.sh
@@ -145,7 +150,7 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) $(DOCS) ## build the programs that the tests need, and get what builds the site
+tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/omniwitness $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) $(DOCS) ## build the programs that the tests need, and get what builds the site
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))

@@ -43,7 +43,8 @@ _logger: Final = logging.getLogger(__name__)
 BODY_SECONDS: Final = 5.0
 """For a whole request body."""
 _TEXT: Final = "text/plain; charset=utf-8"
-_SIZE: Final = "text/x.tlog.size"
+_SIZE_HEADERS: Final = {**HEADERS, "content-type": "text/x.tlog.size"}
+"""As a header: Starlette adds a charset to a media type of text, and clients compare the whole value."""
 
 
 class WitnessRoutes:
@@ -84,7 +85,7 @@ class WitnessRoutes:
                 lines = await in_thread(lambda: cosigned.add(submission, self._clock() // SECOND))
         except OldSizeDiffers as error:
             self._counters.add("sealbus_witness_answers_total", origin=origin, status=str(error.status))
-            return Response(f"{error.size}\n", error.status, HEADERS, _SIZE)
+            return Response(f"{error.size}\n", error.status, _SIZE_HEADERS)
         except SubmissionRefused as error:
             self._counters.add("sealbus_witness_answers_total", origin=origin, status=str(error.status))
             # The log's own key signed it: what is refused here may prove that the log shows two histories.

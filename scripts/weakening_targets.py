@@ -25,6 +25,8 @@ TARGETS: dict[str, str] = {
     "agents/control/notary/keys": "agents/control/notary/test_keys",
     "agents/control/notary/lease": "agents/control/notary/test_lease",
     "agents/control/notary/restored_stream": "agents/control/notary/test_restored_stream",
+    "agents/control/witness/folder": "agents/control/witness/test_folder",
+    "agents/control/witness/submission": "agents/control/witness/test_submission",
     "agents/control/revoker": "agents/control/test_revoker",
     "agents/edge/a2a/handler": "agents/edge/a2a/test_handler",
     "agents/edge/mcp/tool_calls": "agents/edge/mcp/test_tool_calls",
@@ -149,8 +151,9 @@ TARGETS: dict[str, str] = {
     "envelopes/lifetimes": "envelopes/test_lifetimes envelopes/accept/test_steps_near",
     "envelopes/log/checkpoint": (
         "envelopes/log/test_strict_note envelopes/export/test_export_vectors envelopes/export/test_export_near"
-        " envelopes/log/test_checkpoint envelopes/log/test_log_vectors"
+        " envelopes/log/test_checkpoint envelopes/log/test_log_vectors envelopes/log/test_cosignature"
     ),
+    "envelopes/log/cosignature": "envelopes/log/test_cosignature",
     "envelopes/log/entries": "envelopes/log/test_entries envelopes/log/test_log_vectors envelopes/log/test_entry_order",
     "envelopes/log/note": (
         "envelopes/log/test_lines envelopes/log/test_log_vectors envelopes/log/test_note_keys envelopes/log/test_note"

@@ -344,9 +344,17 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.export.receipt._nodes: any((len(node) != _HASH_BYTES for node in nodes)) [last only]",
     ),
     "a beginning in another case is not taken off then, and with it there is no number, base64 or key": (
+        "sealbus.agents.control.witness.submission._parse_head: old.startswith(_OLD) [by case]",
+        "sealbus.envelopes.log.cosignature.CosignatureSigner.parse: text.startswith(PRIVATE_KEY) [by case]",
         "sealbus.envelopes.log.note.NoteSigner.parse: text.startswith(PRIVATE_KEY) [by case]",
         "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_EXTRA) [by case]",
         "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_INDEX) [by case]",
+    ),
+    "a key without a type is refused as one of either kind": (
+        (
+            "sealbus.agents.control.witness.submission._verifier: material[:1] in [bytes([kind]) for kind in"
+            " CosignatureType] [by prefix]"
+        ),
     ),
     "a trust domain has no upper case": (
         "independent.verify_export.check_context: context['aud'] == root.trust_domain [by case]",

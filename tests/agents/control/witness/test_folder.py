@@ -72,6 +72,11 @@ def test_what_it_cannot_read_ends_it(tmp_path: Path) -> None:
         file.write_bytes(data)
         with pytest.raises(ConfigurationError, match="is damaged"):
             CosignedLog(KNOWN, tmp_path, SIGNERS)
+    others = [CosignatureSigner("another", CosignatureType.ED25519, bytes(32))]
+    for origin in (ORIGIN.upper(), ORIGIN[:-1], f"{ORIGIN}x"):
+        file.write_bytes(good.replace(ORIGIN.encode(), origin.encode(), 1))
+        with pytest.raises(ConfigurationError, match="of another log"):
+            CosignedLog(KNOWN, tmp_path, others)
     file.unlink()
     file.mkdir()
     with pytest.raises(ConfigurationError, match="cannot be read"):

@@ -134,7 +134,13 @@ def test_a_log_that_signs_as_witnesses_do(kind: CosignatureType) -> None:
 
 
 def test_extension_lines_are_taken_up_to_a_length() -> None:
-    for more, status in (("one\ntwo\n", 200), ("x" * 8_000 + "\n", 200), ("x" * 9_000 + "\n", 400), ("\none\n", 400)):
+    room = 8_192 - len(LOG.text(3).encode()) - 1
+    for more, status in (
+        ("one\ntwo\n", 200),
+        ("x" * room + "\n", 200),
+        ("x" * (room + 1) + "\n", 400),
+        ("\none\n", 400),
+    ):
         assert judged(body("old 0", [], LOG.note(3, more=more))) == status
 
 
@@ -174,6 +180,8 @@ def test_malformed_bodies() -> None:
         line.replace(b"=", b""),
     ):
         assert judged(b"old 3\n" + proof + b"\n\n" + note, last(LOG, 3)) == 400
+    for wrong in ([bytes(31), bytes(32)], [bytes(32), bytes(31)], [bytes(33)]):
+        assert judged(LOG.request(3, 9, path=wrong), last(LOG, 3)) == 400
     for count, status in ((63, 422), (64, 400)):
         assert judged(LOG.request(3, 9, path=[leaf(1)] * count), last(LOG, 3)) == status
     assert judged(b"old 0\n\n" + note[:-1]) == 403

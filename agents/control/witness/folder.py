@@ -3,7 +3,8 @@
 ::
 
     <folder>/witness.lock
-    <folder>/<SHA-256 of the origin, hex>        the checkpoint's note, with signatures of log and witness
+    <folder>/<SHA-256 of the origin, hex>                     the checkpoint's note, with signatures of log and witness
+    <folder>/<SHA-256 of the origin, hex>.cosigned, .refused  two notes of one size with two roots, the first that came
 
 A file is on the disk before its cosignature is given out, so that a witness that is killed does not forget what it signed.
 """
@@ -18,12 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.control.witness.submission import Submission, WitnessedLog, check_extension
+from sealbus.agents.control.witness.submission import (
+    Submission,
+    SubmissionRefused,
+    WitnessedLog,
+    check_extension,
+)
 from sealbus.agents.files import PUBLIC, file_errors, replace_file, sync_folder
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError, StateUnavailable
 from sealbus.envelopes.log.checkpoint import Checkpoint, parse_foreign_checkpoint
 from sealbus.envelopes.log.cosignature import CosignatureSigner, verify_cosignatures
-from sealbus.envelopes.log.note import DASH, base64_text, parse_note
+from sealbus.envelopes.log.note import parse_note
 
 _LOCK: Final = "witness.lock"
 
@@ -46,20 +52,31 @@ class CosignedLog:
         `now` is in seconds since 1970. The checkpoint is on the disk when this returns. Raises `SubmissionRefused` as
         `check_extension` does, and `StateUnavailable` if the file cannot be written: then nothing has changed.
         """
-        checkpoint = check_extension(submission, self.checkpoint)
+        try:
+            checkpoint = check_extension(submission, self.checkpoint)
+        except SubmissionRefused as error:
+            if error.proves_fork:
+                self._keep_fork(submission.note)
+            raise
         message = submission.text.encode()
         cosignatures = "".join(signer.cosign(message, now) for signer in self._signers)
-        signatures = "".join(
-            f"{DASH}{line.name} {base64_text(line.key_id + line.signature)}\n" for line in submission.signatures
-        )
-        note = f"{submission.text}\n{signatures}{cosignatures}".encode()
-        try:
-            replace_file(self._file, note, mode=PUBLIC)
-            sync_folder(self._file.parent)
-        except OSError as error:
-            raise StateUnavailable(f"{self._file} cannot be written: {error.strerror}") from error
+        note = submission.note + cosignatures.encode()
+        self._write(self._file, note)
         self.note, self.checkpoint, self.time = note, checkpoint, now
         return cosignatures
+
+    def _keep_fork(self, refused: bytes) -> None:
+        """Keep the first pair of notes by which the log's own key proves that the log has two histories."""
+        if not (kept := self._file.with_suffix(".refused")).exists():
+            self._write(self._file.with_suffix(".cosigned"), self.note)
+            self._write(kept, refused)
+
+    def _write(self, file: Path, note: bytes) -> None:
+        try:
+            replace_file(file, note, mode=PUBLIC)
+            sync_folder(file.parent)
+        except OSError as error:
+            raise StateUnavailable(f"{file} cannot be written: {error.strerror}") from error
 
     def _read(self) -> tuple[bytes, Checkpoint | None, int]:
         try:

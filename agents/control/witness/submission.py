@@ -20,8 +20,10 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint, read_lines
 from sealbus.envelopes.log.cosignature import CosignatureType, CosignatureVerifier
 from sealbus.envelopes.log.note import (
+    DASH,
     NoteSignature,
     NoteVerifier,
+    base64_text,
     key_parts,
     parse_base64,
     parse_note,
@@ -46,11 +48,15 @@ SUBMISSION_BYTES: Final = DEFAULT_LIMITS.note_bytes + _PROOF_LINES * _HASH_LINE 
 
 
 class SubmissionRefused(LogError):
-    """A submission is not cosigned. `status` is the HTTP status of tlog-witness."""
+    """A submission is not cosigned. `status` is the HTTP status of tlog-witness.
 
-    def __init__(self, status: int, code: Code, detail: str) -> None:
+    If it `proves_fork`, a key of the log has signed two roots of one size.
+    """
+
+    def __init__(self, status: int, code: Code, detail: str, *, proves_fork: bool = False) -> None:
         super().__init__(code, detail)
         self.status = status
+        self.proves_fork = proves_fork
 
 
 class OldSizeDiffers(SubmissionRefused):
@@ -109,6 +115,12 @@ class Submission:
     signatures: tuple[NoteSignature, ...]
     """One signature by each key of the log that signed; all others are left out."""
 
+    @property
+    def note(self) -> bytes:
+        """The checkpoint with these signatures."""
+        lines = (f"{DASH}{line.name} {base64_text(line.key_id + line.signature)}\n" for line in self.signatures)
+        return f"{self.text}\n{''.join(lines)}".encode()
+
 
 def open_submission(body: bytes, logs: Mapping[str, WitnessedLog]) -> Submission:
     """Return the submission in a request's body, if a key of its log in `logs` (by origin) signed it.
@@ -155,7 +167,8 @@ def check_extension(submission: Submission, last: Checkpoint | None) -> Checkpoi
         last_root = last.root if last is not None else sha256().digest()
         verify_consistency(last_size, last_root, checkpoint.size, checkpoint.root, submission.path)
     except LogError as error:
-        raise SubmissionRefused(422, error.code, error.detail) from error
+        fork = error.code is Code.INCONSISTENT_LOG
+        raise SubmissionRefused(422, error.code, error.detail, proves_fork=fork) from error
     return checkpoint
 
 

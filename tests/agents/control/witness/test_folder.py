@@ -9,13 +9,14 @@ from support.plain_log import PlainLog, leaf
 
 from sealbus.agents.control.witness import folder
 from sealbus.agents.control.witness.folder import CosignedLog, locked_folder
-from sealbus.agents.control.witness.submission import OldSizeDiffers, WitnessedLog, open_submission
+from sealbus.agents.control.witness.submission import OldSizeDiffers, SubmissionRefused, WitnessedLog, open_submission
 from sealbus.envelopes.errors import ConfigurationError, StateUnavailable
 from sealbus.envelopes.log.cosignature import CosignatureSigner, CosignatureType
 from sealbus.envelopes.log.note import NoteSigner
 
 ORIGIN = "log.example.com/plain"
 LOG = PlainLog(NoteSigner(ORIGIN, bytes(32)), [leaf(number) for number in range(30)])
+FORK = PlainLog(LOG.signer, [leaf(number, "fork") for number in range(30)])
 KNOWN = WitnessedLog.parse(ORIGIN, (LOG.signer.verifier.text,))
 SIGNERS = [CosignatureSigner("witness", kind, bytes(32)) for kind in CosignatureType]
 
@@ -54,6 +55,23 @@ def test_the_name_is_on_the_disk_before_anything_is_given_out(tmp_path: Path, mo
     with pytest.raises(StateUnavailable, match="Input/output error"):
         add(cosigned, 9, 20)
     assert cosigned.note == synced[0]
+
+
+def test_two_roots_of_one_size_are_kept_as_proof(tmp_path: Path) -> None:
+    cosigned = CosignedLog(KNOWN, tmp_path, SIGNERS)
+    add(cosigned, 0, 9)
+    first = cosigned.note
+    kept = [tmp_path / f"{KNOWN.origin_hash}.{name}" for name in ("cosigned", "refused")]
+    for refused in (FORK.request(9, 12), FORK.request(0, 9), LOG.request(9, 12, path=[])):
+        with pytest.raises(SubmissionRefused):
+            cosigned.add(open_submission(refused, {ORIGIN: KNOWN}), 1_000)
+        assert not any(file.exists() for file in kept)
+    for old, fork in ((9, FORK), (20, PlainLog(LOG.signer, [leaf(number, "third") for number in range(30)]))):
+        with pytest.raises(SubmissionRefused, match="two roots"):
+            cosigned.add(open_submission(fork.request(old, old), {ORIGIN: KNOWN}), 1_000)
+        assert [file.read_bytes() for file in kept] == [first, FORK.note(9)]
+        add(cosigned, old, 20)
+    CosignedLog(KNOWN, tmp_path, SIGNERS)
 
 
 def test_what_it_cannot_read_ends_it(tmp_path: Path) -> None:

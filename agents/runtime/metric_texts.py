@@ -87,7 +87,7 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_unsettled_messages": "Messages that were taken and are not settled, handled or waiting.",
         "sealbus_waiting_messages": "Messages of these that wait for a handler.",
         "sealbus_witness_answers_total": "Checkpoints that a key of their log had signed, by origin and HTTP status.",
+        "sealbus_witness_cosigned_entries": "Entries of a log in its last cosigned checkpoint, by origin.",
         "sealbus_witness_cosigned_timestamp_seconds": "When a log was last cosigned, as a Unix time; 0 if never.",
-        "sealbus_witness_size": "Entries of a log in its last cosigned checkpoint, by origin.",
     }
 )

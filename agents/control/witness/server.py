@@ -65,7 +65,7 @@ class WitnessRoutes:
         self._clock = clock
         self.problem = ""
         """Why nothing can be cosigned now; empty if all is well."""
-        counters.gauges("sealbus_witness_size", ("origin",), lambda: self._gauge("size"))
+        counters.gauges("sealbus_witness_cosigned_entries", ("origin",), lambda: self._gauge("size"))
         counters.gauges("sealbus_witness_cosigned_timestamp_seconds", ("origin",), lambda: self._gauge("time"))
 
     def routes(self) -> list[BaseRoute]:

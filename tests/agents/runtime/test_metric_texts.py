@@ -9,7 +9,7 @@ from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
 
 ROOT = Path(__file__).parents[3]
 NAME = re.compile(
-    r'"(sealbus_[a-z_]*(?:total|seconds|bytes|messages|records|processes|servers|consumers|answers|away|assets|info|ready|connected))"'
+    r'"(sealbus_[a-z_]*(?:total|seconds|bytes|messages|records|processes|servers|consumers|answers|entries|away|assets|info|ready|connected))"'
 )
 DESCRIBED = re.compile(r'"(sealbus_[a-z_]+)": "')
 

@@ -48,8 +48,8 @@ async def test_a_log_of_sealbus_and_a_plain_log(tmp_path: Path) -> None:
         assert answer.status_code == 200
         text = site.counters.render()
         assert 'sealbus_witness_answers_total{origin="a plain log",status="200"} 2' in text
-        assert 'sealbus_witness_size{origin="a plain log"} 30' in text
-        assert f'sealbus_witness_size{{origin="{SEALBUS.verifier.name}"}} 7' in text
+        assert 'sealbus_witness_cosigned_entries{origin="a plain log"} 30' in text
+        assert f'sealbus_witness_cosigned_entries{{origin="{SEALBUS.verifier.name}"}} 7' in text
 
 
 async def test_monitors_get_the_last_checkpoint_with_the_signatures_of_both(tmp_path: Path) -> None:

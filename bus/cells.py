@@ -11,6 +11,7 @@ So what is stored, signed and permitted is as in a deployment without cells; onl
 from __future__ import annotations
 
 import asyncio
+import random as random_module
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,6 +22,11 @@ from sealbus.envelopes.errors import ConfigurationError
 
 DEFAULT: Final = "default"
 """The cell of every token that the registry gives no other, and of the policies."""
+
+LOOK: Final = 1.0
+"""Seconds between two looks for a change of the cells."""
+SPREAD: Final = 5.0
+"""Seconds in which all processes connect anew after such a change: a crowd that the auth callout admits at its ease."""
 
 
 def cell_prefix(cell: str) -> str:
@@ -71,6 +77,28 @@ def placed_by(cells: Callable[[], Mapping[str, str]], token: str) -> Callable[[]
         return known
 
     return present
+
+
+async def follow_cells(
+    cells: Callable[[], Mapping[str, str]],
+    changed: Callable[[], None],
+    *,
+    every: float = LOOK,
+    spread: float = SPREAD,
+    random: Callable[[], float] = random_module.random,
+) -> None:
+    """Call `changed` within `every` and `spread` seconds after each change of the cells, until cancelled.
+
+    What a connection may do in each cell was decided when it was made.
+    """
+    known = cells()
+    while True:
+        await asyncio.sleep(every)
+        present = cells()
+        if present is not known and present != known:
+            await asyncio.sleep(spread * random())
+            changed()
+        known = present
 
 
 class CellTransport:

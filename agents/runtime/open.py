@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -19,11 +20,12 @@ from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
-from sealbus.bus.cells import CellTransport, cell_prefix, placed_by
+from sealbus.bus.cells import CellTransport, cell_prefix, follow_cells, placed_by
 from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.options import ConnectionOptions
+from sealbus.bus.nats.reach import refuse_cells
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.stream_names import AUDIT
@@ -268,13 +270,16 @@ async def open_connected_node(
             await stack.enter_async_context(connection)
         group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
+        # The policy of an OPA elsewhere is not known here, nor are its cells.
+        also = None if settings.policy.bundle is not None else partial(refuse_cells, connection)
         checked = await wait_for_streams(
-            streams, connection, within=settings.identity_within * settings.identity_patient
+            streams, connection, within=settings.identity_within * settings.identity_patient, also=also
         )
         if not settings.development:
             _logger.info("%s", acknowledged_means(checked))
-        guard = StreamGuard(streams, connection)
+        guard = StreamGuard(streams, connection, also=also)
         checking = group.create_task(guard.check_links(), name="stream-guard")
+        following = group.create_task(follow_cells(lambda: source.in_force.cells, connection.rotate), name="cells")
         await connection.attach(guard)
         async with Node(
             deployment=deployment_of(settings),
@@ -298,6 +303,7 @@ async def open_connected_node(
         ) as node:
             yield node, connection
         checking.cancel()
+        following.cancel()
 
 
 def transport_of(
@@ -328,9 +334,13 @@ async def _own_policy(
 
 
 async def wait_for_streams(
-    streams: Sequence[Stream], connection: Connection, *, within: float
+    streams: Sequence[Stream],
+    connection: Connection,
+    *,
+    within: float,
+    also: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[str, StreamState]:
-    """Check the streams (`check_streams`); repeat this for `within` seconds while there is no answer.
+    """Check the streams (`check_streams`) and what is `also` to be checked; repeat this for `within` seconds without answer.
 
     Servers that elect a leader do not answer for some seconds.
     """
@@ -338,13 +348,17 @@ async def wait_for_streams(
     end, failures = loop.time() + within, 0
     while True:
         try:
-            return await check_streams(streams, connection.jetstream)
+            states = await check_streams(streams, connection.jetstream)
+            if also is not None:
+                await also()
         except BusUnavailable as error:
             failures += 1
             pause = _AGAIN.interval(failures)
             if loop.time() + pause >= end:
                 raise
             _logger.warning("%s: asked again in %.1f s", error.detail, pause)
+        else:
+            return states
         await asyncio.sleep(pause)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -244,11 +244,17 @@ def violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
 
 
 class StreamGuard:
-    """Checks streams on each new link of a connection: attach it and run `check_links`, which raises `ConfigurationError`."""
+    """Checks streams on each new link of a connection: attach it and run `check_links`, which raises `ConfigurationError`.
 
-    def __init__(self, streams: Sequence[Stream], connection: Connection) -> None:
+    `also` is another check of each link, which raises the same errors.
+    """
+
+    def __init__(
+        self, streams: Sequence[Stream], connection: Connection, *, also: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._streams = tuple(streams)
         self._connection = connection
+        self._also = also
         self._entered = asyncio.Event()
         self.checked = asyncio.Event()
         """Set once the streams were checked on the current link."""
@@ -272,6 +278,8 @@ class StreamGuard:
             self._entered.clear()
             try:
                 await check_streams(self._streams, self._connection.jetstream)
+                if self._also is not None:
+                    await self._also()
             except BusUnavailable as error:
                 _logger.warning("streams not checked, will be retried: %s", error)
                 await asyncio.sleep(AGAIN)

@@ -97,6 +97,8 @@ class ConnectDecision:
     revision: str
     engine: str
     micros: int = 0
+    cells: Mapping[str, str] | None = None
+    """The cell of each subject token by the bundle that decided; `None` from an OPA, whose bundle is not known here."""
 
 
 ConnectAnswer: TypeAlias = ConnectDecision | PolicyUnavailable | PolicyFailed

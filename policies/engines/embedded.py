@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -24,7 +25,7 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import BundleFile, InForce
 from sealbus.policies.bundle.signing import BundleVerifier
 from sealbus.policies.decision.approval import APPROVAL
-from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, parse_connect
+from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, ConnectDecision, parse_connect
 from sealbus.policies.decision.decision import parse_decision
 from sealbus.policies.decision.documents import DataDocument, InputDocument, canonical, checked_document, in_parts
 from sealbus.policies.decision.engine import Answer, EngineStatus, Parse
@@ -207,9 +208,12 @@ class EmbeddedEngine(Entered):
         return await compiled.decide(inputs)
 
     async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return the decision on one connection to NATS."""
+        """Return the decision on one connection to NATS, with the cells of the bundle that decided."""
         compiled = self._compiled
-        return _not_entered() if compiled is None else compiled.decide_single(CONNECT, document, parse_connect)
+        if compiled is None:
+            return _not_entered()
+        answer = compiled.decide_single(CONNECT, document, parse_connect)
+        return replace(answer, cells=self._in_force.cells) if isinstance(answer, ConnectDecision) else answer
 
     async def approve(self, document: bytes) -> Answer:
         """Return the decision on who may approve."""

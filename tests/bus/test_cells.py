@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from sealbus.bus.cells import DEFAULT, Cells, CellTransport, placed_by
+from sealbus.bus.cells import DEFAULT, Cells, CellTransport, follow_cells, placed_by
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue, StreamRefused, Transport
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -130,3 +131,23 @@ def test_a_process_learns_of_new_cells_but_stays_in_its_own() -> None:
             ConfigurationError, match=r"works is in the cell (west|default) now: start this process again"
         ):
             present()
+
+
+async def test_a_change_of_the_cells_is_told_once() -> None:
+    registry: dict[str, str] = {}
+    told = asyncio.Queue[dict[str, str]]()
+    following = asyncio.create_task(
+        follow_cells(lambda: registry, lambda: told.put_nowait(registry), every=0.0, spread=0.001, random=lambda: 1.0)
+    )
+    await asyncio.sleep(0)
+    for registry in ({"works": "east"}, {"works": "west"}, {}):
+        assert await told.get() == registry
+    # The same cells of another bundle are no change.
+    registry = {}
+    for _ in range(10):
+        await asyncio.sleep(0)
+    registry = {"works": "east"}
+    assert await told.get() == {"works": "east"}
+    assert told.empty()
+    following.cancel()
+    await asyncio.wait({following})

@@ -28,6 +28,7 @@ from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.cells import CellTransport, cell_prefix, placed_by
 from sealbus.bus.nats.api import api
+from sealbus.bus.nats.reach import refuse_cells
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.declared import declared_streams
@@ -94,8 +95,8 @@ def configuration(folder: Path) -> Path:
     return conf
 
 
-def policy(folder: Path) -> Path:
-    """Return a copy of the starter policy in which `works` is in the cell east."""
+def policy(folder: Path, placed: Mapping[str, str] = PLACED) -> Path:
+    """Return a copy of the starter policy in which `placed` are in their cells: `works` in the cell east."""
     agents: dict[str, Json] = {
         str(NAMES.id_of(name)): {"actions": dict.fromkeys(actions, True)}
         for name, actions in {
@@ -112,7 +113,7 @@ def policy(folder: Path) -> Path:
     made = policy_folder(folder, agents=agents, tenants=tenants, workloads=ruler)
     cells = made / "sealbus" / "registry" / "cells"
     cells.mkdir()
-    (cells / "data.json").write_text(json.dumps(dict(PLACED)))
+    (cells / "data.json").write_text(json.dumps(dict(placed)))
     return made
 
 
@@ -268,6 +269,11 @@ async def test_an_edge_looks_for_parked_tasks_in_every_cell(site: CellsSite) -> 
     "subject",
     [
         "task.works.work",
+        "call.works.price",
+        "control.works.cancel",
+        "cell.east.task.plans.plan",
+        "cell.east.status.shop.00",
+        "cell.east._INBOX.shop.reply.1.1",
         "cell.east.state.works.x",
         "cell.east.held.plans.x",
         "cell.east.audit.plans",
@@ -288,9 +294,33 @@ async def test_an_edge_looks_for_parked_tasks_in_every_cell(site: CellsSite) -> 
 )
 async def test_nothing_else_crosses(site: CellsSite, subject: str) -> None:
     async with site.server.raw("plans") as client:
-        assert await client.may_publish("cell.east.task.works.work")
-        # What is asked of the own cell alone is stored there, where no agent takes it.
-        assert await client.may_publish(subject) is (subject == "task.works.work")
+        for said in ("cell.east.task.works.work", "cell.east.control.works.cancel", "status.shop.00"):
+            assert await client.may_publish(said)
+        assert not await client.may_publish(subject)
+
+
+async def test_an_agent_of_a_cell_answers_in_the_cell_of_who_asked(site: CellsSite) -> None:
+    async with site.server.raw("works") as client:
+        for said in ("status.plans.00", "_INBOX.plans.reply.1.1"):
+            assert await client.may_publish(f"cell.default.{said}")
+            assert not await client.may_publish(said)
+
+
+async def test_a_process_without_the_policy_does_not_start_where_there_are_cells(site: CellsSite) -> None:
+    for name in ("works", "shop", "operator"):
+        async with site.server.connection(name) as connection:
+            with pytest.raises(ConfigurationError, match=r"there may be cells.*: set policy\.bundle"):
+                await refuse_cells(connection)
+
+
+async def test_without_cells_a_process_needs_no_policy_of_its_own(tmp_path: Path) -> None:
+    started = callout_site(
+        tmp_path / "site", responders=0, policy=policy(tmp_path / "policy", {}), conf=configuration(tmp_path)
+    )
+    async with started as server:
+        await server.respond(accounts=ACCOUNTS)
+        async with server.connection("shop") as connection:
+            await refuse_cells(connection)
 
 
 @pytest.mark.parametrize(

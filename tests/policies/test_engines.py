@@ -346,6 +346,7 @@ def connections(revision: str = "r1") -> Bundle:
     data: dict[str, Json] = {
         "answers": {"yes": ALLOW},
         "connections": {"in": LET_IN, "out": KEPT_OUT, "truthy": {**LET_IN, "allow": "true"}, "bare": True},
+        "sealbus": {"registry": {"cells": {"works": "default"}}},
     }
     return read_bundle(
         pack_bundle(modules, data, Manifest(revision=revision, roots=("answers", "connections", "sealbus")))
@@ -377,6 +378,8 @@ async def test_connections_are_decided(opener: Opener, tmp_path: Path) -> None:
         assert (let_in.allow, let_in.account, let_in.publish.allow) == (True, "APP", ("a.>",))
         assert (let_in.engine, let_in.revision, let_in.policy) == (engine.name, "r1", "scripted")
         assert (kept_out.allow, kept_out.reasons) == (False, ("no",))
+        # An OPA elsewhere has its own bundle.
+        assert let_in.cells == ({"works": "default"} if engine.name in ("embedded", "native") else None)
         answers: list[ConnectAnswer] = [
             await engine.connect(one)
             for one in (*map(connecting, ("truthy", "bare", "undefined", "fails")), b"{", b'{"a":1.5}')

@@ -3,15 +3,21 @@
 The policy names workloads, NATS subjects: `status.{spiffe://example.org/agent/shop}.*` becomes `status.shop.*` by the
 settings' names, and `{self}` becomes the connecting workload's token. An answer that names an invalid SPIFFE ID is rejected
 as a whole.
+
+Where there are cells, the policy grants what is said to others twice: `task.works.work` and `cell.*.task.works.work`. Of the
+two only the one in the cell of `works` is granted, by the rule that senders follow (`Cells.cell_of`). So a sender that does
+not know where `works` is gets a refusal, and stores nothing where nobody takes it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.bus.cells import DEFAULT, Cells, cell_prefix, is_of_any
+from sealbus.bus.stream_names import CONTROL, SUBJECTS
 from sealbus.bus.streams.declared import own_durable
 from sealbus.envelopes.errors import EnvelopeError, PolicyFailed
 from sealbus.envelopes.message.kinds import Kind
@@ -22,6 +28,9 @@ from sealbus.policies.decision.connect import ConnectDecision, ConnectLimits, Ow
 
 _SELF: Final = "{self}"
 _WORKLOAD: Final = re.compile(r"\{([^{}]*)\}")
+_IN_A_CELL: Final = re.compile(r"cell\.([^.]+)\.(.+)")
+_OWNED: Final = frozenset({*(stored.partition(".")[0] for stored in (*SUBJECTS.values(), CONTROL)), "call", "_INBOX"})
+"""First tokens of the subjects whose second token is that of their owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +59,25 @@ def own_facts(own: Collection[OwnSubject]) -> tuple[OwnSubjectFacts, ...]:
     )
 
 
-def grants_of(decision: ConnectDecision, *, own: SpiffeId, names: Names, accounts: Collection[str]) -> Grants:
+def grants_of(
+    decision: ConnectDecision,
+    *,
+    own: SpiffeId,
+    names: Names,
+    accounts: Collection[str],
+    own_subjects: Iterable[OwnSubjectFacts] = (),
+) -> Grants:
     """Return the grants of `decision`, which allows `own`; raise `PolicyFailed` for an account that is not in `accounts`.
 
-    A policy may place workloads in accounts of tenants, but never in the server's own.
+    A policy may place workloads in accounts of tenants, but never in the server's own. `own_subjects` are those that it was
+    told. Raises `PolicyFailed` also if it grants subjects of other cells and the decision does not say which cells there are.
     """
     if decision.account not in accounts:
         raise PolicyFailed(f"the policy names account {decision.account}, which control.callout.accounts does not have")
     token = names.token(own)
-    publish, subscribe = _named(decision.publish, token, names), _named(decision.subscribe, token, names)
+    owners = {subject.subject: names.token(SpiffeId.parse(subject.owner)) for subject in own_subjects}
+    publish = _placed(_named(decision.publish, token, names), token, decision.cells, owners)
+    subscribe = _named(decision.subscribe, token, names)
     return Grants(
         account=decision.account,
         publish=publish.allow,
@@ -82,3 +101,33 @@ def _named(rules: SubjectRules, own: str, names: Names) -> SubjectRules:
         return tuple(_WORKLOAD.sub(token, subject) if "{" in subject else subject for subject in mine)
 
     return SubjectRules(allow=named(rules.allow), deny=named(rules.deny))
+
+
+def _placed(
+    rules: SubjectRules, token: str, cells: Mapping[str, str] | None, owners: Mapping[str, str]
+) -> SubjectRules:
+    """Return the rules with each subject of an owner only where the owner's cell is, and with denials in every cell."""
+    if cells is None:
+        if any(_IN_A_CELL.fullmatch(subject) for subject in rules.allow):
+            raise PolicyFailed("where there are cells, the callout needs policy.engine embedded or native, not an OPA")
+        return rules
+    if not cells:
+        return rules
+    seen = Cells(own=cells.get(token, DEFAULT), of=cells)
+    denied = [f"cell.*.{subject}" for subject in rules.deny if _IN_A_CELL.fullmatch(subject) is None]
+    allowed = dict.fromkeys(granted for subject in rules.allow for granted in _where(subject, seen, owners))
+    return SubjectRules(allow=tuple(allowed), deny=(*rules.deny, *denied))
+
+
+def _where(subject: str, cells: Cells, owners: Mapping[str, str]) -> Iterator[str]:
+    """Yield `subject` as it is granted: in the cell of its owner, or as it is if it names none, or any."""
+    match = _IN_A_CELL.fullmatch(subject)
+    prefix, rest = (match[1], match[2]) if match is not None else (cells.own, subject)
+    if rest not in owners and (is_of_any(rest) or rest.partition(".")[0] not in _OWNED):
+        yield subject
+        return
+    cell = cells.cell_of(rest, owners)
+    if prefix == cell:
+        yield subject
+    elif prefix == "*" and cell != cells.own:
+        yield cell_prefix(cell) + rest

@@ -233,7 +233,9 @@ class Callout:
             raise decision
         if decision.allow is not True:
             raise _Denied(decision.reasons)
-        grants = grants_of(decision, own=peer.spiffe_id, names=self._names, accounts=self._accounts)
+        grants = grants_of(
+            decision, own=peer.spiffe_id, names=self._names, accounts=self._accounts, own_subjects=self._own
+        )
         not_after = min(peer.not_after, now + self._longest) if self._longest else peer.not_after
         token = user_jwt(grants, user=request.user, issuer=issuer, not_after=not_after, now=now)
         return allowing(request, token, issuer=issuer, now=now)

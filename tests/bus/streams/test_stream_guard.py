@@ -101,3 +101,18 @@ async def test_a_stream_that_is_not_as_declared_ends_it(checks: Checks) -> None:
     with pytest.raises(ConfigurationError, match="deny_delete"):
         await made.check_links()
     assert not made.checked.is_set()
+
+
+async def test_another_check_of_each_link_counts_as_well(checks: Checks) -> None:
+    failures = [BusUnavailable("away"), ConfigurationError("there may be cells")]
+
+    async def also() -> None:
+        raise failures.pop(0)
+
+    made = StreamGuard(STREAMS, cast("Connection", FakeConnection()), also=also)
+    checks.gate.set()
+    made.enter(LINK)
+    with pytest.raises(ConfigurationError, match="there may be cells"):
+        await made.check_links()
+    assert (len(checks.seen), failures) == (2, [])
+    assert not made.checked.is_set()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from sealbus.agents.control.callout.permissions import grants_of, own_facts
+from sealbus.agents.control.callout.permissions import Grants, grants_of, own_facts
 from sealbus.bus.streams.declared import own_durable
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.message.kinds import Kind
@@ -76,3 +77,92 @@ def test_own_subjects_are_told_with_their_consumers() -> None:
         ),
         OwnSubjectFacts(subject="orders.sold", kind="event", owner=str(owner), action="web.sold"),
     )
+
+
+CELLS = {"web": "east", "shop": "east", "ledger": "west", "plans": "default"}
+WEB = SpiffeId("spiffe://example.org/ns/shop/sa/web")
+OWN_SUBJECTS = (
+    OwnSubjectFacts(
+        subject="orders.paid", kind="task", owner="spiffe://example.org/ns/shop/sa/ledger", action="ledger.pay"
+    ),
+    OwnSubjectFacts(
+        subject="web.orders", kind="task", owner="spiffe://example.org/ns/shop/sa/shop", action="shop.order"
+    ),
+)
+
+
+def granted(*allow: str, cells: Mapping[str, str] | None = CELLS, deny: tuple[str, ...] = ()) -> Grants:
+    decision = replace(DECISION, publish=SubjectRules(allow=allow, deny=deny), cells=cells)
+    return grants_of(decision, own=WEB, names=NAMES, accounts=["APP"], own_subjects=OWN_SUBJECTS)
+
+
+@pytest.mark.parametrize(
+    ("subject", "where"),
+    [
+        # In the cell of the workload that connects.
+        ("task.shop.buy", "task.shop.buy"),
+        ("task.shop.buy.*", "task.shop.buy.*"),
+        ("control.shop.cancel", "control.shop.cancel"),
+        ("status.{self}.*", "status.{self}.*"),
+        ("_INBOX.{spiffe://example.org/ns/shop/sa/shop}.reply.*.*", "_INBOX.shop.reply.*.*"),
+        ("web.orders", "web.orders"),
+        # In another one.
+        ("task.ledger.book.*", "cell.west.task.ledger.book.*"),
+        ("call.ledger.book", "cell.west.call.ledger.book"),
+        ("control.{spiffe://example.org/ns/shop/sa/ledger}.approve", "cell.west.control.ledger.approve"),
+        ("status.{spiffe://example.org/ns/shop/sa/ledger}.*", "cell.west.status.ledger.*"),
+        ("_INBOX.{spiffe://example.org/ns/shop/sa/ledger}.reply.*.*", "cell.west._INBOX.ledger.reply.*.*"),
+        ("state.ledger.x", "cell.west.state.ledger.x"),
+        ("orders.paid", "cell.west.orders.paid"),
+        # Workloads that the registry puts in no cell, and in the default one.
+        ("status.{spiffe://partner.org/buyer}.*", "cell.default.status.buyer.*"),
+        ("task.plans.plan", "cell.default.task.plans.plan"),
+    ],
+)
+def test_what_is_said_to_another_is_granted_in_its_cell_alone(subject: str, where: str) -> None:
+    expected = (where.replace("{self}", "web"),)
+    assert granted(subject, f"cell.*.{subject}").publish == expected
+    assert granted(f"cell.*.{subject}", subject).publish == expected
+    # What the policy grants at home alone, or away alone, is granted nowhere else.
+    home = not where.startswith("cell.")
+    assert granted(subject).publish == (expected if home else ())
+    assert granted(f"cell.*.{subject}").publish == (() if home else expected)
+
+
+def test_a_cell_that_the_policy_names_is_that_of_the_owner() -> None:
+    right = ("cell.west.task.ledger.book", "cell.east.$JS.API.STREAM.LIST")
+    assert granted(*right, "cell.east.task.ledger.book", "cell.north.task.ledger.book").publish == right
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
+        "$JS.ACK.EVENTS.web.>",
+        "audit.>",
+        "task.*.buy",
+        ">",
+        "metrics.ledger",
+        "more.agent",
+    ],
+)
+def test_what_names_no_owner_or_any_is_granted_as_it_is(subject: str) -> None:
+    assert granted(subject, f"cell.*.{subject}").publish == (subject, f"cell.*.{subject}")
+
+
+def test_what_is_denied_is_denied_in_every_cell() -> None:
+    grants = granted("task.ledger.*", "cell.*.task.ledger.*", deny=("task.ledger.void", "cell.west.task.ledger.x"))
+    assert grants.publish == ("cell.west.task.ledger.*",)
+    assert grants.publish_deny == ("task.ledger.void", "cell.west.task.ledger.x", "cell.*.task.ledger.void")
+
+
+def test_without_cells_all_is_granted_as_it_is() -> None:
+    for cells in ({}, None):
+        grants = granted("task.ledger.book", "orders.paid", "status.web.*", cells=cells, deny=("task.ledger.x",))
+        assert grants.publish == ("task.ledger.book", "orders.paid", "status.web.*")
+        assert grants.publish_deny == ("task.ledger.x",)
+
+
+def test_an_opa_grants_nothing_in_other_cells() -> None:
+    with pytest.raises(PolicyFailed, match=r"policy\.engine embedded or native"):
+        granted("task.ledger.book", "cell.*.task.ledger.book", cells=None)

@@ -10,7 +10,7 @@ The callout places a workload by it, and every process finds by it the streams o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -20,8 +20,12 @@ from sealbus.policies.decision.documents import DataDocument
 
 CELLS: Final = ("sealbus", "registry", "cells")
 TENANTS: Final = ("sealbus", "registry", "tenants")
+WORKLOADS: Final = ("sealbus", "registry", "workloads")
+AGENTS: Final = ("sealbus", "registry", "agents")
 MOST_CELLS: Final = 16
 """Cells beside the default one: each costs every process a reader of its own."""
+OPERATOR: Final = "operator"
+"""The role of those who make streams."""
 DEFAULT: Final = "default"
 """The cell, and the tenant, of those who are named in no other."""
 
@@ -32,6 +36,8 @@ def cells_of(data: DataDocument) -> Mapping[str, str]:
     """Return the cell of each subject token that the registry names.
 
     Raises `ValueError` for another form, and for a cell that is no tenant with both accounts, whose stops nobody could read.
+    Where there are cells, raises it also for a workload in a tenant that is none, which could not read the stops of others; only
+    an operator that is no agent may be there, to make the streams of a cell before it is one.
     """
     found, tenants = _at(data, CELLS), _at(data, TENANTS)
     where = ".".join(CELLS)
@@ -43,9 +49,24 @@ def cells_of(data: DataDocument) -> Mapping[str, str]:
         if cell != DEFAULT and not (isinstance(tenant, dict) and {"account", "streams"} <= tenant.keys()):
             raise ValueError(f"{where} {cell!r} is no tenant with `account` and `streams`")
         cells[token] = cell
-    if len(set(cells.values()) - {DEFAULT}) > MOST_CELLS:
+    others = set(cells.values()) - {DEFAULT}
+    if len(others) > MOST_CELLS:
         raise ValueError(f"{where} names over {MOST_CELLS} cells")
+    if others and (stray := _in_no_cell(data, [DEFAULT, *others])):
+        raise ValueError(f"{'.'.join(WORKLOADS)} {stray[:256]!r} is in a tenant that is no cell, and there are cells")
     return MappingProxyType(cells)
+
+
+def _in_no_cell(data: DataDocument, cells: Sequence[str]) -> str:
+    """Return a workload that the registry puts into another tenant than `cells`; empty if there is none."""
+    workloads, agents = _at(data, WORKLOADS), _at(data, AGENTS)
+    for workload, placed in workloads.items() if isinstance(workloads, dict) else ():
+        if not isinstance(placed, dict) or placed.get("tenant") in cells:
+            continue
+        is_agent = isinstance(agents, dict) and workload in agents
+        if is_agent or placed.get("role") != OPERATOR:
+            return workload
+    return ""
 
 
 def _at(data: DataDocument, path: tuple[str, ...]) -> Json:

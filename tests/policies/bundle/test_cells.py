@@ -70,3 +70,51 @@ def test_a_cell_without_accounts_is_refused(tenants: Json) -> None:
 
 def test_the_default_cell_needs_no_tenant_of_its_own_there() -> None:
     assert cells_of({"sealbus": {"registry": {"cells": {"works": "default"}}}}) == {"works": "default"}
+
+
+OTHER = "spiffe://example.org/agent/other"
+
+
+def placed(
+    role: Json = "agent", tenant: Json = "acme", *, cells: Json = None, agents: Json = None, workloads: Json = None
+) -> DataDocument:
+    tenants: dict[str, Json] = {name: {"account": "A", "streams": "S"} for name in ("default", "acme", "east")}
+    workload: Json = {OTHER: {"role": role, "tenant": tenant}}
+    return {
+        "sealbus": {
+            "registry": {
+                "cells": {"works": "east"} if cells is None else cells,
+                "tenants": tenants,
+                "workloads": workload if workloads is None else workloads,
+                "agents": {} if agents is None else agents,
+            }
+        }
+    }
+
+
+@pytest.mark.parametrize("role", ["agent", "edge", "console", "operators", None])
+@pytest.mark.parametrize("tenant", ["acme", "", None, ["east"]])
+def test_beside_cells_nobody_is_in_a_tenant_that_is_none(role: Json, tenant: Json) -> None:
+    with pytest.raises(
+        ValueError, match=r"workloads 'spiffe://example\.org/agent/other' is in a tenant that is no cell"
+    ):
+        cells_of(placed(role=role, tenant=tenant))
+    # Without another cell a tenant is a tenant.
+    nones: tuple[dict[str, Json], ...] = ({}, {"works": "default"})
+    for none in nones:
+        assert cells_of(placed(role=role, tenant=tenant, cells=none)) == none
+
+
+def test_beside_cells_a_workload_is_in_one_of_them() -> None:
+    for tenant in ("east", "default"):
+        assert cells_of(placed(role="agent", tenant=tenant)) == {"works": "east"}
+    others: tuple[Json, ...] = ([], {OTHER: "acme"}, {})
+    for workloads in others:
+        assert cells_of(placed(workloads=workloads)) == {"works": "east"}
+
+
+def test_an_operator_may_prepare_a_cell() -> None:
+    assert cells_of(placed(role="operator", tenant="acme")) == {"works": "east"}
+    assert cells_of(placed(role="operator", tenant="acme", agents=[OTHER])) == {"works": "east"}
+    with pytest.raises(ValueError, match="no cell"):
+        cells_of(placed(role="operator", tenant="acme", agents={OTHER: {"actions": {}}}))

@@ -49,7 +49,20 @@ placed(registry, id) := registry.workloads[id] if {
 # A cell is a tenant that the others reach: it has the workloads that the registry puts there by their subject tokens.
 tenant_of(registry, workload, request) := registry.cells[request.subject.properties.token] if {
 	registry.cells[request.subject.properties.token]
-} else := workload.tenant
+} else := workload.tenant if {
+	outside_cells(registry, workload)
+}
+
+# Whether a workload that the registry puts in no cell may be in its tenant. Where there are cells, its process believes to be
+# in the default one. An operator may be elsewhere, to make the streams of a cell before it is one.
+outside_cells(registry, workload) if {
+	workload.tenant == "default"
+} else if {
+	workload.role == "operator"
+} else if {
+	others := {cell | some cell in object.get(registry, "cells", {}); cell != "default"}
+	count(others) == 0
+}
 
 # The library has the roles that sealbus itself needs, whose subjects change with its versions. A role of the registry takes
 # the place of one of the same name.

@@ -453,6 +453,29 @@ test_cell_without_a_tenant_is_denied if {
 	answer == denied(["unknown_tenant"])
 }
 
+test_where_there_are_cells_nobody_is_in_a_tenant_but_his_cell if {
+	roles := object.union(registry.roles, {"king": {"publish": [], "subscribe": []}})
+	strays := object.union(registry, {
+		"roles": roles,
+		"workloads": {
+			ops: {"role": "king", "tenant": "acme"},
+			shop: {"role": "king", "tenant": "default"},
+		},
+	})
+	every cells in [{}, {"stock": "default"}] {
+		decided(object.union(strays, {"cells": cells}), request(ops, "ops", [])).account == "ACME"
+	}
+	decided(strays, request(ops, "ops", [])).account == "ACME"
+	beside := object.union(strays, {"cells": {"stock": "acme"}})
+	decided(beside, request(ops, "ops", [])) == denied(["unknown_tenant"])
+	decided(beside, request(shop, "shop", [])).account == "APP"
+	decided(object.union(strays, {"cells": {"ops": "acme"}}), request(ops, "ops", [])).account == "ACME"
+}
+
+test_where_there_are_cells_an_operator_prepares_another if {
+	decided(celled, request(ops, "ops", [])).account == "ACME"
+}
+
 test_what_is_said_to_others_is_said_across_cells_too if {
 	answer := decided(celled, request(shop, "shop", []))
 	every subject in ["task.stock.update", "call.stock.update", "control.stock.cancel", "status.{spiffe://example.org/agent/shop}.*"] {

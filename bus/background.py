@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 _Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 _Entry = TypeVar("_Entry")
 
 
@@ -36,6 +37,26 @@ class Background(asyncio.TaskGroup):
                 if other is not error:
                     # Only its type: the text of another's exception may hold anything.
                     error.add_note(f"a background task failed too: {type(other).__name__}")
+
+
+async def all_ended(running: Iterable[Awaitable[_Result]]) -> list[_Result | Exception]:
+    """Run all at once; return what each returns or raises, in order, once all have ended."""
+    ended: list[_Result | Exception] = []
+    for result in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, Exception):
+            raise result
+        ended.append(result)
+    return ended
+
+
+async def all_done(running: Iterable[Awaitable[_Result]]) -> list[_Result]:
+    """Run all at once; return their results in order, or raise the first error in this order, once all have ended."""
+    results: list[_Result] = []
+    for result in await all_ended(running):
+        if isinstance(result, Exception):
+            raise result
+        results.append(result)
+    return results
 
 
 class BoundedTasks:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.bus.background import all_ended
 from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue, Transport
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 DEFAULT: Final = "default"
 """The cell of every token that the registry gives no other, and of the policies."""
@@ -138,26 +139,30 @@ class CellTransport:
         return self._others[cell]
 
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
-        """Publish each message to its cell."""
+        """Publish each message to its cell; the failure of a cell is the answer to its messages.
+
+        Raises `ConfigurationError` as the transports of the cells do; the messages of other cells are published then.
+        """
         cells = self._cells()
         if not cells.of:
             return await self._own.publish(messages, deadline=deadline)
         parts = self._split(messages, cells)
-        answers: list[PubAck | Exception | None] = [None] * len(messages)
-
-        async def publish(cell: str, places: Sequence[int]) -> None:
-            part = [messages[place] for place in places]
-            found = await self._at(cell, cells).publish(part, deadline=deadline)
-            for place, answer in zip(places, found, strict=True):
-                answers[place] = answer
-
-        async with asyncio.TaskGroup() as group:
-            for cell, places in parts.items():
-                group.create_task(publish(cell, places))
-        return [answer for answer in answers if answer is not None]
+        published = await all_ended(
+            self._at(cell, cells).publish([messages[place] for place in places], deadline=deadline)
+            for cell, places in parts.items()
+        )
+        answers: dict[int, PubAck | Exception] = {}
+        for places, found in zip(parts.values(), published, strict=True):
+            if isinstance(found, Exception) and not isinstance(found, BusUnavailable):
+                raise found
+            answers |= zip(places, [found] * len(places) if isinstance(found, Exception) else found, strict=True)
+        return [answers[place] for place in range(len(messages))]
 
     def send(self, messages: Sequence[Outgoing]) -> None:
-        """Send each message to its cell: calls to the callee's, and answers, which go to an inbox, from our own."""
+        """Send each message to its cell: calls to the callee's, and answers, which go to an inbox, to the caller's.
+
+        All or nothing of each cell. The error of a cell is raised; the messages of the cells before it are sent then.
+        """
         cells = self._cells()
         if not cells.of:
             self._own.send(messages)

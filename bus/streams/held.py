@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+from sealbus.bus.background import all_done
 from sealbus.bus.clocks import UNMEASURED_CLOCK, BusClock
 from sealbus.bus.nats.api import EXPECTED_LAST
 from sealbus.bus.ports import Delivery, StoredValue, Transport
@@ -31,7 +32,14 @@ from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.encoding.codec import Value, decode, encode
-from sealbus.envelopes.errors import UNAUTHENTICATED_CODES, BusUnavailable, EnvelopeError, SealError, StateUnavailable
+from sealbus.envelopes.errors import (
+    UNAUTHENTICATED_CODES,
+    BusUnavailable,
+    ConfigurationError,
+    EnvelopeError,
+    SealError,
+    StateUnavailable,
+)
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.seal import Sealer
@@ -168,6 +176,17 @@ class Part(NamedTuple):
     forged: int
 
 
+class _HowRead(NamedTuple):
+    """How a pattern is read, as `Held.newest` defines it."""
+
+    payload_type: str
+    since: int = 0
+    within: float = 10.0
+    flooded: bool = True
+    fresh: bool = False
+    patient: bool = False
+
+
 class _HeldReading:
     """One reading of a pattern: the value that counts under each subject so far, and the number of forgeries."""
 
@@ -241,17 +260,22 @@ class Held:
     ) -> dict[str, HeldValue]:
         """Return the values that count, by subject that matches `pattern`; subjects without a value are left out.
 
-        With `since` (microseconds) only versions stored from then on are read. Raises `BusUnavailable` if HELD cannot be read
-        within `within` seconds, and `ConfigurationError` if there is no such stream. Raises `StateUnavailable` if a key is
-        unknown and the past is not known now.
+        With `since` (microseconds) only versions stored from then on are read. All cells are read at once. Raises
+        `BusUnavailable` if HELD of each cell cannot be read within `within` seconds, and `ConfigurationError` if there is no
+        such stream. Raises `StateUnavailable` if a key is unknown and the past is not known now.
 
         A subject with `FORGERIES` raises `StateUnavailable` if `flooded`, and is left out otherwise, so that a reader of many
         subjects misses nothing of the others. With `fresh`, a message that was stored a moment ago and does not verify raises
         `StateUnavailable`: its key may be too new for our bundle. With `patient` the limit `within` holds for every
         64 messages instead of all, so that forgeries only delay the reader.
         """
-        reading = await self._read(pattern, payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
-        return {subject: replace(value, last=reading.last[subject]) for subject, value in reading.values.items()}
+        how = _HowRead(payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
+        readings = await self._read(pattern, how)
+        return {
+            subject: replace(value, last=reading.last[subject])
+            for reading in readings
+            for subject, value in reading.values.items()
+        }
 
     async def scan(self, pattern: str, *, after: int = 0, most: int, within: float = 10.0, cell: str = "") -> Scan:
         """Return the subjects of `pattern` with messages after sequence `after`, without reading any value.
@@ -326,8 +350,7 @@ class Held:
     ) -> AsyncGenerator[tuple[Delivery, int], None]:
         """Yield the messages under `pattern` from the first to the last of `sequences`, each with its sequence."""
         first, last = sequences
-        transport = self._transport.cells_of(pattern)[cell] if cell else self._transport
-        source = transport.read(HELD, [pattern], start=first, headers_only=headers_only)
+        source = self._transport_of(pattern, cell).read(HELD, [pattern], start=first, headers_only=headers_only)
         try:
             async with asyncio.timeout(within), aclosing(source) as batches:
                 async for batch in batches:
@@ -341,7 +364,7 @@ class Held:
                         if delivery.arrival.sequence == last:
                             return
         except TimeoutError as error:
-            raise _slow(within) from error
+            raise _slow(within, cell) from error
 
     async def standing(
         self, subject: str, payload_type: str, *, since: int = 0, within: float = 10.0
@@ -350,7 +373,7 @@ class Held:
 
         The sequence lets a write follow bytes of others if no value counts there. Raises as `newest` does.
         """
-        reading = await self._read(subject, payload_type, since, within)
+        [reading] = await self._read(subject, _HowRead(payload_type, since, within))
         value, last = reading.values.get(subject), reading.last.get(subject, 0)
         return (replace(value, last=last) if value is not None else None), last
 
@@ -401,68 +424,78 @@ class Held:
         sequence = await self._keyed.replace(subject, raw, last=follows, within=within)
         return replace(claimed.value, last=sequence) if sequence is not None else None
 
-    async def _read(
-        self,
-        pattern: str,
-        payload_type: str,
-        since: int,
-        within: float,
-        *,
-        flooded: bool = True,
-        fresh: bool = False,
-        patient: bool = False,
-    ) -> _HeldReading:
-        reading = _HeldReading(pattern)
+    async def _read(self, pattern: str, how: _HowRead) -> Sequence[_HeldReading]:
+        """Read the values of each cell that may have some."""
+        cells = self._transport.cells_of(pattern)
+        if len(cells) == 1:
+            return [await self._read_cell(pattern, how)]
+        return await all_done(self._read_named(pattern, how, cell) for cell in cells)
+
+    async def _read_named(self, pattern: str, how: _HowRead, cell: str) -> _HeldReading:
+        try:
+            return await self._read_cell(pattern, how, cell)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"cell {cell}: {error.detail}") from error
+
+    async def _read_cell(self, pattern: str, how: _HowRead, cell: str = "") -> _HeldReading:
+        reading, within = _HeldReading(pattern), how.within
         try:
             async with (
                 asyncio.timeout(within) as deadline,
-                aclosing(self.stored(pattern, since=since)) as messages,
+                aclosing(self.stored(pattern, since=how.since, cell=cell)) as messages,
             ):
                 looked = 0
                 async for subject, stored in messages:
                     looked += 1
-                    if patient and looked % _AT_ONCE == 1:
+                    if how.patient and looked % _AT_ONCE == 1:
                         deadline.reschedule(asyncio.get_running_loop().time() + within)
                     reading.note_message(subject, stored.sequence)
                     newest = reading.values.get(subject)
                     claimed = self.claimed(subject, stored) if subject not in reading.flooded else None
                     if claimed is None or (newest is not None and claimed.value.number <= newest.number):
                         continue
-                    if await self.is_genuine(claimed, payload_type):
+                    if await self.is_genuine(claimed, how.payload_type):
                         reading.values[subject] = claimed.value
                         reading.note_message(subject, stored.sequence)
                         continue
-                    if fresh and self.is_fresh(stored):
+                    if how.fresh and self.is_fresh(stored):
                         raise StateUnavailable(f"{subject}: a value that was stored a moment ago does not verify yet")
                     reading.count_forgery(subject)
                     if subject in reading.flooded:
-                        if flooded:
+                        if how.flooded:
                             raise StateUnavailable(f"{subject}: over {FORGERIES} values there are not genuine")
                         reading.values.pop(subject, None)
                         self._operator_log.warning(
                             "%s is left out: over %d values there are not genuine", subject, FORGERIES
                         )
         except TimeoutError as error:
-            raise _slow(within) from error
+            raise _slow(within, cell) from error
         return reading
 
-    async def stored(self, pattern: str, *, since: int = 0) -> AsyncGenerator[tuple[str, StoredValue], None]:
-        """Yield the messages that HELD has now on the subjects of `pattern`, genuine or not, in the order of each cell.
+    async def stored(
+        self, pattern: str, *, since: int = 0, cell: str = ""
+    ) -> AsyncGenerator[tuple[str, StoredValue], None]:
+        """Yield the messages that HELD of one `cell` has now on the subjects of `pattern`, genuine or not, in order.
 
-        With `since` (microseconds) only messages stored from then on. Raises as `Transport.values` does.
+        By default it is our own cell, or the only one that may have them. With `since` (microseconds) only messages stored from
+        then on. Raises as `Transport.values` does.
         """
         looked = 0
+        async with aclosing(self._transport_of(pattern, cell).values(HELD, pattern, since=since)) as batches:
+            async for batch in batches:
+                for subject, stored in batch:
+                    looked += 1
+                    if looked % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                    # Whoever runs the broker may deliver more than was asked for.
+                    if matches(pattern, subject) and (not cell or cell in self._transport.cells_of(subject)):
+                        yield subject, stored
+
+    def _transport_of(self, pattern: str, cell: str) -> Transport:
         cells = self._transport.cells_of(pattern)
-        for cell, transport in cells.items():
-            async with aclosing(transport.values(HELD, pattern, since=since)) as batches:
-                async for batch in batches:
-                    for subject, stored in batch:
-                        looked += 1
-                        if looked % _AT_ONCE == 0:
-                            await asyncio.sleep(0)
-                        # Whoever runs the broker may deliver more than was asked for.
-                        if matches(pattern, subject) and (len(cells) == 1 or cell in self._transport.cells_of(subject)):
-                            yield subject, stored
+        if cell and cell not in cells:
+            raise BusUnavailable(f"cell {cell}: there is no such cell now")
+        return cells[cell] if cell else next(iter(cells.values()))
 
     def is_fresh(self, stored: StoredValue) -> bool:
         """Return whether a message was stored so lately that its key may be too new for our bundle."""
@@ -573,5 +606,6 @@ class _Position(NamedTuple):
     sequence: int = 0
 
 
-def _slow(within: float) -> BusUnavailable:
-    return BusUnavailable(f"{HELD} was not read within {within:g} s")
+def _slow(within: float, cell: str = "") -> BusUnavailable:
+    where = f"cell {cell}: " if cell else ""
+    return BusUnavailable(f"{where}{HELD} was not read within {within:g} s")

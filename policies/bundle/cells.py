@@ -36,8 +36,8 @@ def cells_of(data: DataDocument) -> Mapping[str, str]:
     """Return the cell of each subject token that the registry names.
 
     Raises `ValueError` for another form, and for a cell that is no tenant with both accounts, whose stops nobody could read.
-    Where there are cells, raises it also for a workload in a tenant that is none, which could not read the stops of others; only
-    an operator that is no agent may be there, to make the streams of a cell before it is one.
+    Where there are cells, it is raised for a workload in a tenant that is none, too, which could not read the stops of others.
+    Only an operator that is no agent may be there, to make the streams of a cell before it is one.
     """
     found, tenants = _at(data, CELLS), _at(data, TENANTS)
     where = ".".join(CELLS)

@@ -12,7 +12,7 @@ import pytest
 
 from sealbus.bus.cells import DEFAULT, Cells, CellTransport, follow_cells, placed_by
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue, StreamRefused, Transport
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 EAST = Cells(own="east", of=MappingProxyType({"works": "east", "ledger": "west"}))
 OWNERS = {"orders.paid": "ledger", "orders.late": "plans"}
@@ -25,9 +25,12 @@ class OneCell:
         self.name = name
         self.published: list[str] = []
         self.sent: list[str] = []
+        self.failure: Exception | None = None
 
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
         assert deadline == 3.0
+        if self.failure is not None:
+            raise self.failure
         self.published += [message.subject for message in messages]
         refused = StreamRefused("full", 10_077)
         return [
@@ -94,6 +97,27 @@ async def test_each_message_is_published_in_its_cell_and_answered_in_its_place()
     assert told == [("west", 0), ("east", 0), StreamRefused, (DEFAULT, 0), ("east", 1)]
     transport.send([Outgoing("call.ledger.x", b""), Outgoing("_INBOX.works.reply.1", b""), Outgoing("_R_.1", b"")])
     assert (cells["west"].sent, cells["east"].sent) == (["call.ledger.x"], ["_INBOX.works.reply.1", "_R_.1"])
+
+
+@pytest.mark.parametrize("failing", [("west",), (DEFAULT,), ("west", DEFAULT)])
+async def test_the_failure_of_a_cell_is_the_answer_to_its_messages(failing: Sequence[str]) -> None:
+    transport, cells = over(EAST)
+    away = BusUnavailable("away")
+    for name in failing:
+        cast("OneCell", transport.cells_of("*.*")[name]).failure = away
+    subjects = ["task.ledger.a", "task.works.b", "task.plans.c"]
+    answers = await transport.publish([Outgoing(subject, b"") for subject in subjects], deadline=3.0)
+    assert [answer is away for answer in answers] == ["west" in failing, False, DEFAULT in failing]
+    assert cells["east"].published == ["task.works.b"]
+
+
+async def test_what_may_not_be_written_is_raised_as_it_is() -> None:
+    transport, cells = over(EAST)
+    cast("OneCell", transport.cells_of("*.*")["west"]).failure = ConfigurationError("a space in the subject")
+    messages = [Outgoing(subject, b"") for subject in ("task.ledger.a", "task.works.b")]
+    with pytest.raises(ConfigurationError, match="a space"):
+        await transport.publish(messages, deadline=3.0)
+    assert cells["east"].published == ["task.works.b"]
 
 
 async def test_without_cells_all_is_in_the_own_one() -> None:

@@ -32,7 +32,14 @@ from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked, ParkedS
 from sealbus.bus.work.cancel.kept import STOP_PLACES, KeptStops, StopPlaces
 from sealbus.envelopes.accept.live import LiveProfile, VerifiedMessage
 from sealbus.envelopes.encoding.strict_json import deeper_than
-from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, SealbusError, SealError
+from sealbus.envelopes.errors import (
+    Code,
+    ConfigurationError,
+    EnvelopeError,
+    SealbusError,
+    SealError,
+    StateUnavailable,
+)
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.freshness import check_stored, check_times
 from sealbus.envelopes.message.kinds import Kind
@@ -360,6 +367,9 @@ class ParkedTaskReader:
         try:
             return await self._node.held.newest(pattern, payload_type, flooded=False)
         except ConfigurationError as error:
+            if len(self._node.transport.cells_of(pattern)) > 1:
+                # What waits in the other cells must not read as if nothing did.
+                raise StateUnavailable(f"the tasks that wait cannot be read: {error.detail}") from error
             # Without the stream nothing waits. Faults of an existing stream are for operators.
             self._operator_log.warning("the tasks that wait cannot be read: %s", error.detail)
             return {}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
+from sealbus.bus.background import all_done
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.sending.answer import is_detached
@@ -111,20 +112,23 @@ class StopPlaces:
     async def refresh(self) -> bool:
         """Read the places that were stored since the last time; return whether all are known, so that `may_hold` holds.
 
-        Raises `BusUnavailable`, and `ConfigurationError` without the stream HELD.
+        All cells are asked at once. Raises `BusUnavailable`, and `ConfigurationError` without the stream HELD.
         """
         async with self._reading:
-            for cell, transport in self._transport.cells_of(_STOPS).items():
-                created = await transport.created(HELD)
-                if created != self._read.get(cell, (-1, 0))[0]:
-                    # The stream was deleted and created again.
-                    self._read[cell], self._digests[cell] = (created, 0), set()
-                try:
-                    async with asyncio.timeout(self._within):
-                        await self._read_on(cell, transport)
-                except TimeoutError:
-                    return False
+            cells = self._transport.cells_of(_STOPS)
+            try:
+                async with asyncio.timeout(self._within):
+                    await all_done(self._refresh_cell(cell, transport) for cell, transport in cells.items())
+            except TimeoutError:
+                return False
             return self._room > 0
+
+    async def _refresh_cell(self, cell: str, transport: Transport) -> None:
+        created = await transport.created(HELD)
+        if created != self._read.get(cell, (-1, 0))[0]:
+            # The stream was deleted and created again.
+            self._read[cell], self._digests[cell] = (created, 0), set()
+        await self._read_on(cell, transport)
 
     @property
     def _room(self) -> int:

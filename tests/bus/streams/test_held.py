@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -13,7 +13,7 @@ from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, ag
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.clocks import BusClock
-from sealbus.bus.ports import Delivery, PubAck
+from sealbus.bus.ports import Delivery, PubAck, StoredValue, Transport
 from sealbus.bus.streams import held as module
 from sealbus.bus.streams.held import (
     PAYLOAD_BYTES,
@@ -579,3 +579,61 @@ async def test_an_earlier_trust_counts_for_an_unknown_key_alone() -> None:
     with pytest.raises(EnvelopeError):
         await verified_then(verify, NOW, trust=current, past=Earlier(earlier))
     assert asked[-1] is current
+
+
+# Cells
+
+
+class Cell(MemoryTransport):
+    """A cell that answers once `asked` were, and has the values of `tokens`; `cells` are all by name."""
+
+    cells: Mapping[str, Cell]
+
+    def __init__(self, broker: MemoryBroker, *tokens: str, asked: asyncio.Barrier | None = None) -> None:
+        super().__init__(broker)
+        self.tokens = tokens
+        self.asked = asked
+
+    def cells_of(self, pattern: str) -> Mapping[str, Transport]:
+        token = pattern.split(".")[1]
+        return {name: cell for name, cell in self.cells.items() if token == "*" or token in cell.tokens}
+
+    async def values(
+        self, stream: str, pattern: str, *, since: int = 0
+    ) -> AsyncGenerator[Sequence[tuple[str, StoredValue]], None]:
+        if self.asked is not None:
+            await self.asked.wait()
+        async for batch in super().values(stream, pattern, since=since):
+            yield batch
+
+
+def two_cells(first: Cell, east: Cell) -> Cell:
+    first.cells = east.cells = {"default": first, "east": east}
+    return first
+
+
+async def test_all_cells_are_read_at_once_each_for_its_own_agents() -> None:
+    first, east, both = Site(), Site(), asyncio.Barrier(2)
+    await east.write("east", subject="held.planner.task.q.00", sealer=PLANNER)
+    # The inventory is in the first cell: what is stored for it in another does not count.
+    await east.write("forgotten", subject="held.inventory.task.q.01")
+    await first.write("first")
+    held = first.held(two_cells(Cell(first.broker, "inventory", asked=both), Cell(east.broker, "planner", asked=both)))
+    found = await held.newest("held.*.task.q.*", TYPE)
+    assert {subject: (value.keys.text("txt"), value.last) for subject, value in found.items()} == {
+        SUBJECT: ("first", 1),
+        "held.planner.task.q.00": ("east", 1),
+    }
+
+
+async def test_a_cell_that_cannot_be_read_is_named() -> None:
+    site = Site()
+    never = asyncio.Barrier(2)
+    slow = two_cells(Cell(site.broker, "inventory"), Cell(site.broker, "planner", asked=never))
+    with pytest.raises(BusUnavailable, match=r"cell east: HELD was not read within 0\.01 s"):
+        await site.held(slow).newest("held.*.task.q.*", TYPE, within=0.01)
+    bare = two_cells(Cell(site.broker, "inventory"), Cell(MemoryBroker(lambda: NOW), "planner"))
+    with pytest.raises(ConfigurationError, match=r"cell east: .*HELD"):
+        await site.held(bare).newest("held.*.task.q.*", TYPE)
+    with pytest.raises(BusUnavailable, match="cell west: there is no such cell now"):
+        await site.held(slow).scan("held.*.task.q.*", most=1, cell="west")

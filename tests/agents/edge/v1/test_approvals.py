@@ -15,6 +15,7 @@ from support.engines import deny
 from support.floods import forged_value
 from support.payments import ASKED, Payments
 
+from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.edge.v1.approvals import PAGE_LIMITS, PageLimits, ParkedTask, ParkedTaskReader
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
@@ -22,6 +23,7 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.stream_names import HELD
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE, Parked
 from sealbus.envelopes.encoding.codec import Value
+from sealbus.envelopes.errors import StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.records.decision import StreamPlace
@@ -620,3 +622,16 @@ async def test_a_cell_in_which_nothing_waits_is_paid_for(site: Site, monkeypatch
     assert (page.tasks, page.after > 0) == ([], True)
     again = await site.edge.page("managers", site.person("boss"), after=page.after, pays=lambda cost: cost <= 0)
     assert (again.tasks, again.after) == ([], 0)
+
+
+async def test_a_cell_without_the_stream_does_not_read_as_if_nothing_waited(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle, transport = await site.payments.submitted(site.bus), site.node.transport
+    empty = MemoryBroker(lambda: 0).connect()
+    monkeypatch.setattr(transport, "cells_of", lambda _pattern: {"default": transport, "east": empty})
+    for lookup in (site.edge.find_task, site.edge.ended):
+        with pytest.raises(StateUnavailable, match=r"cannot be read: cell east: .*HELD"):
+            await lookup(handle.digest, site.person("boss"))
+    with pytest.raises(StateUnavailable, match="cell east"):
+        await site.edge.submitted(bytes(16))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from support.acceptance import Message
 from support.envelopes import NOW, message_id
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
+from sealbus.bus.ports import Transport
 from sealbus.bus.work.cancel.kept import StopPlaces
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.header import parse_header
@@ -104,3 +105,58 @@ async def test_what_is_not_read_in_time_is_not_known_and_read_the_next_time(brok
     assert await places.refresh()
     assert places.may_hold([FIRST])
     assert places.may_hold([SECOND])
+
+
+class TwoCells(MemoryTransport):
+    """A cell whose processes reach another one."""
+
+    def __init__(self, broker: MemoryBroker, other: MemoryTransport) -> None:
+        super().__init__(broker)
+        self.other = other
+
+    def cells_of(self, pattern: str) -> Mapping[str, Transport]:
+        return {"default": self, "east": self.other}
+
+
+class Meeting(TwoCells):
+    """Two cells that answer once `both` are asked."""
+
+    def __init__(self, broker: MemoryBroker, both: asyncio.Barrier, other: MemoryTransport) -> None:
+        super().__init__(broker, other)
+        self.both = both
+
+    async def created(self, stream: str) -> int:
+        await self.both.wait()
+        return await super().created(stream)
+
+
+def other_broker() -> MemoryBroker:
+    other = MemoryBroker(lambda: NOW)
+    other.add_stream("HELD", ["held.>"])
+    return other
+
+
+async def test_all_cells_are_asked_at_once(broker: MemoryBroker) -> None:
+    both, other = asyncio.Barrier(2), other_broker()
+    places = StopPlaces(Meeting(broker, both, Meeting(other, both, MemoryTransport(other))))
+    put(broker, FIRST.digest.hex())
+    put(other, SECOND.digest.hex())
+    assert await places.refresh()
+    assert [places.may_hold([header]) for header in (FIRST, SECOND, THIRD)] == [True, True, False]
+
+
+async def test_one_cell_that_does_not_answer_leaves_all_unknown(broker: MemoryBroker) -> None:
+    other = other_broker()
+    places = StopPlaces(TwoCells(broker, (silent := Silent(other))), within=0.01)
+    put(broker, FIRST.digest.hex())
+    put(other, SECOND.digest.hex())
+    put(other, THIRD.digest.hex())
+    assert not await places.refresh()
+    silent.silent = False
+    assert await places.refresh()
+    assert places.may_hold([THIRD])
+
+
+async def test_a_cell_without_the_stream_is_said(broker: MemoryBroker) -> None:
+    with pytest.raises(ConfigurationError, match="HELD"):
+        await StopPlaces(TwoCells(broker, MemoryTransport(MemoryBroker(lambda: NOW)))).refresh()

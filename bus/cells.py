@@ -250,6 +250,11 @@ class CellTransport:
         return parts
 
 
+def own_cell(transport: Transport) -> Transport:
+    """Return the transport of the own cell alone, for a reader that may read no other."""
+    return next(iter(transport.cells_of("*.*").values()))
+
+
 def is_of_any(pattern: str) -> bool:
     """Return whether the second token of `pattern`, the owner's, is a wildcard."""
     return pattern.split(".", 2)[1:2] in (["*"], [">"])

@@ -39,6 +39,7 @@ from sealbus.agents.runtime.settings.schema import ConsoleTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import AuditTrail
+from sealbus.bus.cells import own_cell
 from sealbus.bus.nats.api import audit_stream
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, ConfigurationError, SealbusError
@@ -108,10 +109,11 @@ async def open_console(
         worker = await stack.enter_async_context(Worker(console_agent(node.sending), node))
         policies = await stack.enter_async_context(DecidingPolicies(settings, connection))
         views = Views(settings, node, connection, policies)
+        home = own_cell(node.transport)
         state = await audit_stream(connection.jetstream)
 
         def trail(after: int) -> AuditTrail:
-            return audit_trail(settings, node.identity, node.transport, after=max(0, after))
+            return audit_trail(settings, node.identity, home, after=max(0, after))
 
         feed = DecisionFeed(
             trail,
@@ -125,7 +127,7 @@ async def open_console(
             login=login,
             edge=edge,
             feed=feed,
-            search=DecisionSearch(feed, trail, transport=node.transport, request=connection.jetstream, names=names),
+            search=DecisionSearch(feed, trail, transport=home, request=connection.jetstream, names=names),
             policies=policies,
             views=views,
             names=names,

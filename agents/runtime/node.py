@@ -178,14 +178,7 @@ class Node:
         """The bundles of the past; of no time unless the deployment has a notary."""
         self.restored: RestoredStreams = book if book is not None else nothing_restored
         """The streams that a notary says were restored from a backup."""
-        self.held = Held(
-            transport,
-            trust=self.trust,
-            past=self.past,
-            names=deployment.names,
-            caches=self.caches,
-            clock=self.site.bus_clock,
-        )
+        self.held = self.held_at(transport)
         """Values that outlive a day, as this identity reads and writes them."""
         self.authorizer = Authorizer(engine=self.engine, counters=self.counters, clock=self.site.bus_clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit, revocations=feeds.revocations)
@@ -198,6 +191,17 @@ class Node:
         self.sending = Sender(self.site, outbox=self.outbox, requests=self.requests, reader=self.status_reader)
         self._stack = AsyncExitStack()
         self._refusing: asyncio.Task[None] | None = None
+
+    def held_at(self, transport: Transport) -> Held:
+        """Return the values that outlive a day where `transport` reads them, in one cell for instance (`own_cell`)."""
+        return Held(
+            transport,
+            trust=self.trust,
+            past=self.past,
+            names=self.deployment.names,
+            caches=self.caches,
+            clock=self.site.bus_clock,
+        )
 
     async def _broker_time(self) -> int:
         # A node that serves only calls has no consumer to ask about, but each must ask about the audit stream.

@@ -477,8 +477,8 @@ class Held:
     ) -> AsyncGenerator[tuple[str, StoredValue], None]:
         """Yield the messages that HELD of one `cell` has now on the subjects of `pattern`, genuine or not, in order.
 
-        By default it is our own cell, or the only one that may have them. With `since` (microseconds) only messages stored from
-        then on. Raises as `Transport.values` does.
+        By default it is our own cell, or the only one that may have them. `since` is as in `newest`. Raises as
+        `Transport.values` does.
         """
         looked = 0
         async with aclosing(self._transport_of(pattern, cell).values(HELD, pattern, since=since)) as batches:

@@ -40,7 +40,7 @@ from sealbus.bus.ports import Outgoing, PubAck, StreamRefused
 from sealbus.bus.streams.declared import Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.trust.names import is_token
+from sealbus.policies.bundle.cells import bucket_and_cell
 
 CHUNK_BYTES: Final = 131_072
 """Bytes of a chunk, as the `nats` command line uses."""
@@ -66,7 +66,8 @@ def bucket_stream(bucket: str, *, description: str, max_bytes: int, replicas: in
 
     Raises `ConfigurationError` for a name that no bucket can have, and as `Stream` does.
     """
-    _check_name(bucket)
+    if bucket_and_cell(bucket)[1]:
+        raise ConfigurationError(f"{bucket[:255]!r}: the stream of a bucket is in its own cell")
     return Stream(
         name=f"OBJ_{bucket}",
         description=description,
@@ -80,20 +81,16 @@ def bucket_stream(bucket: str, *, description: str, max_bytes: int, replicas: in
     )
 
 
-def _check_name(bucket: str) -> None:
-    if not is_token(bucket):
-        raise ConfigurationError(f"{bucket[:255]!r} cannot be the name of a bucket")
-
-
 class ObjectStore:
     """The bucket `bucket`, or `<bucket>@<cell>`, over an entered connection, which outlives it.
+
+    Raises `ConfigurationError` for another form (`bucket_and_cell`).
 
     Every wait ends, with `BusUnavailable`.
     """
 
     def __init__(self, connection: Connection, bucket: str, *, clock: HostClock = HOST_CLOCK) -> None:
-        self.bucket, _, cell = bucket.partition("@")
-        _check_name(self.bucket)
+        self.bucket, cell = bucket_and_cell(bucket)
         self.stream = f"OBJ_{self.bucket}"
         prefix = cell_prefix(cell) if cell else ""
         self._cell = NatsCell(connection, prefix)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.decision.documents import DataDocument
 
@@ -36,7 +37,7 @@ def cells_of(data: DataDocument) -> Mapping[str, str]:
     """Return the cell of each subject token that the registry names.
 
     Raises `ValueError` for another form, and for a cell that is no tenant with both accounts, whose stops nobody could read.
-    Where there are cells, it is raised for a workload in a tenant that is none, too, which could not read the stops of others.
+    Where there are cells, a workload in a tenant that is none raises it, too, because it could not read the stops of others.
     Only an operator that is no agent may be there, to make the streams of a cell before it is one.
     """
     found, tenants = _at(data, CELLS), _at(data, TENANTS)
@@ -55,6 +56,19 @@ def cells_of(data: DataDocument) -> Mapping[str, str]:
     if others and (stray := _in_no_cell(data, [DEFAULT, *others])):
         raise ValueError(f"{'.'.join(WORKLOADS)} {stray[:256]!r} is in a tenant that is no cell, and there are cells")
     return MappingProxyType(cells)
+
+
+def bucket_and_cell(text: str) -> tuple[str, str]:
+    """Return the bucket and the cell of `<bucket>@<cell>`; of `<bucket>` alone the cell is empty, our own.
+
+    Raises `ConfigurationError` for another form. Whether there is such a cell, only its answer says.
+    """
+    bucket, at, cell = text.partition("@")
+    if not is_token(bucket):
+        raise ConfigurationError(f"{bucket[:255]!r} cannot be the name of a bucket")
+    if at and _CELL.fullmatch(cell) is None:
+        raise ConfigurationError(f"{cell[:255]!r} cannot be the name of a cell")
+    return bucket, cell
 
 
 def _in_no_cell(data: DataDocument, cells: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from sealbus.bus.cells import DEFAULT, Cells, CellTransport, follow_cells, placed_by
+from sealbus.bus.cells import DEFAULT, Cells, CellTransport, follow_cells, own_cell, placed_by
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue, StreamRefused, Transport
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
@@ -128,6 +128,14 @@ async def test_without_cells_all_is_in_the_own_one() -> None:
     assert cells[DEFAULT].published == ["task.ledger.a", "task.works.b"]
     assert cells[DEFAULT].sent == ["call.ledger.x"]
     assert list(transport.cells_of("state.*.stop.*.*")) == [DEFAULT]
+
+
+async def test_who_may_read_no_other_cell_reads_its_own() -> None:
+    transport, cells = over(EAST)
+    home = own_cell(transport)
+    assert home is cast("Transport", cells["east"])
+    assert await home.last("STATE", "state.ledger.x", within=1.0) == StoredValue(1, b"east", 2)
+    assert list(cells) == ["east", DEFAULT, "west"]
 
 
 async def test_a_stream_is_read_where_its_subject_is() -> None:

@@ -36,6 +36,7 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import reading_profile
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.sdk.task_handle import handle_text
+from sealbus.bus.cells import own_cell
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.inspection.agents import AgentSeen, actions_of, find_agents
 from sealbus.bus.inspection.dead import DeadLetter, DeadLetterList
@@ -43,6 +44,7 @@ from sealbus.bus.inspection.documents import shown_time
 from sealbus.bus.inspection.tasks import TaskFilter, TaskList
 from sealbus.bus.nats.api import RECORDS, audit_stream
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.ports import Transport
 from sealbus.bus.work.schedules.book import Schedule, every_schedule
 from sealbus.bus.work.schedules.rule import shown_when
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError
@@ -64,7 +66,10 @@ ENTRIES: Final = 200_000
 
 
 class Views:
-    """Builds documents for pages, reading as the console's own workload. Raises `SealbusError` as the readers do."""
+    """Builds documents for pages, reading as the console's own workload. Raises `SealbusError` as the readers do.
+
+    It reads its own cell alone: it may read no other, and each has a console.
+    """
 
     def __init__(self, settings: Settings, node: Node, connection: Connection, policies: DecidingPolicies) -> None:
         self._settings = settings
@@ -74,11 +79,19 @@ class Views:
         self._profile = reading_profile(settings, node.own)
         self._verifying = asyncio.Lock()
 
+    @property
+    def _transport(self) -> Transport:
+        return own_cell(self._node.transport)
+
     async def tasks(self, agent: str, wanted: TaskFilter, most: int) -> TasksDocument:
         """Return the newest tasks for `agent`, or for all agents if it is empty."""
         node = self._node
         tasks = TaskList(
-            transport=node.transport, profile=self._profile, trust=node.trust, past=node.past, restored=node.restored
+            transport=self._transport,
+            profile=self._profile,
+            trust=node.trust,
+            past=node.past,
+            restored=node.restored,
         )
         token = self._settings.names.token
         async with aclosing(tasks.listed(self._connection.jetstream, self._agent(agent), wanted, most=most)) as listed:
@@ -87,7 +100,7 @@ class Views:
 
     async def dead(self, agent: str, most: int) -> DeadDocument:
         """Return the newest dead letters of `agent`, or of all agents if it is empty."""
-        letters = DeadLetterList(transport=self._node.transport, profile=self._profile, trust=self._node.trust)
+        letters = DeadLetterList(transport=self._transport, profile=self._profile, trust=self._node.trust)
         async with aclosing(letters.listed(self._connection.jetstream, self._agent(agent), most=most)) as listed:
             return {"letters": [_letter(letter) async for letter in listed]}
 
@@ -105,7 +118,7 @@ class Views:
     async def schedules(self) -> SchedulesDocument:
         """Return all schedules."""
         now = self._node.clocks.now()
-        schedules = await every_schedule(self._node.held)
+        schedules = await every_schedule(self._node.held_at(self._transport))
         return {
             "schedules": [_schedule(owner, schedule, now) for (owner, _), schedule in sorted(schedules.items())],
         }
@@ -142,7 +155,7 @@ class Views:
 
         0 without such a record, None if that is not known. Records of the notary about checkpoints do not count.
         """
-        place, transport = LogPlace.of(self._settings, None), self._node.transport
+        place, transport = LogPlace.of(self._settings, None), self._transport
         try:
             async with asyncio.timeout(WAITING_WITHIN):
                 state = await audit_stream(self._connection.jetstream)
@@ -234,7 +247,7 @@ class Views:
                 await export_log(
                     path,
                     get=log_files(place.folder),
-                    transport=self._node.transport,
+                    transport=self._transport,
                     root=root,
                     stream=place.stream,
                     previous=place.previous,

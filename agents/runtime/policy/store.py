@@ -20,6 +20,7 @@ from sealbus.bus.streams.object_store import ObjectInfo, ObjectStore, bucket_str
 from sealbus.bus.streams.plan import Change, apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.bundle.cells import bucket_and_cell
 from sealbus.policies.bundle.ownership import PLATFORM, is_part
 from sealbus.policies.bundle.revocations import REVOCATIONS
 
@@ -76,7 +77,7 @@ def policy_stream(bucket: str, *, replicas: int) -> Stream:
     Replicate it as the deployment's other streams: without it no one can deny or revoke, and no process can start.
     """
     return bucket_stream(
-        bucket.partition("@")[0], description="sealbus: policy bundles", max_bytes=BUCKET_BYTES, replicas=replicas
+        bucket_and_cell(bucket)[0], description="sealbus: policy bundles", max_bytes=BUCKET_BYTES, replicas=replicas
     )
 
 

@@ -28,10 +28,12 @@ from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.names import is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.bundle.cells import bucket_and_cell
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _BUCKET: Final = "nats://"
 _LOGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@")
+_OF_A_CELL: Final = re.compile(r"nats://[^:@/]+@[^:@/]*")
 _UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -109,9 +111,14 @@ class _Table(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _without_login(cls, value: object) -> object:
+    def _without_login(cls, value: object, info: ValidationInfo) -> object:
         for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, str) and _LOGIN.match(item):
+            # A bucket of another cell has the form of an address with a user.
+            if (
+                isinstance(item, str)
+                and _LOGIN.match(item)
+                and not (info.field_name == "bundle" and _OF_A_CELL.fullmatch(item))
+            ):
                 raise ValueError("must be an address without user or password; sealbus logs in with its SVID")
         return value
 
@@ -143,6 +150,18 @@ class PolicyTable(_Table):
     serve: str | None = None
     serve_key: Path | None = None
     denials: Literal["bundle", "entry"] = "bundle"
+
+    @field_validator("bundle")
+    @classmethod
+    def _file_or_bucket(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith(_BUCKET):
+            try:
+                bucket_and_cell(value.removeprefix(_BUCKET))
+            except ConfigurationError as error:
+                raise ValueError(
+                    f"must be a file, nats://<bucket> or nats://<bucket>@<cell>: {error.detail}"
+                ) from error
+        return value
 
     @property
     def in_process(self) -> bool:

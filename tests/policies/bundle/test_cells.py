@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.policies.bundle.cells import MOST_CELLS, cells_of
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle.cells import MOST_CELLS, bucket_and_cell, cells_of
 from sealbus.policies.decision.documents import DataDocument
 
 
@@ -118,3 +119,14 @@ def test_an_operator_may_prepare_a_cell() -> None:
     assert cells_of(placed(role="operator", tenant="acme", agents=[OTHER])) == {"works": "east"}
     with pytest.raises(ValueError, match="no cell"):
         cells_of(placed(role="operator", tenant="acme", agents={OTHER: {"actions": {}}}))
+
+
+def test_a_bucket_is_named_alone_or_with_its_cell() -> None:
+    assert bucket_and_cell("policies") == ("policies", "")
+    assert bucket_and_cell("policies@east-1") == ("policies", "east-1")
+    for wrong in ("", "a.b", "@east", "a b@east"):
+        with pytest.raises(ConfigurationError, match="name of a bucket"):
+            bucket_and_cell(wrong)
+    for wrong in ("a@", "a@East", "a@*", "a@b.c", "a@b@c", "a@" + "e" * 33):
+        with pytest.raises(ConfigurationError, match="name of a cell"):
+            bucket_and_cell(wrong)

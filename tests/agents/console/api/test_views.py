@@ -8,17 +8,21 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
+from support.payments import Payments
 from support.settings import smallest_environment
 
 from sealbus.agents.console.api.views import Views, entry_of, last_place
 from sealbus.agents.console.decisions.deciding_policies import DecidingPolicies
+from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.bus.cells import Cells, CellTransport
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.places import Place, encode_places
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.testing import TestBus
 
 NO_CONNECTION = cast("Connection", None)
 
@@ -75,3 +79,22 @@ def test_the_last_place_of_a_log_is_in_its_last_tile(size: int) -> None:
     assert last is not None
     assert last.sequence == sequences[size - 1]
     assert last_place(place_files([]).get, size) is None
+
+
+async def test_the_schedules_are_those_of_the_consoles_own_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(None, environment=smallest_environment())
+    payments = Payments()
+    async with (
+        TestBus(payments.agent, engine=payments.engine) as bus,
+        DecidingPolicies(settings, NO_CONNECTION) as policies,
+    ):
+        node = (await bus.client("console")).node
+        # The console may not read the other cell: here its streams are not even there.
+        other = MemoryBroker(lambda: 0).connect()
+        cells = Cells(of={"payments": "east"})
+        monkeypatch.setattr(
+            node, "transport", CellTransport(node.transport, lambda: cells, reach=lambda _: other, owners={})
+        )
+        monkeypatch.setattr(node, "held", node.held_at(node.transport))
+        views = Views(settings, node, NO_CONNECTION, policies)
+        assert await views.schedules() == {"schedules": []}

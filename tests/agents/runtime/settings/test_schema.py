@@ -99,6 +99,31 @@ def test_a_bucket_takes_the_place_of_a_file(tmp_path: Path) -> None:
     assert (settings.policy.file, settings.policy.bucket) == (None, "policies")
 
 
+def test_a_bucket_may_be_in_another_cell(tmp_path: Path) -> None:
+    settings = load(tmp_path, FULL.replace('"policy/bundle.tar.gz"', '"nats://policies@default"'))
+    assert (settings.policy.file, settings.policy.bucket) == (None, "policies@default")
+
+
+@pytest.mark.parametrize(
+    ("bucket", "says"),
+    [
+        ("a.b", "must be a file, nats://<bucket> or nats://<bucket>@<cell>: 'a.b' cannot be the name of a bucket"),
+        ("", "'' cannot be the name of a bucket"),
+        ("policies@", "'' cannot be the name of a cell"),
+        ("policies@East", "'East' cannot be the name of a cell"),
+        ("policies@*", "'*' cannot be the name of a cell"),
+        ("policies@a.b", "'a.b' cannot be the name of a cell"),
+        ("user:hush@policies", "must be "),
+        ("policies@a@b", "must be "),
+    ],
+)
+def test_another_form_of_a_bucket_is_refused(bucket: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"policy\.bundle: must be") as refused:
+        load(tmp_path, FULL.replace('"policy/bundle.tar.gz"', f'"nats://{bucket}"'))
+    assert says in refused.value.detail
+    assert "hush" not in refused.value.detail
+
+
 def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     settings = load(tmp_path, FULL)
     assert settings.nats_ids == (SpiffeId("spiffe://example.org/nats/a"), SpiffeId("spiffe://example.org/nats/b"))

@@ -21,6 +21,8 @@ from sealbus.bus.background import all_ended
 from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue, Transport
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
+EVERY_CELL: Final = "*.*"
+"""A pattern of subjects that every cell may have."""
 DEFAULT: Final = "default"
 """The cell of every token that the registry gives no other, and of the policies."""
 
@@ -252,7 +254,7 @@ class CellTransport:
 
 def own_cell(transport: Transport) -> Transport:
     """Return the transport of the own cell alone, for a reader that may read no other."""
-    return next(iter(transport.cells_of("*.*").values()))
+    return next(iter(transport.cells_of(EVERY_CELL).values()))
 
 
 def is_of_any(pattern: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -15,6 +15,7 @@ from sealbus.agents.runtime.process.in_flight import InFlightTable
 from sealbus.agents.runtime.schedules import schedule_endpoint, scheduler_of
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.background import Background, BoundedTasks
+from sealbus.bus.cells import EVERY_CELL
 from sealbus.bus.gate.approval_authorizer import ApprovalAuthorizer
 from sealbus.bus.gate.gate import Authorizes, Gate, Take
 from sealbus.bus.gate.opener import CoreOrigin, Opener
@@ -155,6 +156,8 @@ class Assembly:
         self.schedules = scheduler_of(node, claimed_for=limits.tick_claim, standing=standing)
         self.poison = PoisonGuard(counts=TimelyArrays(ATTEMPTS, site), in_flight=in_flight)
         self._floors = StoredFloors(site)
+        self._listened: dict[str, list[str]] = {}
+        """The subjects of events by cell in which some were listened to."""
         self.places = Places(limits.max_ack_pending, counters=site.counters, clock=site.elapsed)
         self.verb_room = VerbRoom(limits.max_ack_pending, counters=site.counters, clock=site.elapsed)
         self.profile = LiveProfile(
@@ -308,7 +311,7 @@ class Assembly:
             sources.append(self._work_source(TASKS, token, (f"task.{token}.>",)))
         sources += [self._work_source(TASKS, own_durable(subject), (subject,)) for subject in tasks if subject in own]
         if events:
-            sources += self._event_sources(token, events)
+            sources += self._event_sources(token)
         # Another replica takes a cancel or a schedule soon where one hangs: taking it in twice changes nothing.
         for name, durable, topic in (
             ("control", control_durable(token), "cancel"),
@@ -328,14 +331,23 @@ class Assembly:
             sources.append(Source("approvals", pull, pull, pull.batches(), self.approvals))
         return sources
 
-    def _event_sources(self, token: str, events: Sequence[str]) -> list[Source]:
-        """Return a source in each cell whose agents may emit what is listened to."""
-        listened: dict[str, list[str]] = {}
-        transports: dict[str, Transport] = {}
-        for subject in events:
-            for cell, transport in self._site.transport.cells_of(subject).items():
-                listened.setdefault(cell, []).append(subject)
-                transports[cell] = transport
+    def listened(self) -> Mapping[str, Sequence[str]]:
+        """Return the subjects of events that are listened to in each cell whose agents may emit them, or did in this process.
+
+        An agent that is in another cell now has left events in its former one.
+        """
+        cells_of = self._site.transport.cells_of
+        for subject in self.routes.subjects(Kind.EVENT):
+            for cell in cells_of(subject):
+                subjects = self._listened.setdefault(cell, [])
+                if subject not in subjects:
+                    subjects.append(subject)
+        present = cells_of(EVERY_CELL)
+        return {cell: tuple(subjects) for cell, subjects in self._listened.items() if cell in present}
+
+    def _event_sources(self, token: str) -> list[Source]:
+        """Return a source of events for each cell in which some are listened to."""
+        listened, transports = self.listened(), self._site.transport.cells_of(EVERY_CELL)
         return [
             self._work_source(EVENTS, token, subjects, transports[cell], of=cell if len(listened) > 1 else "")
             for cell, subjects in listened.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from types import TracebackType
 from typing import Final, Self
@@ -17,6 +17,7 @@ from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.process.in_flight import InFlightTable
 from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.gate.gate import Turn
+from sealbus.bus.work.cancel.in_force import NEW_CELLS
 from sealbus.bus.work.schedules.standing import StandingGrants
 from sealbus.envelopes.errors import ConfigurationError, InfrastructureError
 from sealbus.envelopes.message.kinds import Kind
@@ -58,7 +59,8 @@ class Worker:
         self.ready = asyncio.Event()
         """Set once no call can be missed: the broker has seen every subscription."""
         self._apart = asyncio.Event()
-        """Set once our clock and the broker's no longer agree: no more messages are taken."""
+        """Set once no more messages are taken from these sources: our clock and the broker's do not agree, or there is another
+        cell to listen in."""
         self._readiness = Readiness(node)
         self._in_flight = in_flight
         self.parts = Assembly(agent, node, self.limits, standing=standing, in_flight=in_flight)
@@ -120,6 +122,7 @@ class Worker:
             await self.parts.stops.current.wait()
             self._apart.clear()
             async with asyncio.TaskGroup() as group:
+                listened = self.parts.listened()
                 sources = [*self.parts.consumers()]
                 # One subscription for each verb, so that NATS routes calls to agents that have it.
                 live = {subject: asyncio.Event() for subject in self.routes.subjects(Kind.CALL)}
@@ -127,6 +130,7 @@ class Worker:
                 taking = [group.create_task(self._take(source), name=f"source-{source.name}") for source in sources]
                 taking.append(group.create_task(self._announce(live.values()), name="source-ready"))
                 taking.append(group.create_task(self._watch_clocks(), name="source-clocks"))
+                taking.append(group.create_task(self._watch_cells(listened), name="source-cells"))
                 taking.append(group.create_task(self._keep_floors(sources), name="source-floors"))
                 await self._apart.wait()
                 for task in taking:
@@ -146,6 +150,12 @@ class Worker:
 
     async def _watch_clocks(self) -> None:
         await self.node.clocks.disagree()
+        self._apart.set()
+
+    async def _watch_cells(self, listened: Mapping[str, Sequence[str]]) -> None:
+        """Take from all sources anew once events are listened to elsewhere than in `listened`."""
+        while self.parts.listened() == listened:  # noqa: ASYNC110  the cells have no event
+            await asyncio.sleep(NEW_CELLS)
         self._apart.set()
 
     def not_ready(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ from support.policy_bus import ANCHORS, ROOT
 from sealbus import Agent, Client, Context
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.runtime import worker as worker_module
 from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.policy.push import content_of, push_content
 from sealbus.agents.runtime.policy.store import PolicyStore
@@ -34,6 +35,7 @@ from sealbus.bus.sending.status import State
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
+from sealbus.bus.work.cancel import in_force
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -227,6 +229,28 @@ async def test_an_event_reaches_who_listens_in_another_cell(site: CellsSite) -> 
     await until(lambda: sorted(heard) == [1, 2])
     assert (await stored(site, "operator"))["EVENTS"] == 0
     assert (await stored(site, "ruler"))["EVENTS"] == 2
+
+
+async def test_who_listens_hears_a_cell_that_is_new(site: CellsSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (worker_module, in_force):
+        monkeypatch.setattr(module, "NEW_CELLS", 0.05)
+    heard, hears, works = list[int](), Agent("hears"), Agent("works")
+
+    @hears.on("event.works.made")
+    async def made(job: Job, ctx: Context) -> None:
+        heard.append(job.number)
+
+    @works.task("work")
+    async def work(job: Job, ctx: Context) -> None:
+        await ctx.emit("made", job)
+
+    site.cells = {}
+    await site.run(hears)
+    site.cells = PLACED
+    await site.run(works)
+    client = Client.on(await site.node("plans"))
+    await (await client.submit("works.work", Job(number=1))).result(type(None))
+    await until(lambda: heard == [1])
 
 
 @pytest.mark.parametrize("name", ["works", "ruler"])

@@ -59,7 +59,7 @@ class Worker:
         self.ready = asyncio.Event()
         """Set once no call can be missed: the broker has seen every subscription."""
         self._apart = asyncio.Event()
-        """Set once no more messages are taken from these sources: our clock and the broker's do not agree, or there is another
+        """Set once no more messages are taken from these sources: our clock and the broker's do not agree, or there is a new
         cell to listen in."""
         self._readiness = Readiness(node)
         self._in_flight = in_flight

@@ -165,21 +165,28 @@ def test_a_process_learns_of_new_cells_but_stays_in_its_own() -> None:
             present()
 
 
-async def test_a_change_of_the_cells_is_told_once() -> None:
+async def test_a_change_of_the_cells_is_told_soon_and_once_more_later() -> None:
     registry: dict[str, str] = {}
     told = asyncio.Queue[dict[str, str]]()
     following = asyncio.create_task(
-        follow_cells(lambda: registry, lambda: told.put_nowait(registry), every=0.0, spread=0.001, random=lambda: 1.0)
+        follow_cells(
+            lambda: registry,
+            lambda: told.put_nowait(registry),
+            every=0.0,
+            spread=0.001,
+            again=0.001,
+            random=lambda: 1.0,
+        )
     )
     await asyncio.sleep(0)
     for registry in ({"works": "east"}, {"works": "west"}, {}):
-        assert await told.get() == registry
+        assert [await told.get(), await told.get()] == [registry, registry]
     # The same cells of another bundle are no change.
     registry = {}
     for _ in range(10):
         await asyncio.sleep(0)
     registry = {"works": "east"}
-    assert await told.get() == {"works": "east"}
+    assert [await told.get(), await told.get()] == [registry, registry]
     assert told.empty()
     following.cancel()
     await asyncio.wait({following})

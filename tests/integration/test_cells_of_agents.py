@@ -38,6 +38,7 @@ from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
 from sealbus.bus.work.cancel import in_force
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 pytestmark = [pytest.mark.nats]
 
@@ -345,6 +346,23 @@ async def test_without_cells_a_process_needs_no_policy_of_its_own(tmp_path: Path
         await server.respond(accounts=ACCOUNTS)
         async with server.connection("shop") as connection:
             await refuse_cells(connection)
+
+
+async def test_a_reload_ends_the_grants_of_before_the_cells(tmp_path: Path) -> None:
+    started = callout_site(
+        tmp_path / "site", responders=0, policy=policy(tmp_path / "before", {}), conf=configuration(tmp_path)
+    )
+    async with started as server, AsyncExitStack() as stack:
+        before = await server.respond(accounts=ACCOUNTS)
+        client = await stack.enter_async_context(server.raw("plans"))
+        assert await client.may_publish("task.works.work")
+        await before.stop()
+        engine = await stack.enter_async_context(EmbeddedEngine.of_folder(policy(tmp_path / "after")))
+        await server.respond(accounts=ACCOUNTS, engine=engine)
+        assert await client.may_publish("task.works.work")
+        await server.reload()
+        assert not await client.may_publish("task.works.work")
+        assert await client.may_publish("cell.east.task.works.work")
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,8 @@ def test_what_is_denied_is_denied_in_every_cell() -> None:
 
 
 def test_without_cells_all_is_granted_as_it_is() -> None:
-    for cells in ({}, None):
+    nones: tuple[Mapping[str, str] | None, ...] = ({}, None)
+    for cells in nones:
         grants = granted("task.ledger.book", "orders.paid", "status.web.*", cells=cells, deny=("task.ledger.x",))
         assert grants.publish == ("task.ledger.book", "orders.paid", "status.web.*")
         assert grants.publish_deny == ("task.ledger.x",)

@@ -6,6 +6,9 @@ registry says. To a process in another cell the streams of `east` are there unde
     APP_AGENTS  --cell.east.task.>, cell.east.$JS.API...-->  EAST   as task.>, $JS.API...
 
 So what is stored, signed and permitted is as in a deployment without cells; only senders and readers across cells add it.
+
+What is said to an agent that was moved is in the cell that the agent has at the time in the message's id, so that a copy in
+another cell is none. What it keeps in STATE and HELD it reads in both cells, and writes in the present one.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from typing import Final
 from sealbus.bus.background import all_ended
 from sealbus.bus.ports import AckFloors, Delivery, Outgoing, PubAck, Pull, StoredValue, Transport
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.policies.bundle.cells import DEFAULT
+from sealbus.policies.decision.placement import Placement
+
+__all__ = ["DEFAULT", "EVERY_CELL", "CellTransport", "Cells", "cell_prefix", "follow_cells", "is_of_any", "placed_by"]
 
 EVERY_CELL: Final = "*.*"
 """A pattern of subjects that every cell may have."""
-DEFAULT: Final = "default"
-"""The cell of every token that the registry gives no other, and of the policies."""
 
 LOOK: Final = 1.0
 """Seconds between two looks for a change of the cells."""
@@ -43,41 +48,69 @@ _OF_NO_CELL: Final = ("_R_.", "$")
 """Beginnings of subjects without the token of an owner."""
 
 
+_DATED: Final = frozenset({"task", "control", "event"})
+"""First tokens of the subjects under which a message is in the cell of its own time. A status is in that of its task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The cells as one process sees them: `own`, and the cell of each token that is not in `DEFAULT`.
+    """The cells as one process sees them: `own`, and the placement of each token that is not just in `DEFAULT`.
 
     Without such a token there is no cell but `DEFAULT`.
     """
 
     own: str = DEFAULT
-    of: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    of: Mapping[str, Placement] = field(default_factory=lambda: MappingProxyType({}))
 
-    def cell_of(self, subject: str, owners: Mapping[str, str]) -> str:
-        """Return the cell that stores `subject`; `owners` has the tokens of the owners of a deployment's own subjects."""
+    @property
+    def all(self) -> frozenset[str]:
+        """All cells."""
+        return frozenset({self.own, DEFAULT}.union(*[placement.cells for placement in self.of.values()]))
+
+    def cell_of(self, subject: str, owners: Mapping[str, str], identifier: str = "") -> str:
+        """Return the cell that stores the message with `identifier` (32 hex digits) under `subject`, or what has no id.
+
+        `owners` has the tokens of the owners of a deployment's own subjects.
+        """
         if subject.startswith(_OF_NO_CELL):
             return self.own
         if is_of_any(subject):
             return self.own
-        return self.of.get(owners.get(subject) or subject.partition(".")[2].partition(".")[0], DEFAULT)
+        placement = self._placement(subject, owners)
+        first = subject.partition(".")[0]
+        if first == "status":
+            return placement.cell_at(subject.rpartition(".")[2])
+        return placement.cell_at(identifier if first in _DATED or subject in owners else "")
+
+    def cells_of(self, pattern: str, owners: Mapping[str, str]) -> Sequence[str]:
+        """Return the cells that may store subjects of `pattern`: the one that stores what is stored now, then the others."""
+        first = self.cell_of(pattern, owners)
+        if is_of_any(pattern):
+            return [first, *sorted(self.all - {first})]
+        return [first, *(cell for cell in self._placement(pattern, owners).cells if cell != first)]
+
+    def _placement(self, subject: str, owners: Mapping[str, str]) -> Placement:
+        token = owners.get(subject) or subject.partition(".")[2].partition(".")[0]
+        return self.of.get(token, _IN_DEFAULT)
 
 
-def placed_by(cells: Callable[[], Mapping[str, str]], token: str) -> Callable[[], Cells]:
+_IN_DEFAULT: Final = Placement(DEFAULT)
+
+
+def placed_by(cells: Callable[[], Mapping[str, Placement]], token: str) -> Callable[[], Cells]:
     """Return what tells the present cells to the process of `token`, which stays in the cell that `cells` has for it now.
 
     What is returned raises `ConfigurationError` once the registry puts the process into another cell, because after the next
     connection its own streams would be others.
     """
-    own = cells().get(token, DEFAULT)
+    own = cells().get(token, _IN_DEFAULT).cell
     known = Cells(own=own, of=cells())
 
     def present() -> Cells:
         nonlocal known
         if known.of is not (of := cells()):
-            if of.get(token, DEFAULT) != own:
-                raise ConfigurationError(
-                    f"{token} is in the cell {of.get(token, DEFAULT)} now: start this process again"
-                )
+            if (now := of.get(token, _IN_DEFAULT).cell) != own:
+                raise ConfigurationError(f"{token} is in the cell {now} now: start this process again")
             known = Cells(own=own, of=of)
         return known
 
@@ -85,7 +118,7 @@ def placed_by(cells: Callable[[], Mapping[str, str]], token: str) -> Callable[[]
 
 
 async def follow_cells(
-    cells: Callable[[], Mapping[str, str]],
+    cells: Callable[[], Mapping[str, Placement]],
     changed: Callable[[], None],
     *,
     every: float = LOOK,
@@ -132,12 +165,16 @@ class CellTransport:
         self._others: dict[str, Transport] = {}
 
     def cells_of(self, pattern: str) -> Mapping[str, Transport]:
-        """Return the transport of each cell that may store subjects of `pattern`, by its name, the own one first."""
+        """Return the transport of each cell that may store subjects of `pattern`, the one that stores what comes first."""
         cells = self._cells()
-        names = [cells.cell_of(pattern, self._owners)]
-        if is_of_any(pattern):
-            names += sorted({DEFAULT, *cells.of.values()} - {cells.own})
-        return {name: self._at(name, cells) for name in names}
+        return {name: self._at(name, cells) for name in cells.cells_of(pattern, self._owners)}
+
+    def is_at_home(self, delivery: Delivery, identifier: str) -> bool:
+        """Return whether a message with `identifier` was delivered from the cell that has it."""
+        cells = self._cells()
+        if delivery.arrival is None or not cells.of:
+            return True
+        return cells.cell_of(delivery.subject, self._owners, identifier) == (delivery.arrival.cell or cells.own)
 
     def _at(self, cell: str, cells: Cells) -> Transport:
         if cell == cells.own:
@@ -231,8 +268,13 @@ class CellTransport:
         return self._of(pattern).values(stream, pattern, since=since)
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
-        """Return the last message of `subject` in its cell."""
-        return await self._of(subject).last(stream, subject, within=within)
+        """Return the last message of `subject` in its cell, or in that before its owner was moved, with the sequence 0."""
+        cell, *before = self.cells_of(subject).values()
+        found = await cell.last(stream, subject, within=within)
+        for other in before if found is None else ():
+            if (older := await other.last(stream, subject, within=within)) is not None:
+                return older._replace(sequence=0)
+        return found
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the own cell's stream of records."""
@@ -254,7 +296,7 @@ class CellTransport:
         """Return the places of the messages of each cell."""
         parts: dict[str, list[int]] = {}
         for place, message in enumerate(messages):
-            parts.setdefault(cells.cell_of(message.subject, self._owners), []).append(place)
+            parts.setdefault(cells.cell_of(message.subject, self._owners, message.message_id), []).append(place)
         return parts
 
 

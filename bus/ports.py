@@ -279,10 +279,14 @@ class Transport(Protocol):
         """
 
     def cells_of(self, pattern: str) -> Mapping[str, Transport]:
-        """Return the transport of each cell that may store subjects of `pattern`, by its name, the own one first.
+        """Return the transport of each cell that may store subjects of `pattern`, by its name.
 
-        Without cells it is this transport alone.
+        The first is the one that stores them now, or for a pattern of anybody's the own one. Without cells it is this
+        transport alone.
         """
+
+    def is_at_home(self, delivery: Delivery, identifier: str) -> bool:
+        """Return whether a message was delivered from the cell that its subject and `identifier` (32 hex digits) say."""
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the name of the stream that takes records now, and when it was created (microseconds)."""

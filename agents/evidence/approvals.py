@@ -6,7 +6,7 @@ for it. The checks that the agent made then are made again here, from messages t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, cast
 
 from sealbus.bus.sending.approval import LONGEST_WAIT, ApprovalRequest, Verdict, parse_approval
@@ -50,11 +50,17 @@ class _JudgedVerdict(NamedTuple):
 
 
 class ApprovalChains:
-    """Checks the facts of approvals, in the order of the log. Memory grows only with the approvals in it."""
+    """Checks the facts of approvals, in the order of the log. Memory grows only with the approvals in it.
 
-    def __init__(self) -> None:
+    The denials and verdicts `beside` are those of other logs, in the order of each. They count as if they came before.
+    """
+
+    def __init__(self, beside: Sequence[ApprovalFact] = ()) -> None:
         self._questions: dict[bytes, _OpenQuestion] = {}
         self._verdicts: dict[bytes, _JudgedVerdict] = {}
+        for kind in (ApprovalRequested, ApprovalVerdict):
+            for _ in self.take_facts(fact for fact in beside if isinstance(fact, kind)):
+                raise TypeError("a denial or a verdict is no finding")
 
     def take_facts(self, facts: Iterable[ApprovalFact]) -> Iterator[Finding]:
         """Take the next facts; yield a finding (`bad_approval`) for each decision without the approvals that it claims."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from sealbus.agents.evidence.approvals import ApprovalChains
 from sealbus.agents.evidence.files import ExportFiles, frames_of
 from sealbus.agents.evidence.standing import StandingChains
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
+from sealbus.envelopes.export.approvals import ApprovalFact, ApprovalUsed
 from sealbus.envelopes.export.entries import EntryReader, OrderReader, ShownRestoration
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.format import CHECKPOINT, entry_of, is_expected, messages_path, tiles_of
@@ -71,6 +72,8 @@ class Verification:
     """The restorations of the stream, in their order."""
     repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
     """By tile, the names of records that an earlier tile also holds, so that they do not count again."""
+    approvals: tuple[ApprovalFact, ...] = field(default=(), repr=False, compare=False)
+    """The denials that ask for approvals, and the verdicts, on which decisions in other logs may rest."""
 
     @property
     def passed(self) -> bool:
@@ -89,11 +92,14 @@ def verify_export(
     files: ExportFiles,
     root: Root,
     *,
+    beside: Sequence[ApprovalFact] = (),
     processes: int | None = None,
     span: Span | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Verification:
     """Verify the export `files` against `root`, which must come from another source; return the result.
+
+    `beside` has the `approvals` of other logs that were verified: those of other cells, where an agent may have been before.
 
     Faulty contents of files are findings and raise no error. A file that cannot be read, or a process that the system kills,
     raises `ConfigurationError`. `processes` is by default the number of cores. `span` limits what is counted by row.
@@ -118,12 +124,13 @@ def verify_export(
     tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
     segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
     repeated, opening = RepeatedRecords(), dict[int, bytes]()
-    approvals, standing = ApprovalChains(), StandingChains()
+    approvals, standing = ApprovalChains(beside), StandingChains()
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
         tree.take_tile(result)
         report.add_findings(result.findings)
         report.tally.add(result.tally)
         repeated.take_names(result.task.index, result.names)
+        report.approvals += tuple(fact for fact in result.approvals if not isinstance(fact, ApprovalUsed))
         report.add_findings(approvals.take_facts(result.approvals))
         report.add_findings(standing.take_facts(result.grants))
         for sequence, digest in result.opening:

@@ -304,14 +304,28 @@ class Assembly:
 
     def consumers(self) -> list[Source]:
         """Return the sources of tasks, events, cancels, schedules and approvals, to be consumed once."""
+        token = self._site.token
+        own, *before = self._site.transport.cells_of(f"task.{token}.>").items()
+        sources = self._sources_of(own[1])
+        for cell, transport in before:
+            # What was said to this agent before it was moved is there.
+            sources += self._sources_of(transport, of=cell)
+        if self.routes.subjects(Kind.EVENT):
+            sources += self._event_sources(token)
+        return sources
+
+    def _sources_of(self, transport: Transport, *, of: str = "") -> list[Source]:
+        """Return the sources of what is said to this agent in one cell; `of` names it if it is another than the own one."""
         token, limits, own = self._site.token, self._limits, self._site.own_subjects
-        tasks, events = self.routes.subjects(Kind.TASK), self.routes.subjects(Kind.EVENT)
+        tasks = self.routes.subjects(Kind.TASK)
         sources: list[Source] = []
         if any(subject not in own for subject in tasks):
-            sources.append(self._work_source(TASKS, token, (f"task.{token}.>",)))
-        sources += [self._work_source(TASKS, own_durable(subject), (subject,)) for subject in tasks if subject in own]
-        if events:
-            sources += self._event_sources(token)
+            sources.append(self._work_source(TASKS, token, (f"task.{token}.>",), transport, of=of))
+        sources += [
+            self._work_source(TASKS, own_durable(subject), (subject,), transport, of=of)
+            for subject in tasks
+            if subject in own
+        ]
         # Another replica takes a cancel or a schedule soon where one hangs: taking it in twice changes nothing.
         for name, durable, topic in (
             ("control", control_durable(token), "cancel"),
@@ -321,14 +335,15 @@ class Assembly:
                 TASKS,
                 durable,
                 (control_subject(token, topic),),
+                transport,
                 ack_wait=CANCEL_ACK_WAIT,
                 max_ack_pending=limits.cancels,
             )
-            sources.append(Source(name, pull, pull, pull.batches(), self.control))
+            sources.append(Source(_named(name, of), pull, pull, pull.batches(), self.control))
         if tasks:
             # The task that an approval takes up is handled as its delivery.
-            pull = self._pull(TASKS, approval_durable(token), (control_subject(token, "approve"),))
-            sources.append(Source("approvals", pull, pull, pull.batches(), self.approvals))
+            pull = self._pull(TASKS, approval_durable(token), (control_subject(token, "approve"),), transport)
+            sources.append(Source(_named("approvals", of), pull, pull, pull.batches(), self.approvals))
         return sources
 
     def listened(self) -> Mapping[str, Sequence[str]]:
@@ -354,23 +369,23 @@ class Assembly:
         ]
 
     def _work_source(
-        self, stream: str, consumer: str, subjects: Sequence[str], transport: Transport | None = None, *, of: str = ""
+        self, stream: str, consumer: str, subjects: Sequence[str], transport: Transport, *, of: str = ""
     ) -> Source:
-        pull = self._pull(stream, consumer, subjects, transport=transport)
-        return Source("-".join(filter(None, (stream, consumer, of))), pull, pull, pull.batches(), self.work)
+        pull = self._pull(stream, consumer, subjects, transport)
+        return Source(_named(stream, consumer, of), pull, pull, pull.batches(), self.work)
 
     def _pull(
         self,
         stream: str,
         consumer: str,
         subjects: Sequence[str],
+        transport: Transport,
         *,
         ack_wait: float | None = None,
         max_ack_pending: int | None = None,
-        transport: Transport | None = None,
     ) -> Pull:
         limits = self._limits
-        return (transport or self._site.transport).pull(
+        return transport.pull(
             stream,
             consumer,
             subjects,
@@ -381,3 +396,8 @@ class Assembly:
             # Whoever moves the consumer of events must know what other versions listen to.
             one_replica=not self._node.deployment.replicated_consumers and len(subjects) <= MOST_LISTENED,
         )
+
+
+def _named(*parts: str) -> str:
+    """Return the name of a source."""
+    return "-".join(filter(None, parts))

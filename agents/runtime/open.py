@@ -20,7 +20,7 @@ from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
-from sealbus.bus.cells import CellTransport, cell_prefix, follow_cells, placed_by
+from sealbus.bus.cells import CellTransport, follow_cells, placed_by
 from sealbus.bus.loop_turns import LoopTurns
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
@@ -45,6 +45,7 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.decision.placement import Placement
 
 if TYPE_CHECKING:
     from sealbus.agents.identity.shared_api import SharedWorkloadApi
@@ -307,14 +308,14 @@ async def open_connected_node(
 
 
 def transport_of(
-    settings: Settings, connection: Connection, own: SpiffeId, cells: Callable[[], Mapping[str, str]]
+    settings: Settings, connection: Connection, own: SpiffeId, cells: Callable[[], Mapping[str, Placement]]
 ) -> Transport:
-    """Return a transport that finds the streams of each cell by `cells`, which has the cell of each token in another one."""
+    """Return a transport that finds the streams of each cell by `cells`, which has the placement of each token."""
     owners = {one.subject: settings.names.token(one.owner) for one in settings.own_subjects}
     return CellTransport(
         NatsTransport(connection),
         placed_by(cells, settings.names.token(own)),
-        reach=lambda cell: NatsTransport(connection, cell_prefix(cell)),
+        reach=lambda cell: NatsTransport(connection, cell),
         owners=owners,
     )
 

@@ -15,7 +15,7 @@ from sealbus.bus.work.approvals.parked_tasks import Parked
 from sealbus.envelopes.accept.live import LiveProfile, Replays, VerifiedMessage, accept_live
 from sealbus.envelopes.accept.parked import accept_parked
 from sealbus.envelopes.accept.result import ResultProfile
-from sealbus.envelopes.errors import EnvelopeError, SealbusError, StateUnavailable
+from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, StateUnavailable
 from sealbus.envelopes.message.freshness import CoreArrival, StreamArrival
 from sealbus.envelopes.message.restored import RestoredStream
 from sealbus.envelopes.trust.bundles import Trust
@@ -86,7 +86,9 @@ class Opener:
             except EnvelopeError as error:
                 batch.refused.append((error, delivery))
             else:
-                if route is not None:
+                if not self._site.transport.is_at_home(delivery, message.header.id.hex()):
+                    batch.refused.append((EnvelopeError(Code.REPLAYED, 6, "another cell has this message"), delivery))
+                elif route is not None:
                     batch.opened.append(Opened(delivery, route, message, now))
                 else:
                     batch.unknown.append((message, delivery))

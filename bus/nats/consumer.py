@@ -49,7 +49,7 @@ class NatsPull:
             raise ConfigurationError(f"consumer {spec.name}: batch must be at least 1")
         self._connection = connection
         self._spec = spec
-        cell = NatsCell(connection, spec.prefix)
+        cell = NatsCell(connection, spec.cell)
         self._request = cell.request
         self._binding = ConsumerBinding(self._request, spec, floors)
         self._batch = batch
@@ -71,6 +71,7 @@ class NatsPull:
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._created = 0
+        self._prefix = spec.prefix
         self._settled = 0
         """How many times something was settled."""
         self._kept: tuple[int, int] = (-1, -1)
@@ -196,11 +197,13 @@ class NatsPull:
         if ack is None:
             self._count("stray")
             return
-        token = self._spec.prefix + reply.decode()
+        token = self._prefix + reply.decode()
         text = subject.decode("ascii", "backslashreplace")
         delivered, sequence, _, stored, _ = ack
         # Positional arguments: keywords would cost as much as the rest.
-        arrival = StreamArrival(text, block, self._spec.stream, sequence, stored, self._created, delivered)
+        arrival = StreamArrival(
+            text, block, self._spec.stream, sequence, stored, self._created, delivered, self._spec.cell
+        )
         delivery = Delivery(text, payload, block, arrival, token)
         self._acks.add(token, sequence)
         if not self._open:

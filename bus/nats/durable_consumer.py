@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sealbus.bus.cells import cell_prefix
 from sealbus.bus.nats.api import OVER_CONSUMERS, api, filter_config, filter_suffix, filters_of
 from sealbus.bus.nats.connection.frames import check_pattern
 from sealbus.bus.ports import MOST_LISTENED, ConsumerLoad, JsonObject, Request, StreamRefused
@@ -73,8 +74,8 @@ class DurableSpec:
     """The subjects of other versions in a shared consumer, and when one of them last bound it (Unix time)."""
     one_replica: bool = False
     """Whether one server has the consumer, however many have its stream."""
-    prefix: str = ""
-    """What stands before the subjects of the API and of acknowledgements: the stream is another cell's."""
+    cell: str = ""
+    """The cell of the stream, if it is another than the connection's."""
 
     def __post_init__(self) -> None:
         for text in (self.stream, self.name):
@@ -86,6 +87,11 @@ class DurableSpec:
             check_pattern(subject)
         if self.ack_wait < 0.1 or self.max_ack_pending < 1:
             raise ConfigurationError(f"consumer {self.name}: ack_wait is at least 0.1 s, max_ack_pending at least 1")
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the subjects of the API and of acknowledgements."""
+        return cell_prefix(self.cell) if self.cell else ""
 
     def config(self) -> dict[str, object]:
         """Return the configuration as the API expects it."""

@@ -17,11 +17,15 @@ _WITHIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class NatsCell:
-    """The cell whose subjects `connection` finds under `prefix`; without one, the cell of the connection."""
+    """The cell `name` as `connection` reaches it; without a name, the cell of the connection."""
 
     connection: Connection
-    prefix: str = ""
-    """What stands before each subject that is sent to this cell."""
+    name: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before each subject that is sent to this cell."""
+        return cell_prefix(self.name) if self.name else ""
 
     async def request(self, subject: str, payload: bytes) -> bytes:
         """Ask the JetStream API of this cell (`Connection.jetstream`)."""

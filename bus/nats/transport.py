@@ -23,14 +23,14 @@ from sealbus.envelopes.errors import BusUnavailable
 class NatsTransport:
     """A transport over an entered `Connection`, which outlives it. It reads no payload and trusts no header.
 
-    With `prefix` its streams are those of another cell (`sealbus.bus.cells`); only `listen` is as without.
+    With `cell` its streams are those of another cell (`sealbus.bus.cells`); only `listen` is as without.
 
     Beside the port's errors, subjects and headers that NATS would not carry unchanged raise `ConfigurationError`.
     """
 
-    def __init__(self, connection: Connection, prefix: str = "") -> None:
+    def __init__(self, connection: Connection, cell: str = "") -> None:
         self._connection = connection
-        self._cell = NatsCell(connection, prefix)
+        self._cell = NatsCell(connection, cell)
         self._publisher = BulkPublisher(connection)
 
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
@@ -76,7 +76,7 @@ class NatsTransport:
             max_ack_pending=max_ack_pending,
             shared=stream == EVENTS,
             one_replica=one_replica,
-            prefix=self._cell.prefix,
+            cell=self._cell.name,
         )
         return NatsPull(self._connection, spec, batch=batch, floors=floors)
 
@@ -116,6 +116,11 @@ class NatsTransport:
     def cells_of(self, pattern: str) -> Mapping[str, Transport]:
         """Return itself, as the one cell's."""
         return {DEFAULT: self}
+
+    def is_at_home(self, delivery: Delivery, identifier: str) -> bool:
+        """Return True: there is one cell."""
+        del delivery, identifier
+        return True
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the current period's stream and when it was created (`sealbus.bus.nats.api.audit_stream`)."""

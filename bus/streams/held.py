@@ -202,7 +202,15 @@ class _HeldReading:
     def note_message(self, subject: str, sequence: int) -> None:
         """Note the sequence of a message, genuine or not."""
         if subject == self.pattern or subject in self.values:
-            self.last[subject] = sequence
+            self.last[subject] = max(sequence, self.last.get(subject, 0))
+
+    def join(self, other: _HeldReading) -> None:
+        """Take over what was read in another cell."""
+        for subject, value in other.values.items():
+            if subject not in self.values or self.values[subject].number < value.number:
+                self.values[subject] = value
+        for subject, sequence in other.last.items():
+            self.last[subject] = max(sequence, self.last.get(subject, 0))
 
     def count_forgery(self, subject: str) -> None:
         """Count a forgery."""
@@ -270,12 +278,8 @@ class Held:
         64 messages instead of all, so that forgeries only delay the reader.
         """
         how = _HowRead(payload_type, since, within, flooded=flooded, fresh=fresh, patient=patient)
-        readings = await self._read(pattern, how)
-        return {
-            subject: replace(value, last=reading.last[subject])
-            for reading in readings
-            for subject, value in reading.values.items()
-        }
+        reading = await self._read(pattern, how)
+        return {subject: replace(value, last=reading.last[subject]) for subject, value in reading.values.items()}
 
     async def scan(self, pattern: str, *, after: int = 0, most: int, within: float = 10.0, cell: str = "") -> Scan:
         """Return the subjects of `pattern` with messages after sequence `after`, without reading any value.
@@ -373,7 +377,7 @@ class Held:
 
         The sequence lets a write follow bytes of others if no value counts there. Raises as `newest` does.
         """
-        [reading] = await self._read(subject, _HowRead(payload_type, since, within))
+        reading = await self._read(subject, _HowRead(payload_type, since, within))
         value, last = reading.values.get(subject), reading.last.get(subject, 0)
         return (replace(value, last=last) if value is not None else None), last
 
@@ -421,15 +425,23 @@ class Held:
         if claimed is None:
             raise SealError(f"{subject}: readers would not accept this value there")
         follows = before.last if before is not None else last
+        if before is not None and not follows:
+            # It was stored before its owner was moved. In the present cell others may have stored bytes there.
+            newest, follows = await self.standing(subject, payload_type, within=within)
+            if newest is None or newest.number != before.number:
+                return None
         sequence = await self._keyed.replace(subject, raw, last=follows, within=within)
         return replace(claimed.value, last=sequence) if sequence is not None else None
 
-    async def _read(self, pattern: str, how: _HowRead) -> Sequence[_HeldReading]:
-        """Read the values of each cell that may have some."""
+    async def _read(self, pattern: str, how: _HowRead) -> _HeldReading:
+        """Read the values of each cell that may have some. An owner that was moved has some in two."""
         cells = self._transport.cells_of(pattern)
         if len(cells) == 1:
-            return [await self._read_cell(pattern, how)]
-        return await all_done(self._read_named(pattern, how, cell) for cell in cells)
+            return await self._read_cell(pattern, how)
+        joined = _HeldReading(pattern)
+        for reading in await all_done(self._read_named(pattern, how, cell) for cell in cells):
+            joined.join(reading)
+        return joined
 
     async def _read_named(self, pattern: str, how: _HowRead, cell: str) -> _HeldReading:
         try:
@@ -488,8 +500,14 @@ class Held:
                     if looked % _AT_ONCE == 0:
                         await asyncio.sleep(0)
                     # Whoever runs the broker may deliver more than was asked for.
-                    if matches(pattern, subject) and (not cell or cell in self._transport.cells_of(subject)):
+                    if not matches(pattern, subject):
+                        continue
+                    present, *before = self._transport.cells_of(subject) if cell else ("",)
+                    if cell == present:
                         yield subject, stored
+                    elif cell in before:
+                        # The owner was moved. A write names the last message of its present cell.
+                        yield subject, stored._replace(sequence=0)
 
     def _transport_of(self, pattern: str, cell: str) -> Transport:
         cells = self._transport.cells_of(pattern)

@@ -22,7 +22,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.cells import cell_prefix
 from sealbus.bus.clocks import HOST_CLOCK, HostClock
 from sealbus.bus.nats.api import (
     EXPECTED_LAST,
@@ -92,9 +91,8 @@ class ObjectStore:
     def __init__(self, connection: Connection, bucket: str, *, clock: HostClock = HOST_CLOCK) -> None:
         self.bucket, cell = bucket_and_cell(bucket)
         self.stream = f"OBJ_{self.bucket}"
-        prefix = cell_prefix(cell) if cell else ""
-        self._cell = NatsCell(connection, prefix)
-        self._transport = NatsTransport(connection, prefix)
+        self._cell = NatsCell(connection, cell)
+        self._transport = NatsTransport(connection, cell)
         self._clock = clock
 
     async def request(self, subject: str, payload: bytes) -> bytes:

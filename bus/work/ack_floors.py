@@ -10,9 +10,10 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
+from sealbus.bus.cells import cell_prefix
 from sealbus.bus.ports import MOST_LISTENED, StoredFloor
 from sealbus.bus.site import Site
-from sealbus.bus.work.timely_arrays import TimelyArrays
+from sealbus.bus.work.timely_arrays import StoredArray, TimelyArrays
 from sealbus.envelopes.encoding.codec import encode
 
 FLOOR: Final = "floor"
@@ -34,10 +35,12 @@ class StoredFloors:
 
     def __init__(self, site: Site) -> None:
         self._values = TimelyArrays(FLOOR, site, most=_ITEMS, size=_BYTES)
+        self._transport = site.transport
+        self._place = f"state.{site.token}.{FLOOR}"
 
     async def read(self, stream: str, consumer: str) -> StoredFloor:
         """Return what is stored. Whatever is no floor of this agent is floor 0. Raises `BusUnavailable`."""
-        value = await self._values.read(floor_key(stream, consumer))
+        value = await self._stored(stream, consumer)
         if value is None:
             return StoredFloor()
         fields = value.fields or ()
@@ -47,6 +50,20 @@ class StoredFloors:
             return StoredFloor(last=value.sequence)
         created, floor, moves, *times = numbers
         return StoredFloor(created, floor, moves, value.sequence, tuple(zip(subjects, times, strict=True)))
+
+    async def _stored(self, stream: str, consumer: str) -> StoredArray | None:
+        """Return what is stored for a consumer, also by this agent before it was moved to another cell.
+
+        That has the sequence 0. The streams that it names without a cell are those of the cell before.
+        """
+        value = await self._values.read(floor_key(stream, consumer))
+        _, *before = self._transport.cells_of(self._place)
+        if value is not None and not value.sequence and "." not in stream:
+            return None
+        if value is None and (left := [cell for cell in before if stream.startswith(cell_prefix(cell))]):
+            older = await self._values.read(floor_key(stream.removeprefix(cell_prefix(left[0])), consumer))
+            return older if older is not None and not older.sequence else None
+        return value
 
     async def replace(self, stream: str, consumer: str, floor: StoredFloor) -> StoredFloor | None:
         """Store `floor` in the place of the value with its `last`; return what is stored, or `None` if `last` is not current.

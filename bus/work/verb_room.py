@@ -116,7 +116,8 @@ class VerbRoom:
         return {"verbs": f"{verbs} tasks or events for verbs that this version does not have wait for one that does"}
 
     def _room(self, delivery: Delivery) -> _StreamRoom:
-        stream = delivery.arrival.stream if delivery.arrival is not None else ""
+        arrival = delivery.arrival
+        stream = f"{arrival.cell} {arrival.stream}" if arrival is not None else ""
         if stream not in self._streams:
             self._streams[stream] = _StreamRoom(self._most)
         return self._streams[stream]

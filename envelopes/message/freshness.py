@@ -37,6 +37,8 @@ class StreamArrival(NamedTuple):
     """The time at which the stream was created."""
     delivery: int
     """The number of this delivery, from 1."""
+    cell: str = ""
+    """The cell of the stream, if it is not the reader's own."""
 
     def __repr__(self) -> str:
         return f"StreamArrival(subject={self.subject!r}, stream={self.stream!r}, sequence={self.sequence}, ...)"

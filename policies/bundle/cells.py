@@ -1,8 +1,9 @@
 """The cells of a registry: which agents have streams apart from the others' (docs/cells.md).
 
-`data.sealbus.registry.cells` has the name of a cell by subject token; a token that is not there is in the default cell::
+`data.sealbus.registry.cells` has the cell of a subject token; a token that is not there is in the default cell. One that was
+moved names the cell before as well, and since when (microseconds) its messages are in the new one::
 
-    {"billing": "east", "ledger": "east"}
+    {"billing": "east", "ledger": {"cell": "east", "before": "default", "since": 1764748800000000}}
 
 The callout places a workload by it, and every process finds by it the streams of those whom it tells something.
 """
@@ -18,6 +19,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.decision.placement import Placement
 
 CELLS: Final = ("sealbus", "registry", "cells")
 TENANTS: Final = ("sealbus", "registry", "tenants")
@@ -31,9 +33,11 @@ DEFAULT: Final = "default"
 """The cell, and the tenant, of those who are named in no other."""
 
 _CELL: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_LATEST: Final = 2**63
+"""Above every time."""
 
 
-def cells_of(data: DataDocument) -> Mapping[str, str]:
+def cells_of(data: DataDocument) -> Mapping[str, Placement]:
     """Return the cell of each subject token that the registry names.
 
     Raises `ValueError` for another form, and for a cell that is no tenant with both accounts, whose stops nobody could read.
@@ -42,20 +46,36 @@ def cells_of(data: DataDocument) -> Mapping[str, str]:
     """
     found, tenants = _at(data, CELLS), _at(data, TENANTS)
     where = ".".join(CELLS)
-    cells: dict[str, str] = {}
-    for token, cell in found.items() if isinstance(found, dict) else [("", found)]:
-        if not is_token(token) or not isinstance(cell, str) or _CELL.fullmatch(cell) is None:
+    placements: dict[str, Placement] = {}
+    for token, value in found.items() if isinstance(found, dict) else [("", found)]:
+        placement = _placement(value)
+        if not is_token(token) or placement is None:
             raise ValueError(f"{where} {token[:64]!r} names no cell")
-        tenant = tenants.get(cell) if isinstance(tenants, dict) else None
-        if cell != DEFAULT and not (isinstance(tenant, dict) and {"account", "streams"} <= tenant.keys()):
-            raise ValueError(f"{where} {cell!r} is no tenant with `account` and `streams`")
-        cells[token] = cell
-    others = set(cells.values()) - {DEFAULT}
+        for cell in placement.cells:
+            tenant = tenants.get(cell) if isinstance(tenants, dict) else None
+            if cell != DEFAULT and not (isinstance(tenant, dict) and {"account", "streams"} <= tenant.keys()):
+                raise ValueError(f"{where} {cell!r} is no tenant with `account` and `streams`")
+        placements[token] = placement
+    others = {cell for placement in placements.values() for cell in placement.cells} - {DEFAULT}
     if len(others) > MOST_CELLS:
         raise ValueError(f"{where} names over {MOST_CELLS} cells")
     if others and (stray := _in_no_cell(data, [DEFAULT, *others])):
         raise ValueError(f"{'.'.join(WORKLOADS)} {stray[:256]!r} is in a tenant that is no cell, and there are cells")
-    return MappingProxyType(cells)
+    return MappingProxyType(placements)
+
+
+def _placement(value: Json) -> Placement | None:
+    """Return where a token is, or `None` for another form."""
+    if isinstance(value, str):
+        return Placement(value) if _CELL.fullmatch(value) else None
+    if not isinstance(value, dict) or value.keys() != {"cell", "before", "since"}:
+        return None
+    cell, before, since = value["cell"], value["before"], value["since"]
+    if not (isinstance(cell, str) and isinstance(before, str) and type(since) is int and 0 < since < _LATEST):
+        return None
+    if cell == before or _CELL.fullmatch(cell) is None or _CELL.fullmatch(before) is None:
+        return None
+    return Placement(cell, before, since)
 
 
 def bucket_and_cell(text: str) -> tuple[str, str]:

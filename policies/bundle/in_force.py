@@ -18,6 +18,7 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations, issued_before
 from sealbus.policies.bundle.signing import BundleVerifier
 from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.decision.placement import Placement
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class InForce:
         """The bundle's revocations by time, which apply before any policy decides."""
         self.revocations: Revocations = NONE_REVOKED
         """The revocations that identity providers reported, which also apply before any policy decides."""
-        self.cells: Mapping[str, str] = MappingProxyType({})
+        self.cells: Mapping[str, Placement] = MappingProxyType({})
         """The cell of each subject token that the bundle's registry names (`sealbus.policies.bundle.cells`)."""
         self.problem = ""
         """Why a newer bundle is not in force; empty if there is none."""

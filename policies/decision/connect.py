@@ -17,6 +17,7 @@ from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.decision.decision import parse_texts
 from sealbus.policies.decision.documents import InputDocument, bounded_document, encoded_json
+from sealbus.policies.decision.placement import Placement
 from sealbus.policies.decision.request import rfc3339
 
 CONNECT: Final = "data.sealbus.connect.decision"
@@ -97,8 +98,8 @@ class ConnectDecision:
     revision: str
     engine: str
     micros: int = 0
-    cells: Mapping[str, str] | None = None
-    """The cell of each subject token by the bundle that decided; `None` from an OPA, whose bundle is not known here."""
+    cells: Mapping[str, Placement] | None = None
+    """The placement of each subject token by the bundle that decided; `None` from an OPA, whose bundle is not known here."""
 
 
 ConnectAnswer: TypeAlias = ConnectDecision | PolicyUnavailable | PolicyFailed

@@ -12,9 +12,12 @@ import pytest
 
 from sealbus.bus.cells import DEFAULT, Cells, CellTransport, follow_cells, own_cell, placed_by
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StoredValue, StreamRefused, Transport
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.message.freshness import StreamArrival
+from sealbus.policies.decision.placement import Placement
 
-EAST = Cells(own="east", of=MappingProxyType({"works": "east", "ledger": "west"}))
+EAST = Cells(own="east", of=MappingProxyType({"works": Placement("east"), "ledger": Placement("west")}))
 OWNERS = {"orders.paid": "ledger", "orders.late": "plans"}
 
 
@@ -23,6 +26,7 @@ class OneCell:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.holds = True
         self.published: list[str] = []
         self.sent: list[str] = []
         self.failure: Exception | None = None
@@ -42,13 +46,19 @@ class OneCell:
         self.sent += [message.subject for message in messages]
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
-        return StoredValue(1, self.name.encode(), 2)
+        return StoredValue(1, self.name.encode(), 2) if self.holds else None
 
     async def read(
         self, stream: str, subjects: Sequence[str], **options: object
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         assert options["start"] == 4
         yield [Delivery(subjects[0], self.name.encode(), b"")]
+
+
+MOVED = Placement("east", "west", 1_764_748_800_000_000)
+BEFORE, AFTER = f"{1_764_748_799_999:012x}{'7' * 20}", f"{1_764_748_800_000:012x}{'7' * 20}"
+"""Ids of messages of the last millisecond before the move, and of the first one after it."""
+AWAY = Cells(of={"works": MOVED, "ledger": Placement("west")})
 
 
 def over(cells: Cells) -> tuple[CellTransport, dict[str, OneCell]]:
@@ -152,12 +162,12 @@ def test_what_may_be_anybodys_is_in_every_cell_the_own_one_first() -> None:
 
 
 def test_a_process_learns_of_new_cells_but_stays_in_its_own() -> None:
-    registry = {"works": "east"}
+    registry = {"works": Placement("east")}
     present = placed_by(lambda: registry, "works")
-    assert present() == Cells(own="east", of={"works": "east"})
-    registry = {"works": "east", "ledger": "west"}
     assert present() == Cells(own="east", of=registry)
-    for moved in ({"works": "west"}, {"ledger": "west"}):
+    registry = {"works": Placement("east"), "ledger": Placement("west")}
+    assert present() == Cells(own="east", of=registry)
+    for moved in ({"works": Placement("west", "east", 1)}, {"ledger": Placement("west")}):
         registry = moved
         with pytest.raises(
             ConfigurationError, match=r"works is in the cell (west|default) now: start this process again"
@@ -165,9 +175,88 @@ def test_a_process_learns_of_new_cells_but_stays_in_its_own() -> None:
             present()
 
 
+@pytest.mark.parametrize(
+    ("subject", "identifier", "cell"),
+    [
+        ("task.works.pay", BEFORE, "west"),
+        ("task.works.pay", AFTER, "east"),
+        ("control.works.cancel", BEFORE, "west"),
+        ("event.works.made", AFTER, "east"),
+        ("orders.late", BEFORE, "west"),
+        ("orders.late", AFTER, "east"),
+        # What is no id with a time is of now.
+        ("task.works.pay", "", "east"),
+        ("task.works.pay", BEFORE[:-1], "east"),
+        ("task.works.pay", BEFORE.upper(), "east"),
+        # A status is where its task is, whenever it was made.
+        (f"status.works.{BEFORE}", AFTER, "west"),
+        (f"status.works.{AFTER}", BEFORE, "east"),
+        # A call is where its callee listens, and what is written at home is there.
+        ("call.works.price", BEFORE, "east"),
+        ("state.works.effect.00", BEFORE, "east"),
+        ("held.works.keys", BEFORE, "east"),
+        ("audit.works", BEFORE, "east"),
+        ("dead.works.pay", BEFORE, "east"),
+        # Others are where they are.
+        ("task.ledger.pay", BEFORE, "west"),
+        ("task.plans.pay", BEFORE, DEFAULT),
+    ],
+)
+def test_what_is_said_to_a_moved_agent_is_in_the_cell_of_its_time(subject: str, identifier: str, cell: str) -> None:
+    assert AWAY.cell_of(subject, {"orders.late": "works"}, identifier) == cell
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cells"),
+    [
+        ("task.works.>", ["east", "west"]),
+        ("held.works.task.*.00", ["east", "west"]),
+        (f"status.works.{BEFORE}", ["west", "east"]),
+        (f"status.works.{AFTER}", ["east", "west"]),
+        ("task.ledger.>", ["west"]),
+        ("task.plans.>", [DEFAULT]),
+        ("held.*.stop.*.*", [DEFAULT, "east", "west"]),
+    ],
+)
+def test_a_moved_agent_has_something_in_two_cells(pattern: str, cells: list[str]) -> None:
+    assert list(AWAY.cells_of(pattern, {})) == cells
+
+
+async def test_a_moved_agent_is_told_in_the_cell_of_each_message() -> None:
+    transport, cells = over(AWAY)
+    sent = [Outgoing("task.works.a", b"", BEFORE), Outgoing("task.works.b", b"", AFTER)]
+    await transport.publish(sent, deadline=3.0)
+    assert (cells["west"].published, cells["east"].published) == (["task.works.a"], ["task.works.b"])
+
+
+@pytest.mark.parametrize(
+    ("identifier", "cell", "is_there"),
+    [(BEFORE, "west", True), (BEFORE, "", False), (AFTER, "", True), (AFTER, "west", False)],
+)
+def test_a_message_counts_in_one_cell(identifier: str, cell: str, is_there: bool) -> None:
+    transport, _ = over(Cells(own="east", of=AWAY.of))
+    arrival = StreamArrival("task.works.a", b"", "TASKS", 1, 2, 3, 1, cell)
+    assert transport.is_at_home(Delivery("task.works.a", b"", b"", arrival), identifier) is is_there
+
+
+async def test_what_a_moved_agent_has_stored_before_stands_at_no_place_of_its_cell() -> None:
+    transport, cells = over(Cells(own="east", of=AWAY.of))
+    subject = "state.works.effect.00"
+    assert await transport.last("STATE", subject, within=1.0) == StoredValue(1, b"east", 2)
+    cells["east"].holds = False
+    assert await transport.last("STATE", subject, within=1.0) == StoredValue(0, b"west", 2)
+    assert await KeyValue(transport).create(subject, b"mine") is None
+    assert cells["east"].published == []
+    cells["west"].holds = False
+    assert await transport.last("STATE", subject, within=1.0) is None
+    assert await KeyValue(transport).create(subject, b"mine", within=3.0) == 0
+    assert cells["east"].published == [subject]
+    assert not cells["west"].published
+
+
 async def test_a_change_of_the_cells_is_told_soon_and_once_more_later() -> None:
-    registry: dict[str, str] = {}
-    told = asyncio.Queue[dict[str, str]]()
+    registry: dict[str, Placement] = {}
+    told = asyncio.Queue[dict[str, Placement]]()
     following = asyncio.create_task(
         follow_cells(
             lambda: registry,
@@ -179,13 +268,13 @@ async def test_a_change_of_the_cells_is_told_soon_and_once_more_later() -> None:
         )
     )
     await asyncio.sleep(0)
-    for registry in ({"works": "east"}, {"works": "west"}, {}):
+    for registry in ({"works": Placement("east")}, {"works": Placement("west")}, {}):
         assert [await told.get(), await told.get()] == [registry, registry]
     # The same cells of another bundle are no change.
     registry = {}
     for _ in range(10):
         await asyncio.sleep(0)
-    registry = {"works": "east"}
+    registry = {"works": Placement("east")}
     assert [await told.get(), await told.get()] == [registry, registry]
     assert told.empty()
     following.cancel()

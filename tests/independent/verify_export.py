@@ -22,6 +22,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from time import gmtime, strftime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -1553,6 +1554,8 @@ class Report:
     decisions: int = 0
     garbage: int = 0
     following: int = 0
+    decided: dict[bytes, Decided] = field(default_factory=dict)
+    """The proved decisions, by their leaves."""
 
     def add(self, place: str, error: Bad) -> None:
         self.findings.append((place, error.code, error.words))
@@ -1566,8 +1569,8 @@ class Report:
             return None
 
 
-def verify(files: Mapping[str, bytes], root: Root) -> Report:
-    """Verify an export given as its files by name; every file is looked at."""
+def verify(files: Mapping[str, bytes], root: Root, beside: Mapping[bytes, Decided] = MappingProxyType({})) -> Report:
+    """Verify an export given as its files by name; every file is looked at. The decisions `beside` are in other logs."""
     report = Report()
     if "checkpoint" not in files:
         report.add("checkpoint", Bad("missing_file"))
@@ -1591,13 +1594,15 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
     check_roots(leaves, checkpoint, root, report)
     bundles = collect_bundles(known, root, report)
     seen: set[bytes] = set()
-    decisions: dict[bytes, Decided] = {}
+    # As if they came before, each log in its order.
+    decisions = {leaf: one._replace(place=one.place - len(beside)) for leaf, one in beside.items()}
     grants = Grants()
     for index, frame in enumerate(frames):
         if frame is not None:
             check_entry(index, frame, bundles, root, leaves, seen, decisions, grants, report)
     check_unproved(known, bundles, root, report)
     report.entries = len(known)
+    report.decided = decisions
     return report
 
 
@@ -1894,13 +1899,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify an export of a sealbus audit log.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--beside", type=Path, nargs=2, metavar=("FOLDER", "ROOT"), help="the log of another cell")
     given = parser.parse_args(arguments)
-    try:
-        root = read_root(given.root.read_bytes())
-    except (Bad, ValueError, OSError) as error:
-        print(f"root file: {error}", file=sys.stderr)  # noqa: T201
-        return 4
-    report = verify(read_folder(given.folder), root)
+    report, found = None, 0
+    for folder, file in [*([given.beside] if given.beside else ()), (given.folder, given.root)]:
+        try:
+            root = read_root(file.read_bytes())
+        except (Bad, ValueError, OSError) as error:
+            print(f"root file: {error}", file=sys.stderr)  # noqa: T201
+            return 4
+        report = verify(read_folder(folder), root, report.decided if report is not None else {})
+        show(report)
+        found += len(report.findings)
+    return 4 if found else 0
+
+
+def show(report: Report) -> None:
     for place, code, words in report.findings:
         print(f"{ascii(place)[1:-1]} {code} {words}".rstrip())  # noqa: T201
     print(  # noqa: T201
@@ -1908,7 +1922,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"{report.garbage} messages that prove nothing, {report.following} entries follow without a quorum: "
         f"{len(report.findings)} findings"
     )
-    return 4 if report.findings else 0
 
 
 if __name__ == "__main__":

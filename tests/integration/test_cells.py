@@ -12,18 +12,19 @@ from support.lab import Lab, agent_id, outgoing, running
 from support.nats_server import User
 
 from sealbus.agents.dev.nats.accounts import CellAccounts, accounts_of_cells
-from sealbus.bus.cells import Cells, CellTransport, cell_prefix
+from sealbus.bus.cells import Cells, CellTransport
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
+from sealbus.policies.decision.placement import Placement
 
 pytestmark = pytest.mark.nats
 
 CELLS = (CellAccounts("default"), CellAccounts("east", "EAST", "EAST_AGENTS"))
-EAST = Cells(own="east", of={"b": "east"})
-DEFAULT = Cells(of={"b": "east"})
+EAST = Cells(own="east", of={"b": Placement("east")})
+DEFAULT = Cells(of={"b": Placement("east")})
 
 
 def accounts() -> dict[str, object]:
@@ -46,7 +47,7 @@ def transport(connection: Connection, cells: Cells) -> CellTransport:
     return CellTransport(
         NatsTransport(connection),
         lambda: cells,
-        reach=lambda cell: NatsTransport(connection, cell_prefix(cell)),
+        reach=lambda cell: NatsTransport(connection, cell),
         owners={},
     )
 

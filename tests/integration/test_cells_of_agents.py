@@ -3,48 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 from pydantic import BaseModel
-from support.callout import CONF, DOMAIN, NAMES, CalloutSite, callout_site, policy_folder
-from support.engines import ScriptedEngine
-from support.identity import StaticIdentity
+from support.cells import PLACED, CellsSite, cells_site, stored
 from support.lab import until
 from support.policy_bus import ANCHORS, ROOT
 
 from sealbus import Agent, Client, Context
-from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.runtime import worker as worker_module
-from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.policy.push import content_of, push_content
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.worker import Worker
-from sealbus.bus.cells import CellTransport, cell_prefix, placed_by
-from sealbus.bus.nats.api import api
 from sealbus.bus.nats.reach import refuse_cells
-from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.sending.status import State
-from sealbus.bus.streams.declared import declared_streams
-from sealbus.bus.streams.plan import apply
 from sealbus.bus.work.approvals.parked_tasks import PARKED_TYPE
 from sealbus.bus.work.cancel import in_force
-from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.decision.placement import Placement
 
 pytestmark = [pytest.mark.nats]
-
-PROJECT = Path(__file__).parents[2]
-PLACED = MappingProxyType({"works": "east", "ruler": "east"})
-ACCOUNTS = ("APP", "APP_AGENTS", "EAST", "EAST_AGENTS")
 
 
 class Job(BaseModel):
@@ -88,100 +70,10 @@ class Chain:
         return [plans, works, ends]
 
 
-def configuration(folder: Path) -> Path:
-    """Return the configuration of the local server with the accounts of two cells in the place of its tenants'."""
-    text, changed = re.subn(r"(?ms)^  APP \{.*?(?=^  SYS)", "  include cells.conf\n", CONF.read_text())
-    assert changed == 1
-    (folder / "cells.conf").write_text((PROJECT / "deploy" / "cells" / "cells.conf").read_text())
-    conf = folder / "nats.conf"
-    conf.write_text(text)
-    return conf
-
-
-def policy(folder: Path, placed: Mapping[str, str] = PLACED) -> Path:
-    """Return a copy of the starter policy in which `placed` are in their cells: `works` in the cell east."""
-    agents: dict[str, Json] = {
-        str(NAMES.id_of(name)): {"actions": dict.fromkeys(actions, True)}
-        for name, actions in {
-            "shop": ["plans.plan", "plans._cancel"],
-            "plans": ["works.work", "works._cancel", "plans.plan.reply"],
-            "works": ["ends.end", "works.work.reply", "works.made"],
-            "ends": ["ends.end.reply"],
-            "hears": [],
-        }.items()
-    }
-    limits: Json = {"subscriptions": 100, "payload": -1, "data": -1}
-    tenants: dict[str, Json] = {"east": {"account": "EAST_AGENTS", "streams": "EAST", "limits": limits}}
-    ruler: dict[str, Json] = {str(NAMES.id_of("ruler")): {"role": "operator", "tenant": "default"}}
-    made = policy_folder(folder, agents=agents, tenants=tenants, workloads=ruler)
-    cells = made / "sealbus" / "registry" / "cells"
-    cells.mkdir()
-    (cells / "data.json").write_text(json.dumps(dict(placed)))
-    return made
-
-
-@dataclass(kw_only=True)
-class CellsSite:
-    """The server with the streams of both cells, and the nodes that a test opens."""
-
-    server: CalloutSite
-    stack: AsyncExitStack
-    cells: Mapping[str, str] = field(default_factory=lambda: PLACED)
-    """What the registry says now."""
-    authority: DevelopmentAuthority = field(default_factory=lambda: DevelopmentAuthority(DOMAIN))
-
-    async def node(self, name: str) -> Node:
-        memory = MemoryIdentity(self.authority, NAMES.id_of(name))
-        identity = StaticIdentity(
-            self.server.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles()
-        )
-        connection = await self.stack.enter_async_context(self.server.connection(name, identity=identity))
-        transport = CellTransport(
-            NatsTransport(connection),
-            placed_by(lambda: self.cells, name),
-            reach=lambda cell: NatsTransport(connection, cell_prefix(cell)),
-            owners={},
-        )
-        return await self.stack.enter_async_context(
-            Node(
-                deployment=Deployment(names=NAMES),
-                identity=identity,
-                transport=transport,
-                engine=ScriptedEngine(),
-                feeds=Feeds(connected=lambda: connection.connected),
-            )
-        )
-
-    async def run(self, *agents: Agent) -> None:
-        """Run a worker for each of `agents` until the test ends."""
-        for agent in agents:
-            worker = await self.stack.enter_async_context(Worker(agent, await self.node(agent.name)))
-            stop = asyncio.Event()
-            running = asyncio.create_task(worker.run(stop))
-            self.stack.push_async_callback(asyncio.wait, {running})
-            self.stack.callback(stop.set)
-            await worker.ready.wait()
-
-
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[CellsSite]:
-    started = callout_site(
-        tmp_path / "site", responders=0, policy=policy(tmp_path / "policy"), conf=configuration(tmp_path)
-    )
-    async with started as server, AsyncExitStack() as stack:
-        await server.respond(accounts=ACCOUNTS)
-        for operator in ("operator", "ruler"):
-            async with server.connection(operator) as connection:
-                await apply(declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26}), connection.jetstream)
-        yield CellsSite(server=server, stack=stack)
-
-
-async def stored(site: CellsSite, operator: str) -> dict[str, int]:
-    """Return how many messages each stream in the account of `operator` has."""
-    async with site.server.connection(operator) as connection:
-        listed = (await api(connection.jetstream, "STREAM.LIST"))["streams"]
-        assert isinstance(listed, list)
-        return {stream["config"]["name"]: stream["state"]["messages"] for stream in listed}
+    async with cells_site(tmp_path) as started:
+        yield started
 
 
 async def test_work_and_its_answers_cross(site: CellsSite) -> None:
@@ -275,7 +167,7 @@ async def test_a_worker_ends_whose_cell_changes(site: CellsSite) -> None:
     async with Worker(Chain().agents[1], await site.node("works")) as worker:
         running = asyncio.create_task(worker.run(asyncio.Event()))
         await worker.ready.wait()
-        site.cells = {"other": "east"}
+        site.cells = {"other": Placement("east")}
         with pytest.raises(ExceptionGroup) as ended:
             await running
         assert ended.group_contains(ConfigurationError, match="works is in the cell default now")
@@ -339,28 +231,16 @@ async def test_a_process_without_the_policy_does_not_start_where_there_are_cells
 
 
 async def test_without_cells_a_process_needs_no_policy_of_its_own(tmp_path: Path) -> None:
-    started = callout_site(
-        tmp_path / "site", responders=0, policy=policy(tmp_path / "policy", {}), conf=configuration(tmp_path)
-    )
-    async with started as server:
-        await server.respond(accounts=ACCOUNTS)
-        async with server.connection("shop") as connection:
-            await refuse_cells(connection)
+    async with cells_site(tmp_path, {}) as site, site.server.connection("shop") as connection:
+        await refuse_cells(connection)
 
 
 async def test_a_reload_ends_the_grants_of_before_the_cells(tmp_path: Path) -> None:
-    started = callout_site(
-        tmp_path / "site", responders=0, policy=policy(tmp_path / "before", {}), conf=configuration(tmp_path)
-    )
-    async with started as server, AsyncExitStack() as stack:
-        before = await server.respond(accounts=ACCOUNTS)
-        client = await stack.enter_async_context(server.raw("plans"))
+    async with cells_site(tmp_path, {}) as site, site.server.raw("plans") as client:
         assert await client.may_publish("task.works.work")
-        await before.stop()
-        engine = await stack.enter_async_context(EmbeddedEngine.of_folder(policy(tmp_path / "after")))
-        await server.respond(accounts=ACCOUNTS, engine=engine)
+        await site.push(tmp_path / "after", PLACED)
         assert await client.may_publish("task.works.work")
-        await server.reload()
+        await site.server.reload()
         assert not await client.may_publish("task.works.work")
         assert await client.may_publish("cell.east.task.works.work")
 

@@ -24,6 +24,7 @@ from sealbus.policies.decision.connect import ConnectAnswer, ConnectDecision, Co
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.documents import checked_document
 from sealbus.policies.decision.engine import Answer, PolicyEngine
+from sealbus.policies.decision.placement import Placement
 from sealbus.policies.engines.central import CentralEngine
 from sealbus.policies.engines.embedded import EmbeddedEngine
 from sealbus.policies.engines.native import NativeEngine
@@ -379,7 +380,7 @@ async def test_connections_are_decided(opener: Opener, tmp_path: Path) -> None:
         assert (let_in.engine, let_in.revision, let_in.policy) == (engine.name, "r1", "scripted")
         assert (kept_out.allow, kept_out.reasons) == (False, ("no",))
         # An OPA elsewhere has its own bundle.
-        assert let_in.cells == ({"works": "default"} if engine.name in ("embedded", "native") else None)
+        assert let_in.cells == ({"works": Placement("default")} if engine.name in ("embedded", "native") else None)
         answers: list[ConnectAnswer] = [
             await engine.connect(one)
             for one in (*map(connecting, ("truthy", "bare", "undefined", "fails")), b"{", b'{"a":1.5}')

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles
-from sealbus.agents.evidence.verify import verify_export
-from sealbus.envelopes.export.finding import Finding
+from sealbus.agents.evidence.verify import Verification, verify_export
+from sealbus.envelopes.export.approvals import ApprovalFact
 from sealbus.envelopes.export.trust_root import Root
 from simulation.cells import LOGS
 from simulation.network import Link, SimulatedTransport
@@ -16,8 +17,10 @@ from simulation.site import Site
 __all__ = ["audit"]
 
 
-async def audit(site: Site, link: Link, *, cell: str, log: Path, export: Path, found: list[Finding]) -> None:
-    """Export the log of `cell` in the folder `log` into the new folder `export`, with its records; add what is `found`."""
+async def audit(
+    site: Site, link: Link, *, cell: str, log: Path, export: Path, beside: Sequence[ApprovalFact]
+) -> Verification:
+    """Export the log of `cell` in the folder `log` into the new folder `export`, with its records, and verify it."""
     root = Root(
         origin=LOGS[cell].origin,
         keys=(LOGS[cell].signer.verifier,),
@@ -27,4 +30,4 @@ async def audit(site: Site, link: Link, *, cell: str, log: Path, export: Path, f
         notaries=site.deployment.notaries,
     )
     await export_log(export, get=log_files(log), transport=SimulatedTransport(link, site.brokers[cell]), root=root)
-    found += verify_export(FolderFiles(export), root, processes=1).findings
+    return verify_export(FolderFiles(export), root, beside=beside, processes=1)

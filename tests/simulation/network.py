@@ -104,9 +104,15 @@ class Link:
 
 
 class SimulatedTransport:
-    """The `Transport` port of one host, to the `broker` of one cell; `home` is that of its own cell, by default the same."""
+    """The `Transport` port of one host, to the `broker` of one cell.
 
-    def __init__(self, link: Link, broker: SimulatedBroker, home: SimulatedBroker | None = None) -> None:
+    If that is another than the host's own, `home` is its own cell's, and `cell` the name of the other.
+    """
+
+    def __init__(
+        self, link: Link, broker: SimulatedBroker, home: SimulatedBroker | None = None, cell: str = ""
+    ) -> None:
+        self._cell = cell
         self.broker = self._broker = broker
         self._link = link
         self._home = home or broker
@@ -246,6 +252,7 @@ class SimulatedTransport:
             ack_wait=ack_wait,
             max_ack_pending=max_ack_pending,
             one_replica=one_replica,
+            cell=self._cell,
         )
         return SimulatedPull(self, spec, floors, batch)
 
@@ -316,6 +323,11 @@ class SimulatedTransport:
         except TimeoutError as error:
             raise BusUnavailable(f"{subject}: not read") from error
         return StoredValue(found.sequence, found.payload, found.time) if found is not None else None
+
+    def is_at_home(self, delivery: Delivery, identifier: str) -> bool:
+        """Return True: there is one cell."""
+        del delivery, identifier
+        return True
 
     def cells_of(self, pattern: str) -> Mapping[str, Transport]:
         """Return itself, as the one cell's."""
@@ -403,8 +415,10 @@ class SimulatedPull:
     def _send(self, taken: Sequence[Delivered]) -> None:
         """Send deliveries to the host."""
         source = self._broker.streams[self._stream]
+        cell = self._spec.cell
         batch = [
-            delivery_of(source, one.message, one.count, token=f"{one.message.sequence}.{one.number}") for one in taken
+            delivery_of(source, one.message, one.count, f"{self._spec.prefix}{one.message.sequence}.{one.number}", cell)
+            for one in taken
         ]
 
         def arrived() -> None:

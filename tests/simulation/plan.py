@@ -37,6 +37,12 @@ BY_USER: Final = 0.5
 """The share of their tasks that users send."""
 WITH_CELLS: Final = 0.2
 """The share of seeds in which some agents are in a cell of their own."""
+MOVED: Final = 0.5
+"""The share of these in which `bank` is moved to the other cell."""
+HEARD_SECONDS: Final = 15.0
+"""Within this time every process knows where `bank` is."""
+MOVE_SECONDS: Final = 20.0
+"""How long `bank` stands still when it is moved. What is said to it after that is in the other cell."""
 WITH_REGION: Final = 1 / 3
 """The share of seeds in which some hosts are in another region than the streams."""
 _LATE: Final = 0.05
@@ -194,6 +200,8 @@ class Plan:
     parts: Parts = NO_PARTS
     east: tuple[str, ...] = ()
     """The agents that are in a cell of their own."""
+    moved_at: float | None = None
+    """When `bank` is moved to the other cell, if it is."""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -228,7 +236,8 @@ class Plan:
     def lasts(self) -> float:
         """When all faults have ended and all tasks were sent, in virtual seconds."""
         faults = [fault.at + fault.seconds for fault in self.faults]
-        return max([BUSY_SECONDS, *faults, *(task.at + (task.again_after or 0.0) for task in self.tasks)])
+        moved = self.moved_at + MOVE_SECONDS if self.moved_at is not None else 0.0
+        return max([BUSY_SECONDS, moved, *faults, *(task.at + (task.again_after or 0.0) for task in self.tasks)])
 
     def counts_attempt(self, host: str, began: float) -> bool:
         """Return whether the failure of an attempt that `host` began at a time is counted, as far as faults let it.
@@ -327,7 +336,8 @@ def _with_cells(plan: Plan, *, always: bool) -> Plan:
     faults += [replace(_fault_of_kind(kind, chance), cell=chance.choice(CELLS)) for kind in kinds]
     hosts = tuple(log.hosts[0] for cell, log in LOGS.items() if cell != DEFAULT)
     faults += [_fault_of(hosts, chance) for _ in range(chance.randint(0, 1))]
-    return replace(plan, faults=_in_order(faults), east=tuple(east))
+    moved_at = chance.uniform(0.0, BUSY_SECONDS) if chance.random() < MOVED else None
+    return replace(plan, faults=_in_order(faults), east=tuple(east), moved_at=moved_at)
 
 
 def _by_user(task: PlannedTask, chance: random.Random) -> PlannedTask:

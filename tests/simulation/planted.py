@@ -35,6 +35,7 @@ from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.streams.declared import DUPLICATE_WINDOW
 from sealbus.bus.streams.key_book import KeyBook
 from sealbus.bus.streams.key_value import KeyValue
+from sealbus.bus.work.ack_floors import StoredFloors, floor_key
 from sealbus.bus.work.cancel import in_force, room
 from sealbus.bus.work.cancel.endpoint import CancelEndpoint
 from sealbus.bus.work.cancel.in_force import Stops
@@ -52,6 +53,7 @@ from sealbus.bus.work.schedules.endpoint import ScheduleEndpoint
 from sealbus.bus.work.schedules.rule import newest_missed
 from sealbus.bus.work.schedules.tick import TakenTick, Tick, TickClaims
 from sealbus.bus.work.status_writer import StatusReporter
+from sealbus.bus.work.timely_arrays import StoredArray
 from sealbus.envelopes.accept import live
 from sealbus.envelopes.errors import HandlingError
 from sealbus.envelopes.limits import SECOND
@@ -542,6 +544,35 @@ def _book_of_another_cell_counts() -> None:
     KeyBook._cell_of = lambda *_: ""  # type: ignore[method-assign]
 
 
+def _tasks_left_behind() -> None:
+    """A moved agent takes what was said to it before only where it is now."""
+    cells_of = CellTransport.cells_of
+
+    def present(self: CellTransport, pattern: str) -> Mapping[str, Transport]:
+        found = cells_of(self, pattern)
+        return dict([*found.items()][:1]) if pattern.startswith("task.") else found
+
+    CellTransport.cells_of = present  # type: ignore[method-assign]
+
+
+def _claims_left_behind() -> None:
+    """A moved agent claims effects without a look at the claims in the cell before."""
+
+    async def create(self: KeyValue, subject: str, payload: bytes, *, within: float = 5.0) -> int | None:
+        return await self.replace(subject, payload, last=0, within=within)
+
+    KeyValue.create = create  # type: ignore[method-assign]
+
+
+def _floor_of_the_cell_before() -> None:
+    """How far a stream of the cell before was acknowledged counts for that of the present one (found by seeds)."""
+
+    async def read(self: StoredFloors, stream: str, consumer: str) -> StoredArray | None:
+        return await self._values.read(floor_key(stream, consumer))
+
+    StoredFloors._stored = read  # type: ignore[method-assign]
+
+
 PLANTED: Final[Mapping[str, _Planted]] = {
     function.__name__.strip("_").replace("_", "-"): function
     for function in (
@@ -594,17 +625,22 @@ PLANTED: Final[Mapping[str, _Planted]] = {
         _stops_of_other_cells_not_read,
         _stored_in_senders_cell,
         _book_of_another_cell_counts,
+        _tasks_left_behind,
+        _claims_left_behind,
+        _floor_of_the_cell_before,
     )
 }
 """The safeguards, by name."""
 RARE: Final = frozenset(
     {
         "claim-freed-when-over",
+        "claims-left-behind",
         "copy-acknowledged-early",
         "dated-by-own-clock",
         "cancel-reaches-no-children",
         "done-told-as-rejected",
         "edge-takes-any-clock",
+        "floor-of-the-cell-before",
         "deliveries-counted-as-tries",
         "log-stops-for-good",
         "restoration-logged-by-one",

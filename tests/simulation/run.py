@@ -22,11 +22,12 @@ from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderSto
 from sealbus.agents.control.notary.log.ledger import last_place
 from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
 from sealbus.agents.dev.memory.jetstream import Stored
+from sealbus.agents.evidence.verify import Verification
 from sealbus.bus.cells import DEFAULT
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.envelopes.errors import SealbusError
-from sealbus.envelopes.export.finding import Finding
+from sealbus.envelopes.export.approvals import ApprovalFact
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.restoration import FOLDER as RESTORATIONS
 from sealbus.envelopes.log.tiles import TiledTree, tile_reader
@@ -39,9 +40,9 @@ from simulation.clerk import OVER_AFTER, SENT_WITHIN, TICKS, Schedulings, clerk
 from simulation.console import SHOWN_WITHIN, Console
 from simulation.edge import edge
 from simulation.evidence import audit
-from simulation.network import LATENCY, Published
+from simulation.network import LATENCY, Link, Published
 from simulation.parts import CLERKS, REVOKER, TILL, VAULT
-from simulation.plan import Fault, FaultKind, Plan
+from simulation.plan import MOVE_SECONDS, Fault, FaultKind, Plan
 from simulation.processes import (
     ATTEMPTS,
     DENIED_EVERY,
@@ -169,6 +170,8 @@ class _Run:
         """Whether no process is started again."""
         self.is_restoring = False
         """Whether the broker is restored, and no process starts."""
+        self.is_moving = False
+        """Whether `bank` is moved, and no worker starts."""
 
     def note_allowed(self, document: dict[str, Any]) -> None:
         if self.revoking is not None:
@@ -176,7 +179,7 @@ class _Run:
 
     def start(self, name: str) -> None:
         """Start a process, again whenever it ends by itself, as what supervises it does."""
-        if self.is_restoring:
+        if self.is_restoring or (self.is_moving and name in WORKERS):
             return
         if (link := self.site.links.get(name)) is not None and link.host.alive:
             # Two faults of one process end, and each of them starts it.
@@ -231,6 +234,8 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             for fault in self.plan.faults:
                 group.create_task(self.cause(fault), name=str(fault))
+            if self.plan.moved_at is not None:
+                group.create_task(self.move(self.plan.moved_at), name="move")
         # The change to the newer version is finished.
         for name in sorted({*WORKERS} - self.newer):
             self.exchange(name)()
@@ -255,6 +260,19 @@ class _Run:
         for error in site.loop.errors:
             site.promises.fail(CRASHED, Event(site.loop.now, "world", What.FAULT, text=error))
         site.promises.finish(site.loop.now, ["reader"])
+
+    async def move(self, at: float) -> None:
+        """Move `bank` to the other cell, as docs/cells.md says."""
+        await self.site.sleep_until(at)
+        self.is_moving = True
+        for name in WORKERS:
+            self.site.kill(name)
+        self.site.note(What.FAULT, text="bank is moved", host="world")
+        self.site.move("bank")
+        await asyncio.sleep(MOVE_SECONDS)
+        self.is_moving = False
+        for name in WORKERS:
+            self.start(name)
 
     def exchange(self, name: str) -> Callable[[], None]:
         """Kill a worker; return what starts it in the other version."""
@@ -358,15 +376,33 @@ class _Run:
         if self.plan.parts.console and (log := self.longest(cell)) is not None:
             logs.setdefault(log, set())
         for log, lost in sorted(logs.items()):
-            found = list[Finding]()
-            export = self.folder / f"export of {log.name}"
-            await site.start("auditor", partial(audit, site, cell=cell, log=log, export=export, found=found))
+            beside = tuple(
+                [
+                    fact
+                    for other in self.plan.cells
+                    if other != cell and self.plan.moved_at is not None and (there := self.longest(other)) is not None
+                    for fact in (await self.audit(other, there, ())).approvals
+                ]
+            )
+            found = (await self.audit(cell, log, beside)).findings
             for finding in found:
                 at = f"{finding.place} {finding.code} {finding.detail}"
                 site.promises.fail(UNPROVEN, Event(site.loop.now, "auditor", What.SIGNED, text=at))
             # The first message that differs is named, and those after it are not.
             if lost and min(lost) not in {finding.sequence for finding in found}:
                 site.promises.fail(UNSHOWN, Event(site.loop.now, "auditor", What.LOST, text=f"#{min(lost)}"))
+
+    async def audit(self, cell: str, log: Path, beside: Sequence[ApprovalFact]) -> Verification:
+        """Verify the log of `cell` in the folder `log`, with what was found `beside` it."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            reports = list[Verification]()
+
+            async def report(link: Link) -> None:
+                export = Path(folder) / "export"
+                reports.append(await audit(self.site, link, cell=cell, log=log, export=export, beside=beside))
+
+            await self.site.start("auditor", report)
+        return reports[0]
 
     async def cause(self, fault: Fault) -> None:
         """Cause one fault, and mend it."""

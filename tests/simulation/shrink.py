@@ -36,8 +36,11 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
     for parts in _fewer_parts(plan.parts):
         gone = {*plan.parts.hosts} - {*parts.hosts}
         yield replace(plan, parts=parts, faults=tuple(fault for fault in plan.faults if fault.target not in gone))
+    if plan.moved_at is not None:
+        yield replace(plan, moved_at=None)
     for east in _fewer_moved(plan.east):
-        yield replace(plan, east=east, faults=plan.faults if east else tuple(_of_one_cell(plan.faults)))
+        faults = plan.faults if east else tuple(_of_one_cell(plan.faults))
+        yield replace(plan, east=east, faults=faults, moved_at=plan.moved_at if east else None)
     middle = len(plan.faults) // 2
     for faults in (plan.faults[:middle], plan.faults[middle:]):
         if faults != plan.faults:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from hashlib import sha256
@@ -26,7 +28,7 @@ from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Deployment, Feeds, Node
 from sealbus.agents.runtime.node import Host as NodeHost
 from sealbus.bus import loop_turns
-from sealbus.bus.cells import DEFAULT, Cells, CellTransport
+from sealbus.bus.cells import DEFAULT, Cells, CellTransport, placed_by
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.ports import Outgoing, Transport
 from sealbus.bus.stream_names import TASKS
@@ -43,11 +45,12 @@ from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.decision.placement import Placement
 from simulation.broker import SimulatedBroker, Unanswered
 from simulation.cells import CELLS, EAST, LOGS
 from simulation.loop import CURRENT, Host, SimulatedLoop
 from simulation.network import Link, SimulatedTransport
-from simulation.plan import CONSUMERS
+from simulation.plan import CONSUMERS, HEARD_SECONDS, MOVE_SECONDS
 
 __all__ = ["START", "Site"]
 
@@ -81,8 +84,12 @@ class Site:
             broker.on_stored = partial(self._note_stored, cell)
         self.names = Names(TrustDomain("example.org"))
         self.authority = DevelopmentAuthority(self.names.trust_domain, clock=self.brokers[DEFAULT].clock)
-        self.cells = {self.names.token(self.names.id_of(name)): EAST for name in (*east, LOGS[EAST].notary) if east}
-        """The cell of each token that is not in the default one, as the registry has it."""
+        self.cells: Mapping[str, Placement] = {
+            self.names.token(self.names.id_of(name)): Placement(EAST) for name in (*east, LOGS[EAST].notary) if east
+        }
+        """Where each token is that is not in the default cell, as the registry has it now."""
+        self._cells_before: Mapping[str, Placement] = self.cells
+        self._moved_at = -math.inf
         self.deployment = Deployment(
             names=self.names,
             minters=frozenset({self.names.id_of("shop"), self.names.id_of("edge")}),
@@ -117,6 +124,7 @@ class Site:
         self.numbers: dict[str, int] = {}
         """The numbers of tasks whose bodies do not say theirs, by message id."""
         self._engine = engine
+        self._seed = seed
         self._on_kill: dict[str, Callable[[], object]] = {}
 
     def note(self, what: What, number: int = 0, message: str = "", text: str = "", *, host: str = "") -> None:
@@ -130,7 +138,7 @@ class Site:
         self.promises.fail(CRASHED, Event(self.loop.now, CURRENT.get().name, What.FAULT, text=text))
 
     def _note_stored(self, cell: str, stream: Stream, stored: Stored) -> None:
-        is_at_home = Cells(cell, self.cells).cell_of(stored.subject, {}) == cell
+        is_at_home = Cells(cell, self.cells).cell_of(stored.subject, {}, _identifier(stored)) == cell
         if stream.config.name != "AUDIT" and not is_at_home:
             # Somebody has captured it: nobody reads it here.
             return
@@ -229,16 +237,30 @@ class Site:
 
     def cell_of(self, name: str) -> str:
         """Return the cell of the workload `name`."""
-        return self.cells.get(self.names.token(self.names.id_of(name)), DEFAULT)
+        placement = self.cells.get(self.names.token(self.names.id_of(name)))
+        return placement.cell if placement is not None else DEFAULT
+
+    def move(self, name: str) -> None:
+        """Have the registry say that `name` is in the other cell, for what is said to it `MOVE_SECONDS` from now on."""
+        (before,) = {self.cell_of(name)}
+        (cell,) = {*CELLS} - {before}
+        since = int((START + self.loop.now + MOVE_SECONDS) * SECOND)
+        self._cells_before, self._moved_at = self.cells, self.loop.now
+        self.cells = {**self.cells, self.names.token(self.names.id_of(name)): Placement(cell, before, since)}
+
+    def cells_heard_by(self, host: str) -> Mapping[str, Placement]:
+        """Return where each token is, as a process on `host` has heard it."""
+        later = random.Random(f"heard {self._seed} {host}").uniform(0.0, HEARD_SECONDS)  # noqa: S311  a schedule, no secret
+        return self.cells if self.loop.now >= self._moved_at + later else self._cells_before
 
     def transport(self, name: str, link: Link) -> Transport:
         """Return the transport of the workload `name` on a host, which reaches every cell."""
-        cells = Cells(own=self.cell_of(name), of=self.cells)
-        home = self.brokers[cells.own]
+        cells = placed_by(lambda: self.cells_heard_by(link.host.name), self.names.token(self.names.id_of(name)))
+        home = self.brokers[cells().own]
         return CellTransport(
             SimulatedTransport(link, home),
-            lambda: cells,
-            reach=lambda cell: SimulatedTransport(link, self.brokers[cell], home),
+            cells,
+            reach=lambda cell: SimulatedTransport(link, self.brokers[cell], home, cell),
             owners={},
         )
 
@@ -298,3 +320,9 @@ def allowed_in(stored: Stored) -> list[str]:
 def _allowed(records: Sequence[Record]) -> list[tuple[DecisionRecord, Header]]:
     decisions = [record for record in records if isinstance(record, DecisionRecord) and record.allow]
     return [(decision, parse_header(decision.header)) for decision in decisions]
+
+
+def _identifier(stored: Stored) -> str:
+    """Return the id that the headers of a message say, or an empty text."""
+    found = re.search(rb"\r\nNats-Msg-Id: ([0-9a-f]{32})\r\n", stored.block)
+    return found[1].decode() if found is not None else ""

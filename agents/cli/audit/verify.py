@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification
+    from sealbus.envelopes.export.approvals import ApprovalFact
     from sealbus.envelopes.export.entries import ShownRestoration
     from sealbus.policies.backtest.report import BacktestReport
 
@@ -29,6 +31,14 @@ _UNVERIFIED = 4
 @click.option("--live", is_flag=True, help="Verify the running deployment instead of an export.")
 @log_folder_option(", with --live")
 @mirror_options
+@click.option(
+    "--beside",
+    nargs=2,
+    multiple=True,
+    type=PATH,
+    metavar="FOLDER ROOT",
+    help="Verify the export of another cell's log first; what agents were asked and told there counts.",
+)
 @click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
 @invocation_options("operator")
@@ -39,6 +49,7 @@ def verify(
     log_folder: Path | None,
     mirror: bool,
     policies: Path | None,
+    beside: Sequence[tuple[Path, Path]],
     decisions: bool,
     processes: int | None,
     invocation: Invocation,
@@ -49,6 +60,9 @@ def verify(
 
     With --decisions each decision is made again on the embedded engine where possible. A decision that does not follow from
     its recorded input and policy is a finding (bad_decision). Decisions that cannot be made again are counted.
+
+    After an agent was moved to another cell, its decisions there may rest on approvals in the log of the former cell: give
+    an export of that log with --beside.
 
     Exit code 4 with any finding. --root must not come from the export itself.
     """
@@ -61,14 +75,25 @@ def verify(
         invocation=invocation, export=folder, root=root, log_folder=log_folder, mirror=mirror, policies=policies
     )
     trusted = source.trusted_root()
+    others: list[ApprovalFact] = []
+    passed = True
+    for other, other_root in beside:
+        known = EvidenceSource(invocation=invocation, export=other, root=other_root)
+        trusted_there = known.trusted_root()
+        with known.opened(trusted_there) as files:
+            found = verify_export(files, trusted_there, processes=processes)
+        others += found.approvals
+        note(f"{other}:")
+        passed &= show_report(found, as_json=invocation.as_json) == 0
     with source.opened(trusted) as files, progress_bar("verifying") as progress:
-        report = verify_export(files, trusted, processes=processes, progress=progress)
+        report = verify_export(files, trusted, beside=others, processes=processes, progress=progress)
         redecided = None
         if decisions:
             redecided, problems = asyncio.run(redecide(files, trusted, report))
             for name, problem in problems.items():
                 note(f"{name}: {problem}")
-    return show_report(report, as_json=invocation.as_json, redecided=redecided)
+    status = show_report(report, as_json=invocation.as_json, redecided=redecided)
+    return status if passed else _UNVERIFIED
 
 
 def show_report(report: Verification, *, as_json: bool, redecided: BacktestReport | None = None) -> int:

@@ -25,6 +25,7 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.connect import ConnectDecision, ConnectLimits, OwnSubjectFacts, SubjectRules
+from sealbus.policies.decision.placement import Placement
 
 _SELF: Final = "{self}"
 _WORKLOAD: Final = re.compile(r"\{([^{}]*)\}")
@@ -104,7 +105,7 @@ def _named(rules: SubjectRules, own: str, names: Names) -> SubjectRules:
 
 
 def _placed(
-    rules: SubjectRules, token: str, cells: Mapping[str, str] | None, owners: Mapping[str, str]
+    rules: SubjectRules, token: str, cells: Mapping[str, Placement] | None, owners: Mapping[str, str]
 ) -> SubjectRules:
     """Return the rules with each subject of an owner only where the owner's cell is, and with denials in every cell."""
     if cells is None:
@@ -113,21 +114,21 @@ def _placed(
         return rules
     if not cells:
         return rules
-    seen = Cells(own=cells.get(token, DEFAULT), of=cells)
+    seen = Cells(own=cells[token].cell if token in cells else DEFAULT, of=cells)
     denied = [f"cell.*.{subject}" for subject in rules.deny if _IN_A_CELL.fullmatch(subject) is None]
     allowed = dict.fromkeys(granted for subject in rules.allow for granted in _where(subject, seen, owners))
     return SubjectRules(allow=tuple(allowed), deny=(*rules.deny, *denied))
 
 
 def _where(subject: str, cells: Cells, owners: Mapping[str, str]) -> Iterator[str]:
-    """Yield `subject` as it is granted: in the cell of its owner, or as it is if it names none, or any."""
+    """Yield `subject` as it is granted: in the cells of its owner, or as it is if it names none, or any."""
     match = _IN_A_CELL.fullmatch(subject)
     prefix, rest = (match[1], match[2]) if match is not None else (cells.own, subject)
     if rest not in owners and (is_of_any(rest) or rest.partition(".")[0] not in _OWNED):
         yield subject
         return
-    cell = cells.cell_of(rest, owners)
-    if prefix == cell:
-        yield subject
-    elif prefix == "*" and cell != cells.own:
-        yield cell_prefix(cell) + rest
+    for cell in cells.cells_of(rest, owners):
+        if prefix == cell:
+            yield subject
+        elif prefix == "*" and cell != cells.own:
+            yield cell_prefix(cell) + rest

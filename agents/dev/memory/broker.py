@@ -44,10 +44,13 @@ _NEVER: Final = 1 << 62
 """The microseconds of `ack_wait`."""
 
 
-def delivery_of(stream: Stream, message: Stored, count: int = 1, token: str = "") -> Delivery:
-    """Return a message of `stream` as it is delivered for the `count`th time, to be settled by `token`."""
+def delivery_of(stream: Stream, message: Stored, count: int = 1, token: str = "", cell: str = "") -> Delivery:
+    """Return a message of `stream` as it is delivered for the `count`th time, to be settled by `token`.
+
+    `cell` is that of the stream, if it is not the reader's own.
+    """
     sequence, subject, block, payload, time = message
-    arrival = StreamArrival(subject, block, stream.config.name, sequence, time, stream.created, count)
+    arrival = StreamArrival(subject, block, stream.config.name, sequence, time, stream.created, count, cell)
     return Delivery(subject, payload, block, arrival, token)
 
 
@@ -305,6 +308,11 @@ class MemoryTransport:
     def cells_of(self, pattern: str) -> Mapping[str, Transport]:
         """Return itself, as the one cell's."""
         return {DEFAULT: self}
+
+    def is_at_home(self, delivery: Delivery, identifier: str) -> bool:
+        """Return True: there is one cell."""
+        del delivery, identifier
+        return True
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the stream that takes records now, and its creation time."""

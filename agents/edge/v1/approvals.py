@@ -139,11 +139,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listing:
-    """The values that were read together from sequence `first` on.
+    """The values of `cell` that were read together from sequence `first` on.
 
     `uncanceled` is whether the index of stops is complete, so that it can rule out that a message was canceled.
     """
 
+    cell: str
     scan: Scan
     first: int
     part: Part
@@ -324,19 +325,24 @@ class ParkedTaskReader:
             within=_WITHIN,
             cell=cell,
         )
-        return _Listing(scan=scan, first=page.end + 1, part=part, uncanceled=await self._canceled.refresh())
+        uncanceled = await self._canceled.refresh()
+        return _Listing(cell=cell, scan=scan, first=page.end + 1, part=part, uncanceled=uncanceled)
 
     async def _entry_at(self, listing: _Listing, subject: str, place: Place, person: UserContext) -> _PageEntry:
         """Return the waiting task at one place, if `person` may see it."""
+        present, *before = self._node.transport.cells_of(subject)
+        if listing.cell not in {present, *before}:
+            return _PageEntry(None, 0)
         reads, value = 0, listing.part.values.get(subject)
         parked = _parked(value) if value is not None else None
-        sure = listing.is_sure(subject, place)
+        sure = not before and listing.is_sure(subject, place)
         if not sure or (self._waits(parked) and not listing.scan.complete):
             # Not all values of this subject were read: read the value that counts.
             reads += 1
             value = (await self._node.held.newest(subject, PARKED_TYPE, flooded=False)).get(subject)
-            # A value that has changed since is on a later page.
-            parked = _parked(value) if value is not None and value.last == place.last else None
+            # A value that has changed since is on a later page, or on one of the cell to which its agent was moved.
+            last = place.last if listing.cell == present else 0
+            parked = _parked(value) if value is not None and value.last == last else None
         task = await self._seen(parked, person)
         if task is None or (listing.uncanceled and not self._canceled.may_hold(task.message.chain)):
             return _PageEntry(task, reads)

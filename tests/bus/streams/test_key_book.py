@@ -26,6 +26,7 @@ from sealbus.envelopes.records.notary import BundleRecord, PolicyRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.placement import Placement
 
 DAY = 24 * HOUR
 TYPE = "application/vnd.sealbus.test.v1"
@@ -400,7 +401,7 @@ async def test_a_book_from_before_a_stream_was_created_does_not_say_that_it_was_
 
 async def test_the_notary_of_another_cell_does_not_say_that_nothing_was_restored_here() -> None:
     site = Site(notaries=(NOTARY, OTHER_NOTARY))
-    cells = Cells(of={NAMES.token(OTHER_NOTARY): "east"})
+    cells = Cells(of={NAMES.token(OTHER_NOTARY): Placement("east")})
     transport = site.broker.connect()
     book = site.reader(CellTransport(transport, lambda: cells, reach=lambda _: transport, owners={}))
     created = site.now

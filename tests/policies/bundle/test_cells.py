@@ -8,6 +8,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.cells import MOST_CELLS, bucket_and_cell, cells_of
 from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.decision.placement import Placement
 
 
 def registry(cells: Json) -> DataDocument:
@@ -23,10 +24,48 @@ def test_without_cells_nobody_is_in_one(data: DataDocument) -> None:
 
 def test_each_token_has_its_cell() -> None:
     assert cells_of(registry({"works": "east", "plans": "default", "a-b_C": "x-1"})) == {
-        "works": "east",
-        "plans": "default",
-        "a-b_C": "x-1",
+        "works": Placement("east"),
+        "plans": Placement("default"),
+        "a-b_C": Placement("x-1"),
     }
+
+
+def test_a_token_that_was_moved_names_the_cell_before() -> None:
+    data = registry({"works": {"cell": "default", "before": "east", "since": 7}, "plans": "east"})
+    assert cells_of(data) == {"works": Placement("default", "east", 7), "plans": Placement("east")}
+    with pytest.raises(ValueError, match="'west' is no tenant"):
+        cells_of(registry({"works": {"cell": "default", "before": "west", "since": 7}}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cell": 7},
+        {"cell": "East"},
+        {"before": "east"},
+        {"before": ""},
+        {"before": None},
+        {"since": 0},
+        {"since": -1},
+        {"since": 2**63},
+        {"since": True},
+        {"since": 1.0},
+        {"since": "7"},
+        {"until": 8},
+    ],
+)
+def test_another_form_of_a_move_is_refused(changes: dict[str, Json]) -> None:
+    placement: dict[str, Json] = {"cell": "east", "before": "default", "since": 7}
+    with pytest.raises(ValueError, match=r"'works' names no cell$"):
+        cells_of(registry({"works": {**placement, **changes}, "plans": "east"}))
+
+
+@pytest.mark.parametrize("missing", ["cell", "before", "since"])
+def test_a_move_says_everything(missing: str) -> None:
+    placement: dict[str, Json] = {"cell": "east", "before": "default", "since": 7}
+    del placement[missing]
+    with pytest.raises(ValueError, match=r"'works' names no cell$"):
+        cells_of(registry({"works": placement, "plans": "east"}))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +109,7 @@ def test_a_cell_without_accounts_is_refused(tenants: Json) -> None:
 
 
 def test_the_default_cell_needs_no_tenant_of_its_own_there() -> None:
-    assert cells_of({"sealbus": {"registry": {"cells": {"works": "default"}}}}) == {"works": "default"}
+    assert cells_of({"sealbus": {"registry": {"cells": {"works": "default"}}}}) == {"works": Placement("default")}
 
 
 OTHER = "spiffe://example.org/agent/other"
@@ -103,20 +142,20 @@ def test_beside_cells_nobody_is_in_a_tenant_that_is_none(role: Json, tenant: Jso
     # Without another cell a tenant is a tenant.
     nones: tuple[dict[str, Json], ...] = ({}, {"works": "default"})
     for none in nones:
-        assert cells_of(placed(role=role, tenant=tenant, cells=none)) == none
+        assert set(cells_of(placed(role=role, tenant=tenant, cells=none))) == set(none)
 
 
 def test_beside_cells_a_workload_is_in_one_of_them() -> None:
     for tenant in ("east", "default"):
-        assert cells_of(placed(role="agent", tenant=tenant)) == {"works": "east"}
+        assert cells_of(placed(role="agent", tenant=tenant)) == {"works": Placement("east")}
     others: tuple[Json, ...] = ([], {OTHER: "acme"}, {})
     for workloads in others:
-        assert cells_of(placed(workloads=workloads)) == {"works": "east"}
+        assert cells_of(placed(workloads=workloads)) == {"works": Placement("east")}
 
 
 def test_an_operator_may_prepare_a_cell() -> None:
-    assert cells_of(placed(role="operator", tenant="acme")) == {"works": "east"}
-    assert cells_of(placed(role="operator", tenant="acme", agents=[OTHER])) == {"works": "east"}
+    assert cells_of(placed(role="operator", tenant="acme")) == {"works": Placement("east")}
+    assert cells_of(placed(role="operator", tenant="acme", agents=[OTHER])) == {"works": Placement("east")}
     with pytest.raises(ValueError, match="no cell"):
         cells_of(placed(role="operator", tenant="acme", agents={OTHER: {"actions": {}}}))
 

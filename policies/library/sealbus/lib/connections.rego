@@ -47,8 +47,8 @@ placed(registry, id) := registry.workloads[id] if {
 }
 
 # A cell is a tenant that the others reach: it has the workloads that the registry puts there by their subject tokens.
-tenant_of(registry, workload, request) := registry.cells[request.subject.properties.token] if {
-	registry.cells[request.subject.properties.token]
+tenant_of(registry, workload, request) := cell if {
+	cell := cell_of(registry.cells[request.subject.properties.token])
 } else := workload.tenant if {
 	outside_cells(registry, workload)
 }
@@ -63,6 +63,10 @@ outside_cells(registry, workload) if {
 	others := {cell | some cell in object.get(registry, "cells", {}); cell != "default"}
 	count(others) == 0
 }
+
+cell_of(placement) := placement if {
+	is_string(placement)
+} else := placement.cell
 
 # The library has the roles that sealbus itself needs, whose subjects change with its versions. A role of the registry takes
 # the place of one of the same name.
@@ -123,7 +127,7 @@ publishes(registry, role, request) := [subject |
 		some subject in part
 	]
 	elsewhere := array.concat(array.concat(said, read_across), object.get(role, "across", []))
-	some part in [own, said, owned_tasks(request), across(registry, elsewhere)]
+	some part in [at_home, own, said, owned_tasks(request), across(registry, elsewhere), left(registry, request)]
 	some subject in part
 ]
 
@@ -131,6 +135,16 @@ publishes(registry, role, request) := [subject |
 across(registry, subjects) := elsewhere if {
 	count(registry.cells) > 0
 	elsewhere := [sprintf("cell.*.%v", [subject]) | some subject in subjects]
+} else := []
+
+# What a workload that was moved has in the cell before: what was said to it there, what it has stored there, and its events,
+# which are there until the time of the move. It stores nothing else there.
+left(registry, request) := subjects if {
+	placement := registry.cells[request.subject.properties.token]
+	is_object(placement)
+	subjects := [sprintf("cell.%v.%v", [placement.before, subject]) |
+		some subject in array.concat(own, owned_tasks(request))
+	]
 } else := []
 
 # What a workload reads of other cells: what was canceled there, what waits there for it, and the events of their agents.
@@ -170,16 +184,14 @@ subscribes(request) := array.concat(
 	],
 )
 
+# What a workload stores in its own cell alone.
+at_home := ["dead.{self}.>", "audit.{self}", "refused.{self}", "state.{self}.>", "held.{self}.>"]
+
 # What a workload says under its own name, and what its own consumers need of the JetStream API: exact names, so that it
 # can neither read what is another's nor change a stream. Events are for everybody, so that a consumer of EVENTS may
 # have any filter. Each reader of statuses has a name of its own that nobody can guess.
 own := [
 	"event.{self}.*",
-	"dead.{self}.>",
-	"audit.{self}",
-	"refused.{self}",
-	"state.{self}.>",
-	"held.{self}.>",
 	# The list of streams, but not STREAM.INFO: that also shows their subjects, which name others' tasks.
 	"$JS.API.STREAM.LIST",
 	"$JS.API.STREAM.NAMES",

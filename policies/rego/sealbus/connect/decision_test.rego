@@ -534,6 +534,36 @@ test_only_what_concerns_a_workload_is_read_across_cells if {
 	}
 }
 
+# Moved from the default cell: in it are what was said to it before, what it has stored, and its events of then.
+test_a_moved_workload_has_what_is_left_in_the_cell_before if {
+	placement := {"cell": "acme", "before": "west", "since": 1764748800000000}
+	moved := object.union(registry, {"cells": {"stock": placement}})
+	own_task := {"subject": "orders.new", "kind": "task", "owner": stock, "action": "stock.order", "durable": "own-7"}
+	answer := decided(moved, request(stock, "stock", [own_task]))
+	answer.account == "ACME"
+	left := {subject | some subject in answer.publish.allow; startswith(subject, "cell.west.")}
+	at_home := {"dead.{self}.>", "audit.{self}", "refused.{self}", "state.{self}.>", "held.{self}.>"}
+	every subject in at_home {
+		subject in answer.publish.allow
+		has(left, sprintf("cell.west.%v", [subject])) == false
+	}
+	every subject in [
+		"event.{self}.*",
+		"$JS.API.CONSUMER.CREATE.TASKS.{self}.task.{self}.>",
+		"$JS.ACK.TASKS.id-apr-{self}.>",
+		"$JS.API.DIRECT.GET.STATE.state.{self}.>",
+		"$JS.API.CONSUMER.CREATE.HELD.*.held.{self}.>",
+		"$JS.API.CONSUMER.CREATE.RESULTS.*.status.{self}.*",
+		"$JS.ACK.TASKS.own-7.>",
+	] {
+		sprintf("cell.west.%v", [subject]) in left
+	}
+	others := decided(moved, request(shop, "shop", [])).publish.allow
+	every subject in others {
+		not startswith(subject, "cell.west.")
+	}
+}
+
 test_a_role_reads_across_cells_what_it_names if {
 	reader := object.union(celled, {"roles": {"agent": {"across": ["x.>"], "publish": ["y.>"], "subscribe": []}}})
 	answer := decided(reader, request(shop, "shop", [])).publish.allow

@@ -22,6 +22,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.places import Place, encode_places
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.policies.decision.placement import Placement
 from sealbus.testing import TestBus
 
 NO_CONNECTION = cast("Connection", None)
@@ -91,7 +92,7 @@ async def test_the_schedules_are_those_of_the_consoles_own_cell(monkeypatch: pyt
         node = (await bus.client("console")).node
         # The console may not read the other cell: here its streams are not even there.
         other = MemoryBroker(lambda: 0).connect()
-        cells = Cells(of={"payments": "east"})
+        cells = Cells(of={"payments": Placement("east")})
         monkeypatch.setattr(
             node, "transport", CellTransport(node.transport, lambda: cells, reach=lambda _: other, owners={})
         )

@@ -15,6 +15,7 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.decision.connect import ConnectDecision, ConnectLimits, OwnSubjectFacts, SubjectRules
+from sealbus.policies.decision.placement import Placement
 
 PARTNER = SpiffeId("spiffe://partner.org/buyer")
 NAMES = Names(TrustDomain("example.org"), "/ns/shop/sa/{name}", {"buyer": PARTNER})
@@ -79,7 +80,12 @@ def test_own_subjects_are_told_with_their_consumers() -> None:
     )
 
 
-CELLS = {"web": "east", "shop": "east", "ledger": "west", "plans": "default"}
+CELLS = {
+    "web": Placement("east"),
+    "shop": Placement("east"),
+    "ledger": Placement("west"),
+    "plans": Placement("default"),
+}
 WEB = SpiffeId("spiffe://example.org/ns/shop/sa/web")
 OWN_SUBJECTS = (
     OwnSubjectFacts(
@@ -91,7 +97,7 @@ OWN_SUBJECTS = (
 )
 
 
-def granted(*allow: str, cells: Mapping[str, str] | None = CELLS, deny: tuple[str, ...] = ()) -> Grants:
+def granted(*allow: str, cells: Mapping[str, Placement] | None = CELLS, deny: tuple[str, ...] = ()) -> Grants:
     decision = replace(DECISION, publish=SubjectRules(allow=allow, deny=deny), cells=cells)
     return grants_of(decision, own=WEB, names=NAMES, accounts=["APP"], own_subjects=OWN_SUBJECTS)
 
@@ -150,6 +156,15 @@ def test_what_names_no_owner_or_any_is_granted_as_it_is(subject: str) -> None:
     assert granted(subject, f"cell.*.{subject}").publish == (subject, f"cell.*.{subject}")
 
 
+def test_a_moved_agent_is_told_in_both_of_its_cells_and_has_its_own_there() -> None:
+    cells = {**CELLS, "ledger": Placement("east", "west", 1), "web": Placement("east", "default", 1)}
+    said = granted("task.ledger.book", "cell.*.task.ledger.book", cells=cells)
+    assert said.publish == ("task.ledger.book", "cell.west.task.ledger.book")
+    left = ("state.{self}.>", "cell.default.event.{self}.*", "cell.default.$JS.ACK.TASKS.{self}.>")
+    expected = tuple(subject.replace("{self}", "web") for subject in left)
+    assert granted(*left, "cell.west.event.{self}.*", cells=cells).publish == expected
+
+
 def test_what_is_denied_is_denied_in_every_cell() -> None:
     grants = granted("task.ledger.*", "cell.*.task.ledger.*", deny=("task.ledger.void", "cell.west.task.ledger.x"))
     assert grants.publish == ("cell.west.task.ledger.*",)
@@ -157,7 +172,7 @@ def test_what_is_denied_is_denied_in_every_cell() -> None:
 
 
 def test_without_cells_all_is_granted_as_it_is() -> None:
-    nones: tuple[Mapping[str, str] | None, ...] = ({}, None)
+    nones: tuple[Mapping[str, Placement] | None, ...] = ({}, None)
     for cells in nones:
         grants = granted("task.ledger.book", "orders.paid", "status.web.*", cells=cells, deny=("task.ledger.x",))
         assert grants.publish == ("task.ledger.book", "orders.paid", "status.web.*")

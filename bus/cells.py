@@ -131,7 +131,9 @@ async def follow_cells(
     What a connection may do in each cell was decided when it was made. It is called once more after `again` seconds, because
     the callout that decides may have learned of the change later than this process.
     """
-    known, time, due = cells(), asyncio.get_running_loop().time, list[float]()
+    known, time = cells(), asyncio.get_running_loop().time
+    # The callout may also have been behind when this process connected.
+    due = [time() + again + spread * random()] if known else []
     while True:
         await asyncio.sleep(every)
         present = cells()

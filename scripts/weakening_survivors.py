@@ -99,6 +99,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.callout.nkeys._decode: _encode(raw[:-2]) != text [by prefix]",
     ),
     "one byte more or less of what has no other end": (
+        "independent.verify_export.read_vkey: len(name.encode()) <= 256 [bound]",
+        "independent.verify_export.read_last: len(note) <= (8192 if root.policy is None else 131072) [bound]",
         "sealbus.agents.control.revoker._crowding: most <= 0 [bound]",
         "sealbus.agents.control.revoker._crowding: its * size > most * text [bound]",
         "sealbus.agents.control.callout.nkeys.decode_jwt: len(token) > JWT_BYTES [bound]",
@@ -399,6 +401,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.bus.work.cancel.stop.parse: len(raw) <= PARTS * _BYTES [bound]",
     ),
     "each is one character": (
+        "sealbus.agents.control.callout.permissions._where: prefix == '*' [by case]",
         "sealbus.envelopes.log.note._check_characters: character != '\\n' [by prefix]",
         "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by prefix]",
         "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by case]",

@@ -52,15 +52,14 @@ class _JudgedVerdict(NamedTuple):
 class ApprovalChains:
     """Checks the facts of approvals, in the order of the log. Memory grows only with the approvals in it.
 
-    The denials and verdicts `beside` are those of other logs, in the order of each. They count as if they came before.
+    The denials and verdicts `beside` are those of other logs, in their order. They count as if they came before.
     """
 
     def __init__(self, beside: Sequence[ApprovalFact] = ()) -> None:
         self._questions: dict[bytes, _OpenQuestion] = {}
         self._verdicts: dict[bytes, _JudgedVerdict] = {}
-        for kind in (ApprovalRequested, ApprovalVerdict):
-            for _ in self.take_facts(fact for fact in beside if isinstance(fact, kind)):
-                raise TypeError("a denial or a verdict is no finding")
+        if any(self.take_facts(beside)):
+            raise TypeError("a denial or a verdict is no finding")
 
     def take_facts(self, facts: Iterable[ApprovalFact]) -> Iterator[Finding]:
         """Take the next facts; yield a finding (`bad_approval`) for each decision without the approvals that it claims."""

@@ -7,7 +7,7 @@ recorded before, about this action with this body.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -50,12 +50,17 @@ class _Standing:
 
 
 class StandingChains:
-    """Checks the facts of standing grants, in the order of the log. Memory grows only with the grants in it."""
+    """Checks the facts of standing grants, in the order of the log. Memory grows only with the grants in it.
 
-    def __init__(self) -> None:
+    The grants `beside` are those of other logs, in their order. They count as if they came before.
+    """
+
+    def __init__(self, beside: Sequence[GrantFact] = ()) -> None:
         self._grants: dict[tuple[str, bytes], _Standing] = {}
         self._newest: dict[tuple[str, str], GrantStatement] = {}
         """The newest message, by edge and name."""
+        if any(self.take_facts(beside)):
+            raise TypeError("a grant is no finding")
 
     def take_facts(self, facts: Iterable[GrantFact]) -> Iterator[Finding]:
         """Take the next facts; yield a finding (`bad_grant`) for each decision without the grant that it claims."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_s
 from sealbus.envelopes.export.format import CHECKPOINT, entry_of, is_expected, messages_path, tiles_of
 from sealbus.envelopes.export.latest import LATEST, LATEST_BYTES, check_latest
 from sealbus.envelopes.export.policy_files import policy_digest
+from sealbus.envelopes.export.standing import GrantFact, GrantUsed
 from sealbus.envelopes.export.tally import RepeatedRecords, Span, Tally
 from sealbus.envelopes.export.tiles import TileResult, TileTask, TreeReader, read_tile, tasks_of
 from sealbus.envelopes.export.trust import ArchivedBundle, TrustArchive, TrustReader
@@ -53,6 +54,27 @@ _readers: list[SegmentReader] = []
 
 
 @dataclass(slots=True)
+class ShownElsewhere:
+    """What a log shows on which decisions in other logs may rest, in its order: denials, verdicts, and users' grants."""
+
+    approvals: list[ApprovalFact] = field(default_factory=list)
+    grants: list[GrantFact] = field(default_factory=list)
+
+    def take(self, result: TileResult) -> None:
+        """Add what the next tile shows."""
+        self.approvals += [fact for fact in result.approvals if not isinstance(fact, ApprovalUsed)]
+        self.grants += [fact for fact in result.grants if not isinstance(fact, GrantUsed)]
+
+    def add(self, other: ShownElsewhere) -> None:
+        """Add what another log shows."""
+        self.approvals += other.approvals
+        self.grants += other.grants
+
+
+NOTHING_ELSEWHERE: Final = ShownElsewhere()
+
+
+@dataclass(slots=True)
 class Verification:
     """The result of a verification: `count` findings, of which the first are kept."""
 
@@ -72,8 +94,7 @@ class Verification:
     """The restorations of the stream, in their order."""
     repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
     """By tile, the names of records that an earlier tile also holds, so that they do not count again."""
-    approvals: tuple[ApprovalFact, ...] = field(default=(), repr=False, compare=False)
-    """The denials that ask for approvals, and the verdicts, on which decisions in other logs may rest."""
+    shown: ShownElsewhere = field(default_factory=ShownElsewhere, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -92,14 +113,14 @@ def verify_export(
     files: ExportFiles,
     root: Root,
     *,
-    beside: Sequence[ApprovalFact] = (),
+    beside: ShownElsewhere = NOTHING_ELSEWHERE,
     processes: int | None = None,
     span: Span | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Verification:
     """Verify the export `files` against `root`, which must come from another source; return the result.
 
-    `beside` has the `approvals` of other logs that were verified: those of other cells, where an agent may have been before.
+    `beside` is what other logs have `shown` that were verified: those of other cells.
 
     Faulty contents of files are findings and raise no error. A file that cannot be read, or a process that the system kills,
     raises `ConfigurationError`. `processes` is by default the number of cores. `span` limits what is counted by row.
@@ -124,13 +145,13 @@ def verify_export(
     tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
     segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
     repeated, opening = RepeatedRecords(), dict[int, bytes]()
-    approvals, standing = ApprovalChains(beside), StandingChains()
+    approvals, standing = ApprovalChains(beside.approvals), StandingChains(beside.grants)
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
         tree.take_tile(result)
         report.add_findings(result.findings)
         report.tally.add(result.tally)
         repeated.take_names(result.task.index, result.names)
-        report.approvals += tuple(fact for fact in result.approvals if not isinstance(fact, ApprovalUsed))
+        report.shown.take(result)
         report.add_findings(approvals.take_facts(result.approvals))
         report.add_findings(standing.take_facts(result.grants))
         for sequence, digest in result.opening:

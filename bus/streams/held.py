@@ -211,6 +211,9 @@ class _HeldReading:
                 self.values[subject] = value
         for subject, sequence in other.last.items():
             self.last[subject] = max(sequence, self.last.get(subject, 0))
+        self.flooded |= other.flooded
+        for subject in self.flooded & self.values.keys():
+            del self.values[subject]
 
     def count_forgery(self, subject: str) -> None:
         """Count a forgery."""
@@ -425,10 +428,10 @@ class Held:
         if claimed is None:
             raise SealError(f"{subject}: readers would not accept this value there")
         follows = before.last if before is not None else last
-        if before is not None and not follows:
-            # It was stored before its owner was moved. In the present cell others may have stored bytes there.
+        if not follows and len(self._transport.cells_of(subject)) > 1:
+            # Its owner was moved: the stream does not know what stands in the cell before, and may have bytes of others.
             newest, follows = await self.standing(subject, payload_type, within=within)
-            if newest is None or newest.number != before.number:
+            if (newest.number if newest is not None else 0) != (before.number if before is not None else 0):
                 return None
         sequence = await self._keyed.replace(subject, raw, last=follows, within=within)
         return replace(claimed.value, last=sequence) if sequence is not None else None
@@ -439,7 +442,8 @@ class Held:
         if len(cells) == 1:
             return await self._read_cell(pattern, how)
         joined = _HeldReading(pattern)
-        for reading in await all_done(self._read_named(pattern, how, cell) for cell in cells):
+        # The present cell last: of two versions with one number the first stored counts.
+        for reading in reversed(await all_done(self._read_named(pattern, how, cell) for cell in cells)):
             joined.join(reading)
         return joined
 

@@ -52,17 +52,16 @@ class StoredFloors:
         return StoredFloor(created, floor, moves, value.sequence, tuple(zip(subjects, times, strict=True)))
 
     async def _stored(self, stream: str, consumer: str) -> StoredArray | None:
-        """Return what is stored for a consumer, also by this agent before it was moved to another cell.
-
-        That has the sequence 0. The streams that it names without a cell are those of the cell before.
-        """
-        value = await self._values.read(floor_key(stream, consumer))
-        _, *before = self._transport.cells_of(self._place)
-        if value is not None and not value.sequence and "." not in stream:
-            return None
-        if value is None and (left := [cell for cell in before if stream.startswith(cell_prefix(cell))]):
-            older = await self._values.read(floor_key(stream.removeprefix(cell_prefix(left[0])), consumer))
-            return older if older is not None and not older.sequence else None
+        """Return what is stored for a consumer, also by this agent before it was moved to another cell."""
+        (own, present), *before = self._transport.cells_of(self._place).items()
+        value = await self._values.read(floor_key(stream, consumer), present)
+        for cell, transport in before if value is None else ():
+            # What is our own stream now was one of another cell then, and the other way round.
+            prefix = cell_prefix(cell)
+            then = stream.removeprefix(prefix) if stream.startswith(prefix) else stream
+            then = then if "." in stream else cell_prefix(own) + stream
+            older = await self._values.read(floor_key(then, consumer), transport)
+            return older._replace(sequence=0) if older is not None else None
         return value
 
     async def replace(self, stream: str, consumer: str, floor: StoredFloor) -> StoredFloor | None:

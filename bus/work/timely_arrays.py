@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from sealbus.bus.ports import Transport
 from sealbus.bus.site import Site
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.signed_value import PARTS, is_own, signed
@@ -45,9 +46,13 @@ class TimelyArrays:
         self._size = size
         self._keyed = KeyValue(site.transport)
 
-    async def read(self, digest: bytes) -> StoredArray | None:
-        """Return the value at the place of `digest`, or `None` if there is none. Raises `BusUnavailable`."""
-        value = await self._keyed.get(self._prefix + digest.hex(), within=WITHIN)
+    async def read(self, digest: bytes, transport: Transport | None = None) -> StoredArray | None:
+        """Return the value at the place of `digest`, or `None` if there is none. Raises `BusUnavailable`.
+
+        With `transport` the one of its cell alone.
+        """
+        keyed = self._keyed if transport is None else KeyValue(transport)
+        value = await keyed.get(self._prefix + digest.hex(), within=WITHIN)
         if value is None:
             return None
         return StoredArray(self._parsed(digest, value.payload, value.stored), value.sequence)

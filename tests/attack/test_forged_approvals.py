@@ -276,3 +276,48 @@ def test_who_records_what_was_for_another_is_told_already() -> None:
     Approval(world=world, recorder=PLANNER).put()
     assert {code for _, code in judged(world)} == {"wrong_audience"}
     assert INVENTORY not in (PLANNER, EDGE)
+
+
+@pytest.mark.parametrize(("before", "after"), [("D", "A R"), ("D A", "R"), ("D", "AR"), ("DA", "R")])
+def test_what_was_said_before_a_move_is_found_in_the_other_log(before: str, after: str) -> None:
+    former, present = approval_world(), approval_world()
+    Approval(world=former).put_over(present, before, after)
+    assert judged(former) == []
+    assert judged(present) == [(f"#{present.sequence}", "bad_approval")]
+    assert judged(present, beside=former) == []
+    # Another log beside it shows nothing.
+    assert judged(present, beside=approval_world()) == [(f"#{present.sequence}", "bad_approval")]
+
+
+def test_all_that_was_said_before_a_move_is_found_in_the_other_log() -> None:
+    former, present = approval_world(), approval_world()
+    approvals = [Approval(world=former) for _ in range(3)]
+    for approval in approvals:
+        approval.put("D A")
+    present.time = former.time
+    for approval in approvals:
+        approval.world = present
+        approval.put("R")
+    assert judged(present, beside=former) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [("D", "A R"), ("D A", "R")])
+@pytest.mark.parametrize("name", FORGED)
+def test_what_was_not_said_like_that_before_a_move_is_told(name: str, before: str, after: str) -> None:
+    former, present = approval_world(), approval_world()
+    Approval(world=former, **FORGED[name]).put_over(present, before, after)
+    assert judged(present, beside=former) == [(f"#{present.sequence}", "bad_approval")]
+
+
+def test_a_verdict_before_its_denial_is_none_in_another_log_either() -> None:
+    former, present = approval_world(), approval_world()
+    Approval(world=former).put_over(present, "A D", "R")
+    assert judged(present, beside=former) == [(f"#{present.sequence}", "bad_approval")]
+
+
+def test_a_denial_in_this_log_is_none_for_a_verdict_in_another() -> None:
+    former, present = approval_world(), approval_world()
+    approval = Approval(world=former)
+    approval.make("D")
+    approval.put_over(present, "A", "D R")
+    assert judged(present, beside=former) == [(f"#{present.sequence}", "bad_approval")]

@@ -124,6 +124,30 @@ def test_what_followed_is_found_too() -> None:
     assert [code for _, code in findings("S C", task_body=b"{}")] == ["bad_grant"]
 
 
+def test_what_was_granted_in_another_cell_is_found_in_its_log() -> None:
+    """The edge is in another cell than the agent: each records in its own log."""
+    edges, agents = approval_world(), approval_world()
+    grants = [StandingGrant(world=edges) for _ in range(3)]
+    for grant in grants:
+        grant.put("S")
+    agents.time = edges.time
+    for grant in grants:
+        grant.world = agents
+        grant.put("T")
+    assert {code for _, code in judged(agents)} == {"bad_grant"}
+    assert judged(agents, beside=edges) == []
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_was_not_granted_is_found_over_two_logs(name: str) -> None:
+    edges, agents = approval_world(), approval_world()
+    grant = StandingGrant(world=edges, **FORGED[name])
+    grant.put("S")
+    agents.time, grant.world = edges.time, agents
+    grant.put("T")
+    assert {code for _, code in judged(agents, beside=edges)} >= {"bad_grant"}
+
+
 def test_a_grant_stands_before_what_is_done() -> None:
     assert [code for _, code in findings("T S")] == ["bad_grant"]
     assert [code for _, code in findings("T")] == ["bad_grant"]

@@ -22,7 +22,6 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from time import gmtime, strftime
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -1556,6 +1555,7 @@ class Report:
     following: int = 0
     decided: dict[bytes, Decided] = field(default_factory=dict)
     """The proved decisions, by their leaves."""
+    grants: Grants = field(default_factory=Grants)
 
     def add(self, place: str, error: Bad) -> None:
         self.findings.append((place, error.code, error.words))
@@ -1569,8 +1569,8 @@ class Report:
             return None
 
 
-def verify(files: Mapping[str, bytes], root: Root, beside: Mapping[bytes, Decided] = MappingProxyType({})) -> Report:
-    """Verify an export given as its files by name; every file is looked at. The decisions `beside` are in other logs."""
+def verify(files: Mapping[str, bytes], root: Root, beside: Report | None = None) -> Report:
+    """Verify an export given as its files by name; every file is looked at. What another log `beside` it shows counts."""
     report = Report()
     if "checkpoint" not in files:
         report.add("checkpoint", Bad("missing_file"))
@@ -1594,15 +1594,16 @@ def verify(files: Mapping[str, bytes], root: Root, beside: Mapping[bytes, Decide
     check_roots(leaves, checkpoint, root, report)
     bundles = collect_bundles(known, root, report)
     seen: set[bytes] = set()
-    # As if they came before, each log in its order.
-    decisions = {leaf: one._replace(place=one.place - len(beside)) for leaf, one in beside.items()}
-    grants = Grants()
+    # As if it came before, in its order.
+    earlier = beside.decided if beside is not None else {}
+    decisions = {leaf: one._replace(place=one.place - len(earlier)) for leaf, one in earlier.items()}
+    grants = beside.grants if beside is not None else Grants()
     for index, frame in enumerate(frames):
         if frame is not None:
             check_entry(index, frame, bundles, root, leaves, seen, decisions, grants, report)
     check_unproved(known, bundles, root, report)
     report.entries = len(known)
-    report.decided = decisions
+    report.decided, report.grants = decisions, grants
     return report
 
 
@@ -1901,14 +1902,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--beside", type=Path, nargs=2, metavar=("FOLDER", "ROOT"), help="the log of another cell")
     given = parser.parse_args(arguments)
-    report, found = None, 0
+    report, found, origin = None, 0, ""
     for folder, file in [*([given.beside] if given.beside else ()), (given.folder, given.root)]:
         try:
             root = read_root(file.read_bytes())
         except (Bad, ValueError, OSError) as error:
             print(f"root file: {error}", file=sys.stderr)  # noqa: T201
             return 4
-        report = verify(read_folder(folder), root, report.decided if report is not None else {})
+        if report is not None and root.origin == origin:
+            print("--beside is for another log", file=sys.stderr)  # noqa: T201
+            return 2
+        origin = root.origin
+        report = verify(read_folder(folder), root, report)
         show(report)
         found += len(report.findings)
     return 4 if found else 0

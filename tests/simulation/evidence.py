@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles
-from sealbus.agents.evidence.verify import Verification, verify_export
-from sealbus.envelopes.export.approvals import ApprovalFact
+from sealbus.agents.evidence.verify import ShownElsewhere, Verification, verify_export
 from sealbus.envelopes.export.trust_root import Root
 from simulation.cells import LOGS
 from simulation.network import Link, SimulatedTransport
@@ -17,9 +15,7 @@ from simulation.site import Site
 __all__ = ["audit"]
 
 
-async def audit(
-    site: Site, link: Link, *, cell: str, log: Path, export: Path, beside: Sequence[ApprovalFact]
-) -> Verification:
+async def audit(site: Site, link: Link, *, cell: str, log: Path, export: Path, beside: ShownElsewhere) -> Verification:
     """Export the log of `cell` in the folder `log` into the new folder `export`, with its records, and verify it."""
     root = Root(
         origin=LOGS[cell].origin,

@@ -22,12 +22,11 @@ from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderSto
 from sealbus.agents.control.notary.log.ledger import last_place
 from sealbus.agents.control.notary.restored_stream import RestoredBackup, record_restoration
 from sealbus.agents.dev.memory.jetstream import Stored
-from sealbus.agents.evidence.verify import Verification
+from sealbus.agents.evidence.verify import NOTHING_ELSEWHERE, ShownElsewhere, Verification
 from sealbus.bus.cells import DEFAULT
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.envelopes.errors import SealbusError
-from sealbus.envelopes.export.approvals import ApprovalFact
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.restoration import FOLDER as RESTORATIONS
 from sealbus.envelopes.log.tiles import TiledTree, tile_reader
@@ -376,14 +375,10 @@ class _Run:
         if self.plan.parts.console and (log := self.longest(cell)) is not None:
             logs.setdefault(log, set())
         for log, lost in sorted(logs.items()):
-            beside = tuple(
-                [
-                    fact
-                    for other in self.plan.cells
-                    if other != cell and self.plan.moved_at is not None and (there := self.longest(other)) is not None
-                    for fact in (await self.audit(other, there, ())).approvals
-                ]
-            )
+            beside = ShownElsewhere()
+            for other in self.plan.cells:
+                if other != cell and (there := self.longest(other)) is not None:
+                    beside.add((await self.audit(other, there, NOTHING_ELSEWHERE)).shown)
             found = (await self.audit(cell, log, beside)).findings
             for finding in found:
                 at = f"{finding.place} {finding.code} {finding.detail}"
@@ -392,7 +387,7 @@ class _Run:
             if lost and min(lost) not in {finding.sequence for finding in found}:
                 site.promises.fail(UNSHOWN, Event(site.loop.now, "auditor", What.LOST, text=f"#{min(lost)}"))
 
-    async def audit(self, cell: str, log: Path, beside: Sequence[ApprovalFact]) -> Verification:
+    async def audit(self, cell: str, log: Path, beside: ShownElsewhere) -> Verification:
         """Verify the log of `cell` in the folder `log`, with what was found `beside` it."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             reports = list[Verification]()

@@ -21,7 +21,7 @@ from vectors.issuing import EDGE, HOUR, INVENTORY, SECOND
 from vectors.recorded import decision, evidence
 from vectors.world import Message, context
 
-from sealbus.agents.evidence.verify import verify_export
+from sealbus.agents.evidence.verify import NOTHING_ELSEWHERE, verify_export
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.export.trust_root import Root
 
@@ -48,13 +48,18 @@ def approval_world(seed: int = 1) -> World:
     return world
 
 
-def judged(world: World) -> list[tuple[str, str]]:
-    """Return place and code of each finding about this log, about which both verifiers agree."""
+def judged(world: World, *, beside: World | None = None) -> list[tuple[str, str]]:
+    """Return place and code of each finding about this log, with one `beside` it, about which both verifiers agree."""
     document, files = json.dumps(world.root()).encode(), world.files()
-    ours = [
-        (one.place, one.code) for one in verify_export(MemoryFiles(files), Root.parse(document), processes=1).findings
-    ]
-    theirs = [(place, code) for place, code, _ in independent.verify(files, independent.read_root(document)).findings]
+    shown, known = NOTHING_ELSEWHERE, None
+    if beside is not None:
+        root, others = json.dumps(beside.root()).encode(), beside.files()
+        shown = verify_export(MemoryFiles(others), Root.parse(root), processes=1).shown
+        known = independent.verify(others, independent.read_root(root))
+    report = verify_export(MemoryFiles(files), Root.parse(document), beside=shown, processes=1)
+    ours = [(one.place, one.code) for one in report.findings]
+    found = independent.verify(files, independent.read_root(document), known).findings
+    theirs = [(place, code) for place, code, _ in found]
     assert sorted(set(ours)) == sorted(set(theirs)), f"ours: {ours}, the independent one: {theirs}"
     return ours
 
@@ -191,6 +196,13 @@ class Approval:
             parts = [self.parts[name] for name in group]
             items = list(dict.fromkeys(item for evidence_of, _ in parts for item in evidence_of))
             self.world.put(self.world.audit(self.recorder, items, [record for _, record in parts]))
+
+    def put_over(self, other: World, before: str, after: str) -> None:
+        """Record `before`, as `put` does, and then `after` in the `other` log: its agent was moved between the two."""
+        self.put(before)
+        other.time = max(other.time, self.world.time)
+        self.world = other
+        self.put(after)
 
     def make(self, name: str) -> None:
         """Make the record D, A or R, unless it was made."""

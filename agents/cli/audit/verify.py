@@ -17,7 +17,6 @@ from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification
-    from sealbus.envelopes.export.approvals import ApprovalFact
     from sealbus.envelopes.export.entries import ShownRestoration
     from sealbus.policies.backtest.report import BacktestReport
 
@@ -37,7 +36,7 @@ _UNVERIFIED = 4
     multiple=True,
     type=PATH,
     metavar="FOLDER ROOT",
-    help="Verify the export of another cell's log first; what agents were asked and told there counts.",
+    help="Verify the export of another cell's log first; what was asked, approved and granted there counts.",
 )
 @click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
@@ -61,13 +60,13 @@ def verify(
     With --decisions each decision is made again on the embedded engine where possible. A decision that does not follow from
     its recorded input and policy is a finding (bad_decision). Decisions that cannot be made again are counted.
 
-    After an agent was moved to another cell, its decisions there may rest on approvals in the log of the former cell: give
-    an export of that log with --beside.
+    Where there are cells, decisions may rest on what another cell's log shows: on grants that were given at an edge there,
+    or on approvals from before an agent was moved. Give an export of that log with --beside.
 
     Exit code 4 with any finding. --root must not come from the export itself.
     """
     from sealbus.agents.evidence.decisions import redecide
-    from sealbus.agents.evidence.verify import verify_export
+    from sealbus.agents.evidence.verify import ShownElsewhere, verify_export
 
     if (folder is not None) + live + mirror != 1:
         raise click.UsageError("give either a FOLDER, --live or --mirror")
@@ -75,14 +74,15 @@ def verify(
         invocation=invocation, export=folder, root=root, log_folder=log_folder, mirror=mirror, policies=policies
     )
     trusted = source.trusted_root()
-    others: list[ApprovalFact] = []
-    passed = True
+    others, passed = ShownElsewhere(), True
     for other, other_root in beside:
         known = EvidenceSource(invocation=invocation, export=other, root=other_root)
         trusted_there = known.trusted_root()
+        if trusted_there.origin == trusted.origin:
+            raise click.UsageError("--beside is for another log")
         with known.opened(trusted_there) as files:
             found = verify_export(files, trusted_there, processes=processes)
-        others += found.approvals
+        others.add(found.shown)
         note(f"{other}:")
         passed &= show_report(found, as_json=invocation.as_json) == 0
     with source.opened(trusted) as files, progress_bar("verifying") as progress:

@@ -5,7 +5,7 @@ settings' names, and `{self}` becomes the connecting workload's token. An answer
 as a whole.
 
 Where there are cells, the policy grants what is said to others twice: `task.works.work` and `cell.*.task.works.work`. Of the
-two only the one in the cell of `works` is granted, by the rule that senders follow (`Cells.cell_of`). So a sender that does
+two only the one in the cell of `works` is granted, by the rule that senders follow (`Cells.cells_of`). So a sender that does
 not know where `works` is gets a refusal, and stores nothing where nobody takes it.
 """
 

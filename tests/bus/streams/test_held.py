@@ -637,3 +637,46 @@ async def test_a_cell_that_cannot_be_read_is_named() -> None:
         await site.held(bare).newest("held.*.task.q.*", TYPE)
     with pytest.raises(BusUnavailable, match="cell west: there is no such cell now"):
         await site.held(slow).scan("held.*.task.q.*", most=1, cell="west")
+
+
+async def test_a_moved_owner_goes_on_from_what_it_had_in_the_cell_before() -> None:
+    present, before = Site(), Site()
+    held = present.held(two_cells(Cell(present.broker, "inventory"), Cell(before.broker, "inventory")))
+    await before.write("first")
+    # Whoever knows of nothing there is too late, as in the cell before.
+    assert await held.write(SUBJECT, {"txt": "another first"}, TYPE, OWN) is None
+    value, last = await held.standing(SUBJECT, TYPE)
+    assert value is not None
+    assert (value.number, value.keys.text("txt"), last) == (1, "first", 0)
+    present.broker.inject(SUBJECT, b"bytes of others")
+    written = await held.write(SUBJECT, {"txt": "second"}, TYPE, OWN, before=value)
+    assert written is not None
+    assert (written.number, written.last) == (2, 2)
+    assert await held.write(SUBJECT, {"txt": "late"}, TYPE, OWN, before=value) is None
+    [(_, counts)] = (await held.newest(PATTERN, TYPE)).items()
+    assert (counts.number, counts.keys.text("txt"), counts.last) == (2, "second", 2)
+    # Where it has nothing, its first version is one.
+    other = SUBJECT[:-2] + "07"
+    assert (first := await held.write(other, {"txt": "first"}, TYPE, OWN)) is not None
+    assert first.number == 1
+
+
+async def test_of_one_number_in_two_cells_the_one_before_counts() -> None:
+    present, before = Site(), Site()
+    for site, text in ((before, "before"), (present, "present")):
+        await site.write(text)
+    held = present.held(two_cells(Cell(present.broker, "inventory"), Cell(before.broker, "inventory")))
+    [value] = (await held.newest(PATTERN, TYPE)).values()
+    assert (value.keys.text("txt"), value.last) == ("before", 1)
+
+
+async def test_forgeries_in_one_cell_bring_back_no_version_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGERIES", 3)
+    present, before = Site(), Site()
+    await before.write("first")
+    for _ in range(3):
+        present.plant(made(ISSUER.sealer(PLANNER.iss), n=2))
+    held = present.held(two_cells(Cell(present.broker, "inventory"), Cell(before.broker, "inventory")))
+    assert await held.newest(PATTERN, TYPE, flooded=False) == {}
+    with pytest.raises(StateUnavailable):
+        await held.newest(PATTERN, TYPE)

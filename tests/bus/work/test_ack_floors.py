@@ -43,6 +43,31 @@ async def test_a_floor_is_read_by_all_processes_and_replaced_by_one(broker: Memo
     assert await floors.read("TASKS-2", "inventory") == StoredFloor()
 
 
+async def test_a_moved_agent_finds_the_floors_of_each_stream_by_what_it_is_named_now(broker: MemoryBroker) -> None:
+    """It was in default and is in east; a third cell is west."""
+    former = MemoryBroker(lambda: NOW)
+    former.add_stream("STATE", ["state.>"])
+    at_home = StoredFloors(site(former))
+    for number, stream in enumerate(("TASKS", "EVENTS", "cell.east.EVENTS", "cell.west.EVENTS"), 1):
+        await at_home.replace(stream, "inventory", STORED._replace(floor=number))
+    cells = {"east": broker.connect(), "default": former.connect()}
+    moved = site(broker)
+    moved.transport.cells_of = lambda _: cells
+    floors = StoredFloors(moved)
+    found = {
+        stream: (await floors.read(stream, "inventory")).floor
+        for stream in ("TASKS", "cell.default.TASKS", "EVENTS", "cell.default.EVENTS", "cell.west.EVENTS")
+    }
+    assert found == {"TASKS": 0, "cell.default.TASKS": 1, "EVENTS": 3, "cell.default.EVENTS": 2, "cell.west.EVENTS": 4}
+    assert (await floors.read("EVENTS", "inventory")).last == 0
+    # What it has stored since counts, and hides no other.
+    for stream in ("TASKS", "EVENTS"):
+        await StoredFloors(site(broker)).replace(stream, "inventory", STORED)
+    assert (await floors.read("EVENTS", "inventory")).floor == STORED.floor
+    assert (await floors.read("cell.default.TASKS", "inventory")).floor == 1
+    assert (await floors.read("cell.default.EVENTS", "inventory")).floor == 2
+
+
 async def test_other_bytes_in_its_place_are_floor_0(broker: MemoryBroker) -> None:
     floors = StoredFloors(site(broker))
     await floors.replace("TASKS", "inventory", STORED)

@@ -127,7 +127,7 @@ publishes(registry, role, request) := [subject |
 		some subject in part
 	]
 	elsewhere := array.concat(array.concat(said, read_across), object.get(role, "across", []))
-	some part in [at_home, own, said, owned_tasks(request), across(registry, elsewhere), left(registry, request)]
+	some part in [emitted, at_home, own, said, owned_tasks(request), across(registry, elsewhere), left(registry, request)]
 	some subject in part
 ]
 
@@ -140,10 +140,9 @@ across(registry, subjects) := elsewhere if {
 # What a workload that was moved has in the cell before: what was said to it there, what it has stored there, and its events,
 # which are there until the time of the move. It stores nothing else there.
 left(registry, request) := subjects if {
-	placement := registry.cells[request.subject.properties.token]
-	is_object(placement)
-	subjects := [sprintf("cell.%v.%v", [placement.before, subject]) |
-		some subject in array.concat(own, owned_tasks(request))
+	before := registry.cells[request.subject.properties.token].before
+	subjects := [sprintf("cell.%v.%v", [before, subject]) |
+		some subject in array.concat(emitted, array.concat(own, owned_tasks(request)))
 	]
 } else := []
 
@@ -184,6 +183,9 @@ subscribes(request) := array.concat(
 	],
 )
 
+# What a workload says to everybody.
+emitted := ["event.{self}.*"]
+
 # What a workload stores in its own cell alone.
 at_home := ["dead.{self}.>", "audit.{self}", "refused.{self}", "state.{self}.>", "held.{self}.>"]
 
@@ -191,7 +193,6 @@ at_home := ["dead.{self}.>", "audit.{self}", "refused.{self}", "state.{self}.>",
 # can neither read what is another's nor change a stream. Events are for everybody, so that a consumer of EVENTS may
 # have any filter. Each reader of statuses has a name of its own that nobody can guess.
 own := [
-	"event.{self}.*",
 	# The list of streams, but not STREAM.INFO: that also shows their subjects, which name others' tasks.
 	"$JS.API.STREAM.LIST",
 	"$JS.API.STREAM.NAMES",

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from independent import verify_export as independent
+from support.approved_world import Approval, approval_world
 from support.decided_world import decide, decided_world
 from support.kept_log import written
-from support.log_world import make_world
+from support.log_world import files_of, make_world
 
 from sealbus.agents.cli.audit.group import command
 from sealbus.agents.cli.audit.verify import findings_text
@@ -117,3 +119,34 @@ def test_decisions_are_made_again_where_that_is_asked_for(tmp_path: Path) -> Non
     assert result.exit_code == 4
     assert "bad_decision does not follow from its input and policy: allow-to-deny\n" in result.stdout
     assert "not a gzip" in result.stderr or ".tar.gz: " in result.stderr
+
+
+@pytest.mark.parametrize("by", ["command", "independent"])
+def test_approvals_from_before_a_move_are_in_the_log_beside(
+    tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    former, present = approval_world(), approval_world()
+    Approval(world=former).put_over(present, "D", "A R")
+    given: list[str] = []
+    for name, world in (("present", present), ("former", former)):
+        root = {**world.root(), "origin": f"log.example.org/{name}"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(root))
+        files = files_of(world.frames, world.keys, origin=f"log.example.org/{name}")
+        given += [str(written(files, tmp_path / name)), str(tmp_path / f"{name}.json")]
+
+    def verified(folder: str, root: str, *beside: str) -> tuple[int, str]:
+        options = [folder, "--root", root, *(("--beside", *beside) if beside else ())]
+        if by == "independent":
+            return independent.main(options), capsys.readouterr().out
+        result = CliRunner().invoke(command, ["verify", *options], catch_exceptions=False)
+        return result.exit_code, result.stdout
+
+    assert verified(*given)[0] == 0
+    code, said = verified(*given[:2])
+    assert (code, "bad_approval" in said) == (4, True)
+    # A log is no witness of itself.
+    assert verified(*given[:2], *given[:2])[0] == 2
+    # Faults of the log beside it are told, too.
+    (tmp_path / "former" / "strange").write_bytes(b"")
+    code, said = verified(*given)
+    assert (code, "unknown_file" in said, "bad_approval" in said) == (4, True, False)

@@ -137,7 +137,22 @@ def test_what_is_said_to_another_is_granted_in_its_cell_alone(subject: str, wher
 
 def test_a_cell_that_the_policy_names_is_that_of_the_owner() -> None:
     right = ("cell.west.task.ledger.book", "cell.east.$JS.API.STREAM.LIST")
-    assert granted(*right, "cell.east.task.ledger.book", "cell.north.task.ledger.book").publish == right
+    assert granted(*right).publish == right
+    for wrong in ("east", "north", "wes", "west-2", "WEST", "**", "*x"):
+        assert granted(f"cell.{wrong}.task.ledger.book").publish == ()
+
+
+def test_cells_with_nearly_the_same_name_are_others() -> None:
+    for near in ("eas", "east-2", "EAST"):
+        cells = {**CELLS, "ledger": Placement(near)}
+        assert granted("task.ledger.book", "cell.*.task.ledger.book", cells=cells).publish == (
+            f"cell.{near}.task.ledger.book",
+        )
+
+
+def test_workloads_with_nearly_the_same_token_are_others() -> None:
+    cells = {token: Placement("west") for token in ("we", "web2", "WEB")}
+    assert granted("task.web.x", "cell.*.task.web.x", cells=cells).publish == ("task.web.x",)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +165,13 @@ def test_a_cell_that_the_policy_names_is_that_of_the_owner() -> None:
         ">",
         "metrics.ledger",
         "more.agent",
+        # Nearly an own subject, and nearly a first token of the scheme.
+        "orders.paid.late",
+        "orders.pai",
+        "ORDERS.paid",
+        "tas.ledger.x",
+        "task2.ledger.x",
+        "TASK.ledger.x",
     ],
 )
 def test_what_names_no_owner_or_any_is_granted_as_it_is(subject: str) -> None:
@@ -180,5 +202,6 @@ def test_without_cells_all_is_granted_as_it_is() -> None:
 
 
 def test_an_opa_grants_nothing_in_other_cells() -> None:
-    with pytest.raises(PolicyFailed, match=r"policy\.engine embedded or native"):
-        granted("task.ledger.book", "cell.*.task.ledger.book", cells=None)
+    for allow in (("task.ledger.book", "cell.*.task.ledger.book"), ("cell.*.task.ledger.book", "task.ledger.book")):
+        with pytest.raises(PolicyFailed, match=r"policy\.engine embedded or native"):
+            granted(*allow, cells=None)

@@ -13,6 +13,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from sealbus.agents.control.notary.log.folder_store import COSIGNED
 from sealbus.bus.ports import Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
@@ -34,9 +35,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 _NAMED: Final = 100
 """Most missing sequences that are listed; the others are counted."""
 _ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
-
-COSIGNED: Final = "cosigned"
-"""The log's last checkpoint that had a quorum, where `checkpoint` may have none."""
 
 GetFile = Callable[[str], bytes | None]
 

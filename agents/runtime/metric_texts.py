@@ -86,6 +86,8 @@ METRIC_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "sealbus_ticks_unverified_total": "Bytes in the place of a claim on a tick that are none of ours.",
         "sealbus_unsettled_messages": "Messages that were taken and are not settled, handled or waiting.",
         "sealbus_waiting_messages": "Messages of these that wait for a handler.",
+        "sealbus_notary_witness_answers_total": "Checkpoints that witnesses were asked to cosign, by witness and outcome.",
+        "sealbus_notary_without_quorum_seconds": "How long the newest checkpoint has lacked its quorum of witnesses.",
         "sealbus_witness_answers_total": "Checkpoints that a key of their log had signed, by origin and HTTP status.",
         "sealbus_witness_cosigned_entries": "Entries of a log in its last cosigned checkpoint, by origin.",
         "sealbus_witness_cosigned_timestamp_seconds": "When a log was last cosigned, as a Unix time; 0 if never.",

@@ -15,7 +15,7 @@ from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, Lo
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_strictly
 from sealbus.envelopes.log.note import KnownKey, NoteVerifier
-from sealbus.envelopes.log.witness_policy import WitnessPolicy, open_cosigned
+from sealbus.envelopes.log.witness_policy import WitnessPolicy, check_logs, open_cosigned
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -59,7 +59,10 @@ class Root:
             if not trusted:
                 raise ConfigurationError(f"root file: {name} is empty")
         if self.policy is not None:
-            _check_logs(self.policy, self.origin, self.keys)
+            try:
+                check_logs(self.policy, self.origin, self.keys)
+            except LogError as error:
+                raise ConfigurationError(f"root file: {error.detail}") from error
         try:
             held = tuple(map(self.open_note, self.checkpoints))
         except LogError as error:
@@ -155,14 +158,6 @@ class Root:
             **({_POLICY: self.policy.text} if self.policy is not None else {}),
         }
         return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _check_logs(policy: WitnessPolicy, origin: str, keys: tuple[NoteVerifier, ...]) -> None:
-    """Raise `ConfigurationError` unless the logs of `policy` are `keys`, and each of these may sign the log `origin`."""
-    if {log.verifier for log in policy.logs} != set(keys):
-        raise ConfigurationError("root file: the logs of policy are not keys")
-    if not all(f"{origin}/".startswith(f"{key.name}/") for key in keys):
-        raise ConfigurationError("root file: the name of a key is not the origin or a prefix of it")
 
 
 def _text(name: str, value: Json) -> str:

@@ -155,6 +155,14 @@ def open_cosigned(note: bytes, origin: str, keys: Sequence[NoteVerifier], policy
     return replace(signed, cosigners=tuple(policy.names[verifier] for verifier in times))
 
 
+def check_logs(policy: WitnessPolicy, origin: str, keys: Collection[NoteVerifier]) -> None:
+    """Raise `LogError` (`bad_note`) unless the logs of `policy` are `keys`, and each of these may sign the log `origin`."""
+    if {log.verifier for log in policy.logs} != set(keys):
+        raise LogError(Code.BAD_NOTE, "the logs of policy are not keys")
+    if not all(f"{origin}/".startswith(f"{key.name}/") for key in keys):
+        raise LogError(Code.BAD_NOTE, "the name of a key is not the origin or a prefix of it")
+
+
 class _Lines:
     """The lines of a policy so far."""
 

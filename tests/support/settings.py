@@ -181,6 +181,7 @@ stream = "AUDIT-2026"
 previous = "before/checkpoint"
 lease = 5
 whole = true
+witnesses = "witnesses.policy"
 [control.witness]
 address = "0.0.0.0:8446"
 certificate = "witness.pem"

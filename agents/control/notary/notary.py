@@ -18,6 +18,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.agents.control.notary.cosigning import Cosigning
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease, lease_subject
 from sealbus.agents.control.notary.log.folder_store import FolderStore
@@ -31,6 +32,7 @@ from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ConfigurationError, InfrastructureError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint
 from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.log.witness_policy import WitnessPolicy
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -41,11 +43,15 @@ _LONG: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotaryOptions:
-    """The log to keep, and its keys. `lease` is how many seconds to wait for a silent notary."""
+    """The log to keep, and its keys. `lease` is how many seconds to wait for a silent notary.
+
+    `witnesses` are asked to cosign each checkpoint.
+    """
 
     plan: LogPlan
     signers: tuple[NoteSigner, ...]
     lease: float = 10.0
+    witnesses: WitnessPolicy | None = None
 
 
 class Notary:
@@ -63,6 +69,9 @@ class Notary:
             }
         )
         site.counters.add("sealbus_notary_entries_total", 0)
+        if options.witnesses is None:
+            # No quorum is asked for.
+            site.counters.gauge("sealbus_notary_without_quorum_seconds", float)
         self._parts = NotaryParts(
             plan=options.plan,
             signers=options.signers,
@@ -85,6 +94,11 @@ class Notary:
                 clock=site.clock,
                 stream=options.plan.stream,
             ),
+            cosigning=(
+                Cosigning(options.witnesses, counters=site.counters, get=store.get)
+                if options.witnesses is not None
+                else None
+            ),
         )
         self._problem = "starting"
         self.serving = asyncio.Event()
@@ -97,11 +111,13 @@ class Notary:
 
     @property
     def note(self) -> str:
-        """Why the archive may lack policies or the key book is not written, in a few words; empty if all is well.
+        """Why the archive may lack policies, the key book is not written or witnesses do not cosign; empty if all is well.
 
         The log continues meanwhile.
         """
-        return "; ".join(filter(None, (self._parts.policies.problem, self._parts.key_book.problem)))
+        parts = self._parts
+        witnesses = parts.cosigning.problem if parts.cosigning is not None else ""
+        return "; ".join(filter(None, (parts.policies.problem, parts.key_book.problem, witnesses)))
 
     async def run(self) -> None:
         """Keep the log until cancelled.

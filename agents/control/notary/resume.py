@@ -75,6 +75,8 @@ class ResumedLog:
     floor: Checkpoint | None
     unpublished: bytes | None
     """The last checkpoint's note, if the stream does not hold it."""
+    note: bytes | None
+    """The last checkpoint's note, as the log signed it."""
     verifier: MessageVerifier
     """The verifier of the next messages, by the bundles in `history`."""
     history: TrustHistory
@@ -145,6 +147,7 @@ async def resume_log(
         last=last,
         floor=floor,
         unpublished=None if records.has_note else note,
+        note=note,
         verifier=verifier,
         history=history,
         policies=await in_thread(lambda: stored_policies(store)),

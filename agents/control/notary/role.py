@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 
+from sealbus.agents.control.notary.cosigning import load_policy
 from sealbus.agents.control.notary.keys import load_signers, previous_checkpoint
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
@@ -40,7 +41,8 @@ def notary_options(table: NotaryTable) -> NotaryOptions:
         previous=previous,
         whole=table.whole,
     )
-    return NotaryOptions(plan=plan, signers=signers, lease=table.lease)
+    witnesses = load_policy(table.witnesses, plan.origin, plan.verifiers) if table.witnesses is not None else None
+    return NotaryOptions(plan=plan, signers=signers, lease=table.lease, witnesses=witnesses)
 
 
 @asynccontextmanager

@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from sealbus.agents.control.notary.cosigning import CosignedNote, Cosigning
 from sealbus.agents.control.notary.key_book import KeyBookWriter
 from sealbus.agents.control.notary.lease import Lease
 from sealbus.agents.control.notary.log.folder_store import FolderStore
@@ -48,6 +50,7 @@ class NotaryParts:
     publisher: RecordPublisher
     policies: PolicyArchive
     key_book: KeyBookWriter
+    cosigning: Cosigning | None = None
 
 
 class Term:
@@ -84,7 +87,11 @@ class Term:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(), name="notary-reading")
             # A task of its own: the lease is renewed even while a book takes long to write.
-            writing = group.create_task(self._write_key_book(), name="notary-key-book")
+            beside = [group.create_task(self._write_key_book(), name="notary-key-book")]
+            if (cosigning := self._parts.cosigning) is not None:
+                if self._last is not None and self._log.note is not None:
+                    cosigning.offer(self._last, self._log.note)
+                beside.append(group.create_task(cosigning.run(), name="notary-witnesses"))
             try:
                 await self._work()
             except SealbusError as error:
@@ -92,7 +99,8 @@ class Term:
                 failure = error
             finally:
                 reading.cancel()
-                writing.cancel()
+                for task in beside:
+                    task.cancel()
         if failure is not None:
             raise failure
 
@@ -116,6 +124,8 @@ class Term:
     async def _work(self) -> None:
         parts, loop = self._parts, asyncio.get_running_loop()
         while True:
+            if parts.cosigning is not None and (found := parts.cosigning.take()) is not None:
+                await in_thread(partial(self._keep_cosigned, found))
             if self._unpublished is not None:
                 await parts.publisher.publish_record(CheckpointRecord(note=self._unpublished))
                 self._unpublished = None
@@ -138,6 +148,10 @@ class Term:
             elif blocked or not self._waiting:
                 until = min(parts.lease.due, now + _TICK)
                 await self._rest(min(until, due) if due is not None else until, blocked=blocked)
+
+    def _keep_cosigned(self, found: CosignedNote) -> None:
+        parts = self._parts
+        parts.store.keep_cosigned(parts.lease.number, found.signed, found.cosigned, quorum=found.quorum)
 
     async def _rest(self, until: float, *, blocked: bool) -> None:
         """Wait for messages, until `until` at most; if the next message is `blocked`, wait for other bundles."""
@@ -256,6 +270,8 @@ class Term:
         ledger.stored()
         self._records.clear()
         self._last, self._unpublished = checkpoint, note
+        if self._parts.cosigning is not None:
+            self._parts.cosigning.offer(checkpoint, note)
         self._pending, self._due = 0, None
         if not self._restorations:
             self._named.set()

@@ -569,7 +569,8 @@ class NotaryTable(_Table):
 
     `folder` is the folder of the log. `previous` is a file with the last checkpoint of the previous period's log. `lease` is
     the seconds that a notary may be silent before another takes over; `whole` compares the whole stream with the log at each
-    start, not only its last messages.
+    start, not only its last messages. `witnesses` is a file with a policy (C2SP tlog-policy), whose witnesses are asked to
+    cosign each checkpoint; auditors need a root file with that policy.
     """
 
     origin: str | None = None
@@ -579,6 +580,7 @@ class NotaryTable(_Table):
     previous: Path | None = None
     lease: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 10.0
     whole: bool = False
+    witnesses: Path | None = None
 
 
 class WitnessLogTable(_Table):

@@ -15,7 +15,8 @@ from support.kept_log import StreamOfLog, kept_files, log_settings, previous_of,
 from support.log_world import NOTARY, LogKey, make_world, note
 
 from sealbus.agents.cli.audit.group import command
-from sealbus.agents.evidence.export import COSIGNED, Written, export_log
+from sealbus.agents.control.notary.log.folder_store import COSIGNED
+from sealbus.agents.evidence.export import Written, export_log
 from sealbus.agents.evidence.files import FolderFiles
 from sealbus.agents.evidence.trust_root import make_root, read_policy
 from sealbus.agents.evidence.verify import Verification, verify_export

@@ -18,6 +18,8 @@ from sealbus.agents.files import sync_folder
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 
 CHECKPOINT: Final = "checkpoint"
+COSIGNED: Final = "cosigned"
+"""The last checkpoint that a quorum of witnesses has cosigned."""
 """Path of the checkpoint (C2SP tlog-tiles)."""
 TRUST: Final = "trust"
 """Folder of the `bundle` records in the log so far, one per file."""
@@ -135,6 +137,17 @@ class FolderStore:
         for path in files:
             if _FULL_TILE.fullmatch(path):
                 shutil.rmtree(self.folder / f"{path}.p", ignore_errors=True)
+
+    def keep_cosigned(self, fence: int, signed: bytes, cosigned: bytes, *, quorum: bool) -> None:
+        """Store a checkpoint with cosignatures: in the place of its own note `signed`, if that is the last checkpoint still.
+
+        With a `quorum` it is first stored as the last one that has one.
+        """
+        self._check(fence)
+        if quorum:
+            self._store({COSIGNED: cosigned})
+        if self.get(CHECKPOINT) == signed:
+            self._store({CHECKPOINT: cosigned})
 
     def _check(self, fence: int) -> None:
         if self._lock is None:

@@ -9,7 +9,7 @@ from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderSto
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint
 from sealbus.envelopes.log.entries import Entry, EntryOrder
-from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.log.note import NoteVerifier, keep_signatures
 from sealbus.envelopes.log.places import Place, encode_places, parse_places, place_of
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries, parse_entries, tile_reader
 from sealbus.envelopes.log.tree_builder import TreeBuilder, check_tiles
@@ -20,9 +20,11 @@ R = TypeVar("R", BundleRecord, PolicyRecord)
 
 
 def stored_checkpoint(store: FolderStore, origin: str, verifiers: Sequence[NoteVerifier]) -> SignedCheckpoint | None:
-    """Return the last checkpoint of `store`, or `None`; raise `LogError` unless one of `verifiers` signed it."""
+    """Return the last checkpoint of `store` without cosignatures, or `None`; raise `LogError` if no verifier signed it."""
     note = store.get(CHECKPOINT)
-    return open_checkpoint(note, origin=origin, verifiers=verifiers) if note is not None else None
+    if note is None:
+        return None
+    return open_checkpoint(keep_signatures(note, verifiers), origin=origin, verifiers=verifiers)
 
 
 def entry_rows(store: FolderStore, index: int, width: int) -> tuple[tuple[Place, ...], tuple[bytes, ...]]:

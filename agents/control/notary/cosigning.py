@@ -75,11 +75,19 @@ def load_policy(path: Path, origin: str, keys: tuple[NoteVerifier, ...]) -> Witn
     except LogError as error:
         raise ConfigurationError(f"control.notary.witnesses {path}: {error.detail}") from error
     for witness in policy.witnesses:
-        parts = urlsplit(witness.url)
-        plain = parts.scheme == "http" and parts.hostname in _LOOPBACK
-        if witness.url and not (parts.hostname and (parts.scheme == "https" or plain)):
+        if witness.url and not _is_secure(witness.url):
             raise ConfigurationError(f"control.notary.witnesses {path}: the address of {witness.name} is not https")
     return policy
+
+
+def _is_secure(address: str) -> bool:
+    try:
+        parts, _ = urlsplit(address), httpx2.URL(address)
+        host, port = parts.hostname, parts.port
+    except (httpx2.InvalidURL, ValueError):
+        return False
+    is_plain = parts.scheme == "http" and host in _LOOPBACK
+    return bool(host) and port != 0 and (parts.scheme == "https" or is_plain)
 
 
 class Cosigning:

@@ -219,6 +219,8 @@ async def test_a_line_by_another_key_or_over_another_log_does_not_count(tmp_path
         (lambda text: text.replace("https://w.example", "http://w.example"), "w1 is not https"),
         (lambda text: text.replace("https://w.example", "ftp://w.example"), "w1 is not https"),
         (lambda text: text.replace("https://w.example", "https:///"), "w1 is not https"),
+        (lambda text: text.replace("https://w.example", "https://w.example:99999"), "w1 is not https"),
+        (lambda text: text.replace("https://w.example", "https://[w"), "w1 is not https"),
     ],
 )
 def test_a_policy_that_cannot_be(tmp_path: Path, change: Callable[[str], str], says: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from sealbus.agents.backup.manifest import BackedUpFile
 from sealbus.agents.control.notary.keys import load_signers
-from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, COSIGNED, FolderStore
 from sealbus.agents.control.notary.log.ledger import last_place
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.envelopes.errors import ConfigurationError
@@ -66,10 +66,11 @@ def log_end(folder: Path) -> int:
 def copy_log(folder: Path, to: Path, under: str) -> list[BackedUpFile]:
     """Copy the log in `folder`, which may grow meanwhile, into `under` of the folder `to`; return the written files.
 
-    The checkpoint is read first: the files that it covers are there, and stay. Raises `ConfigurationError` without a log.
+    The checkpoints are read first, that with a quorum of witnesses before the last: the files that these cover are there, and
+    stay. Raises `ConfigurationError` without a log.
     """
     store = FolderStore(folder)
-    note = store.get(CHECKPOINT)
+    cosigned, note = store.get(COSIGNED), store.get(CHECKPOINT)
     if note is None:
         raise ConfigurationError(f"{folder} holds no log with a checkpoint")
     copied: list[BackedUpFile] = []
@@ -78,6 +79,8 @@ def copy_log(folder: Path, to: Path, under: str) -> list[BackedUpFile]:
         if data is not None:
             # A missing file is a partial tile that its full tile has replaced.
             copied.append(write_copy(to, f"{under}/{path}", data))
+    if cosigned is not None:
+        copied.append(write_copy(to, f"{under}/{COSIGNED}", cosigned))
     copied.append(write_copy(to, f"{under}/{CHECKPOINT}", note))
     return copied
 
@@ -89,7 +92,7 @@ def _log_paths(folder: Path) -> Iterator[str]:
         for parent, _, names in sorted(os.walk(folder)):
             for name in sorted(names):
                 path = (Path(parent) / name).relative_to(folder).as_posix()
-                if path not in seen and path != CHECKPOINT and not path.startswith(_OWN_STATE):
+                if path not in seen and path not in {CHECKPOINT, COSIGNED} and not path.startswith(_OWN_STATE):
                     seen.add(path)
                     yield path
 

@@ -12,7 +12,7 @@ from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.trust_root import Root
-from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.log.note import NoteVerifier, keep_signatures
 from sealbus.envelopes.log.witness_policy import PolicyLog, WitnessPolicy
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.records.record import parse_record
@@ -56,9 +56,18 @@ def make_root(
         names=settings.names,
         minters=settings.minters,
         notaries=named,
-        checkpoints=tuple(_read(path) for path in checkpoints),
+        checkpoints=tuple(_without_cosignatures(_read(path), verifiers) for path in checkpoints),
         policy=policy,
     )
+
+
+def _without_cosignatures(note: bytes, keys: Sequence[NoteVerifier]) -> bytes:
+    """Return a held note with the log's own signatures alone: a root need not know the witnesses of its time."""
+    try:
+        return keep_signatures(note, keys)
+    except LogError:
+        # The root says what is wrong with it.
+        return note
 
 
 def read_policy(path: Path) -> WitnessPolicy:

@@ -169,7 +169,7 @@ def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_
     from sealbus.agents.control.notary.keys import CheckpointHolder
     from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
     from sealbus.envelopes.errors import ConfigurationError
-    from sealbus.envelopes.log.note import NoteVerifier
+    from sealbus.envelopes.log.note import NoteVerifier, keep_signatures
     from sealbus.envelopes.log.tiles import tile_reader
 
     verifiers, store = [NoteVerifier.parse(key) for key in keys], FolderStore(log)
@@ -177,7 +177,8 @@ def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None, as_
     if published is None:
         raise ConfigurationError(f"{log} holds no checkpoint")
     holder = CheckpointHolder(folder, origin=origin or verifiers[0].name, verifiers=verifiers)
-    checkpoint = holder.hold_from(published, tile_reader(store.get)).checkpoint
+    # Cosignatures are left out: the root file that it goes into need not know the witnesses.
+    checkpoint = holder.hold_from(keep_signatures(published, verifiers), tile_reader(store.get)).checkpoint
     if as_json:
         print_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()})
     else:

@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from sealbus.envelopes.log.checkpoint import Checkpoint
 from sealbus.envelopes.log.cosignature import verify_cosignatures
 from sealbus.envelopes.log.note import NoteVerifier, base64_text, keep_signatures, parse_note, parse_number
 from sealbus.envelopes.log.tiles import TiledTree, tile_reader
-from sealbus.envelopes.log.witness_policy import PolicyWitness, WitnessPolicy, check_logs
+from sealbus.envelopes.log.witness_policy import PolicyWitness, WitnessPolicy, check_logs, open_cosigned
 
 WITHIN: Final = 1.0
 """Seconds for the answers of all witnesses, as long as a checkpoint takes."""
@@ -59,10 +60,25 @@ class _Refused(Exception):
     """A witness gives no cosignature. The text is for the operator's log."""
 
 
+_FAILURES: Final = (
+    _Refused,
+    LogError,
+    StateUnavailable,
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    # What TLS and the client raise beside their own errors: a bad record after the handshake, for instance.
+    OSError,
+    ValueError,
+    RuntimeError,
+)
+"""What a witness, or the way to it, may cause. None of it may end the notary."""
+
+
 def load_policy(path: Path, origin: str, keys: tuple[NoteVerifier, ...]) -> WitnessPolicy:
     """Return the policy in the file `path`, whose logs are `keys`, which sign the log `origin`.
 
-    Raises `ConfigurationError` for anything else, and for a witness whose address is not https, or http on loopback.
+    Raises `ConfigurationError` for anything else, for a witness whose address is not https, or http on loopback, and for a
+    quorum that the witnesses with an address cannot reach.
     """
     try:
         policy = WitnessPolicy.parse(path.read_bytes())
@@ -77,6 +93,8 @@ def load_policy(path: Path, origin: str, keys: tuple[NoteVerifier, ...]) -> Witn
     for witness in policy.witnesses:
         if witness.url and not _is_secure(witness.url):
             raise ConfigurationError(f"control.notary.witnesses {path}: the address of {witness.name} is not https")
+    if not policy.has_quorum([witness.name for witness in policy.witnesses if witness.url]):
+        raise ConfigurationError(f"control.notary.witnesses {path}: the witnesses with an address are no quorum")
     return policy
 
 
@@ -87,7 +105,8 @@ def _is_secure(address: str) -> bool:
     except (httpx2.InvalidURL, ValueError):
         return False
     is_plain = parts.scheme == "http" and host in _LOOPBACK
-    return bool(host) and port != 0 and (parts.scheme == "https" or is_plain)
+    is_bare = parts.username is None and not parts.query and not parts.fragment
+    return bool(host) and port != 0 and is_bare and (parts.scheme == "https" or is_plain)
 
 
 class Cosigning:
@@ -104,7 +123,10 @@ class Cosigning:
         """The size that each witness is known to have cosigned last."""
         self._offered = asyncio.Event()
         self._newest: tuple[Checkpoint, bytes] | None = None
-        self._found: CosignedNote | None = None
+        self._lines: tuple[bytes, dict[str, bytes]] = b"", {}
+        """A note, and what each witness has cosigned of it."""
+        self._found: dict[bool, CosignedNote] = {}
+        """What was found last, with a quorum and without."""
         self._since: float | None = None
         """Since when the newest checkpoint has no quorum."""
         self._operator_log = OperatorLog(_logger)
@@ -121,9 +143,8 @@ class Cosigning:
         self._offered.set()
 
     def take(self) -> CosignedNote | None:
-        """Return what was found since the last call."""
-        found, self._found = self._found, None
-        return found
+        """Return what was found since the last call, what has a quorum first."""
+        return self._found.pop(max(self._found)) if self._found else None
 
     @property
     def problem(self) -> str:
@@ -133,13 +154,23 @@ class Cosigning:
         )
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ask until cancelled; the next term offers its own checkpoints."""
+        try:
+            await self._run()
+        finally:
+            self._since = self._newest = None
+            self._found.clear()
+            self._offered.clear()
+
+    async def _run(self) -> None:
         limits = httpx2.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=60.0)
         async with httpx2.AsyncClient(
             verify=ssl.create_default_context(),
             headers=_HEADERS,
             timeout=LATEST,
             limits=limits,
+            # No cookie is kept: one witness could have the requests to another refused.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             follow_redirects=False,
             trust_env=False,
         ) as client:
@@ -156,7 +187,9 @@ class Cosigning:
 
     async def _ask_all(self, client: httpx2.AsyncClient, checkpoint: Checkpoint, note: bytes) -> None:
         """Ask every witness that has an address, at once, and keep what they cosign."""
-        lines: dict[str, bytes] = {}
+        if self._lines[0] != note:
+            self._lines = note, {}
+        lines = self._lines[1]
         loop = asyncio.get_running_loop()
         began = loop.time()
 
@@ -165,7 +198,7 @@ class Cosigning:
             try:
                 lines[witness.name] = await self._ask(client, witness, checkpoint, note)
                 outcome = "cosigned"
-            except (_Refused, LogError, StateUnavailable, httpx2.HTTPError) as error:
+            except _FAILURES as error:
                 self._operator_log.warning("witness %s: %s", witness.name, str(error) or type(error).__name__)
             finally:
                 self._counters.add("sealbus_notary_witness_answers_total", witness=witness.name, outcome=outcome)
@@ -175,16 +208,28 @@ class Cosigning:
                 group.create_task(ask(one), name=f"witness-{one.name}") for one in self._policy.witnesses if one.url
             }
             while asking and (left := began + (WITHIN if self._policy.has_quorum(lines) else LATEST) - loop.time()) > 0:
-                _, asking = await asyncio.wait(asking, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                done, asking = await asyncio.wait(asking, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    self._keep(checkpoint, note, lines)
             for task in asking:
                 task.cancel()
-        quorum = self._policy.has_quorum(lines)
-        if lines:
-            cosigned = note + b"".join(lines[one.name] for one in self._policy.witnesses if one.name in lines)
-            self._found = CosignedNote(note, cosigned, quorum)
-        if quorum:
+        if self._policy.has_quorum(lines):
             # A checkpoint that was offered meanwhile has none yet.
             self._since = loop.time() if self._offered.is_set() else None
+
+    def _keep(self, checkpoint: Checkpoint, note: bytes, lines: dict[str, bytes]) -> None:
+        """Keep the note with what was cosigned so far, for the term to take."""
+        cosigned = note + b"".join(lines[one.name] for one in self._policy.witnesses if one.name in lines)
+        try:
+            # As every reader will open it: nothing that a witness answers may spoil the log's own note.
+            open_cosigned(cosigned, checkpoint.origin, tuple(self._log_keys()), self._policy)
+        except LogError as error:
+            self._operator_log.warning("what witnesses have cosigned is no note: %s", error)
+            lines.clear()
+            return
+        if lines:
+            quorum = self._policy.has_quorum(lines)
+            self._found[quorum] = CosignedNote(note, cosigned, quorum)
 
     async def _ask(
         self, client: httpx2.AsyncClient, witness: PolicyWitness, checkpoint: Checkpoint, note: bytes
@@ -194,16 +239,19 @@ class Cosigning:
         # Twice: the second time with the size that the witness says.
         for _ in range(2):
             if old > checkpoint.size:
+                # It may have said a wrong size: the next time it is asked again.
+                self._sizes.pop(witness.name, None)
                 raise _Refused(f"it has cosigned {old} entries, and the log has {checkpoint.size}")
             path = await in_thread(partial(self._proof, old, checkpoint.size))
             body = b"".join([b"old %d\n" % old, *(f"{base64_text(node)}\n".encode() for node in path), b"\n", note])
             status, answer = await _post(client, witness.url, body)
             if status == 200:
-                cosigned = keep_signatures(note + answer, [*self._log_keys(), witness.verifier])
-                if verify_cosignatures(parse_note(cosigned), [witness.verifier]):
-                    self._sizes[witness.name] = checkpoint.size
-                    return cosigned.removeprefix(note)
-                raise _Refused("its answer has no line by its key")
+                # Its own line alone: whatever else it answers is not the log's.
+                head = f"{parse_note(note).text}\n".encode()
+                own = keep_signatures(head + answer, [witness.verifier])
+                verify_cosignatures(parse_note(own), [witness.verifier])
+                self._sizes[witness.name] = checkpoint.size
+                return own.removeprefix(head)
             if status != 409 or len(answer) > _SIZE_BYTES:
                 raise _Refused(f"status {status}")
             old = self._sizes[witness.name] = parse_number(answer.decode("ascii", "replace").strip("\n"), "size")

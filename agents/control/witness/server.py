@@ -56,7 +56,6 @@ class WitnessRoutes:
         *,
         counters: Counters,
         clock: Clock = wall_clock,
-        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._logs = {cosigned.log.origin: cosigned for cosigned in logs}
         self._by_hash = {cosigned.log.origin_hash: cosigned for cosigned in logs}

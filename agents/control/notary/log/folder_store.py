@@ -18,9 +18,9 @@ from sealbus.agents.files import sync_folder
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 
 CHECKPOINT: Final = "checkpoint"
-COSIGNED: Final = "cosigned"
-"""The last checkpoint that a quorum of witnesses has cosigned."""
 """Path of the checkpoint (C2SP tlog-tiles)."""
+COSIGNED: Final = "cosigned"
+"""Path of the last checkpoint that a quorum of witnesses has cosigned."""
 TRUST: Final = "trust"
 """Folder of the `bundle` records in the log so far, one per file."""
 
@@ -141,12 +141,13 @@ class FolderStore:
     def keep_cosigned(self, fence: int, signed: bytes, cosigned: bytes, *, quorum: bool) -> None:
         """Store a checkpoint with cosignatures: in the place of its own note `signed`, if that is the last checkpoint still.
 
-        With a `quorum` it is first stored as the last one that has one.
+        With a `quorum` it is first stored as the last one that has one, and replaces what has fewer cosignatures, too.
         """
         self._check(fence)
         if quorum:
             self._store({COSIGNED: cosigned})
-        if self.get(CHECKPOINT) == signed:
+        last = self.get(CHECKPOINT) or b""
+        if last == signed or (quorum and last.startswith(signed)):
             self._store({CHECKPOINT: cosigned})
 
     def _check(self, fence: int) -> None:

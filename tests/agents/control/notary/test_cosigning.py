@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, COSIGNED
 from sealbus.agents.control.notary.notary import NotaryOptions
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.log.checkpoint import SignedCheckpoint
-from sealbus.envelopes.log.note import NoteSigner, parse_note
+from sealbus.envelopes.log.note import NoteSigner, base64_text, parse_note
 from sealbus.envelopes.log.witness_policy import WitnessPolicy, open_cosigned
 from sealbus.envelopes.records.notary import CheckpointRecord
 
@@ -131,12 +132,14 @@ async def test_a_second_history_is_not_cosigned(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def answering(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[str]:
-    """Answer each request with what `answer` makes of it, or never."""
+async def answering(answer: Callable[[bytes], bytes | None], heads: list[bytes] | None = None) -> AsyncIterator[str]:
+    """Answer each request with what `answer` makes of its body, or never; note its head in `heads`."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            if heads is not None:
+                heads.append(head)
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             said = answer(await reader.readexactly(length))
             if said is None:
@@ -174,6 +177,113 @@ BAD: dict[str, Callable[[bytes], bytes | None]] = {
     "another size each time": lambda body: http(409, b"1\n" if body.startswith(b"old 0\n") else b"0\n"),
     "a fork": lambda _: http(422, b""),
 }
+
+
+def by_both(folder: Path, note: bytes) -> bytes:
+    """Return the lines by which the keys of the witness in `folder` cosign `note`."""
+    text = parse_note(note).text.encode()
+    return "".join(signer.cosign(text, 1_790_000_000) for signer in witness_keys(folder)).encode()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", ["the log's line", "a line in the log's name", "many lines", "another note"])
+async def test_what_a_witness_answers_beside_its_line_does_not_spoil_the_log(
+    tmp_path: Path, name: str, first: bool
+) -> None:
+    bench = Bench(tmp_path / "log")
+
+    def answer(body: bytes) -> bytes:
+        note = body.partition(b"\n\n")[2]
+        own = note.partition(b"\n\n")[2]
+        wrong = base64_text(SIGNER.verifier.key_id + bytes(64))
+        garbage = f"\u2014 {SIGNER.verifier.name} {wrong}\n".encode()
+        beside = {
+            "the log's line": own,
+            "a line in the log's name": garbage,
+            "many lines": garbage * 40,
+            "another note": note,
+        }
+        lines = [beside.get(name, note), by_both(tmp_path, note)]
+        return http(200, b"".join(lines if first else reversed(lines)))
+
+    async with answering(answer) as url:
+        text = policy_text(tmp_path, url)
+        for _ in range(2):
+            # The second time it goes on from what the first has left.
+            async with bench.running(options=options(bench, text)):
+                bench.record(2)
+                await bench.sealed(bench.stored())
+                if name != "another note":
+                    await bench.until(covers(bench, text))
+    note = (bench.folder / CHECKPOINT).read_bytes()
+    open_cosigned(note, ORIGIN, [SIGNER.verifier], WitnessPolicy.parse(text.encode()))
+
+
+async def test_an_error_of_tls_does_not_end_the_notary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def post(*_: object) -> tuple[int, bytes]:
+        raise ssl.SSLError("a bad record")
+
+    monkeypatch.setattr(cosigning, "_post", post)
+    bench = Bench(tmp_path / "log")
+    async with bench.running(options=options(bench, policy_text(tmp_path, "https://w.example"))) as notary:
+        bench.record(2)
+        await bench.sealed(2)
+        await bench.until(lambda: "quorum of witnesses" in notary.note)
+        bench.record(2)
+        await bench.sealed(4)
+
+
+async def test_no_cookie_of_a_witness_is_sent(tmp_path: Path) -> None:
+    bench, heads = Bench(tmp_path / "log"), list[bytes]()
+
+    def answer(body: bytes) -> bytes:
+        lines = by_both(tmp_path, body.partition(b"\n\n")[2])
+        return http(200, lines).replace(b"connection: close", b"set-cookie: a=b\r\nconnection: close")
+
+    async with answering(answer, heads) as url:
+        text = policy_text(tmp_path, url)
+        async with bench.running(options=options(bench, text)):
+            for count in (2, 4):
+                bench.record(2)
+                await bench.sealed(count)
+                await bench.until(covers(bench, text))
+    assert len(heads) >= 4
+    assert not any(b"cookie" in head.lower() for head in heads)
+
+
+async def test_a_quorum_that_comes_later_is_published_too(tmp_path: Path) -> None:
+    """One witness answers at first, and the other where it is asked again; then the first does not."""
+    bench, other, asked = Bench(tmp_path / "log"), tmp_path / "other", list[bytes]()
+    other.mkdir()
+
+    def early(body: bytes) -> bytes:
+        asked.append(body)
+        return http(200, by_both(tmp_path, body.partition(b"\n\n")[2])) if len(asked) < 2 else http(503, b"")
+
+    def late(body: bytes) -> bytes:
+        return http(200, by_both(other, body.partition(b"\n\n")[2])) if len(asked) > 2 else http(503, b"")
+
+    async with answering(early) as first, answering(late) as second:
+        begin = policy_text(tmp_path, first, "").partition("witness w2")[0]
+        text = f"{begin}witness w2{policy_text(other, second).partition('witness w2')[2]}"
+        async with bench.running(options=options(bench, text)):
+            await bench.until(covers(bench, text))
+            last = cosigned(bench, text, CHECKPOINT)
+            assert last is not None
+            assert last.cosigners == ("w1", "w2")
+
+
+async def test_a_wrong_size_is_not_believed_for_ever(tmp_path: Path) -> None:
+    bench, asked = Bench(tmp_path / "log"), list[bytes]()
+
+    def answer(body: bytes) -> bytes:
+        asked.append(body)
+        return http(409, b"99999\n") if len(asked) < 5 else http(200, by_both(tmp_path, body.partition(b"\n\n")[2]))
+
+    async with answering(answer) as url:
+        text = policy_text(tmp_path, url)
+        async with bench.running(options=options(bench, text)):
+            await bench.until(covers(bench, text))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -221,6 +331,10 @@ async def test_a_line_by_another_key_or_over_another_log_does_not_count(tmp_path
         (lambda text: text.replace("https://w.example", "https:///"), "w1 is not https"),
         (lambda text: text.replace("https://w.example", "https://w.example:99999"), "w1 is not https"),
         (lambda text: text.replace("https://w.example", "https://[w"), "w1 is not https"),
+        (lambda text: text.replace("https://w.example", "https://a:b@w.example"), "w1 is not https"),
+        (lambda text: text.replace("https://w.example/", "https://w.example/?a"), "w1 is not https"),
+        (lambda text: text.replace("https://w.example/", "https://w.example/#a"), "w1 is not https"),
+        (lambda text: text.replace(" https://w.example/", ""), "no quorum"),
     ],
 )
 def test_a_policy_that_cannot_be(tmp_path: Path, change: Callable[[str], str], says: str) -> None:

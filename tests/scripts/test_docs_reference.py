@@ -122,7 +122,7 @@ def test_each_metric_is_there(reference: ModuleType) -> None:
         for layer in reference.LAYERS
         for path in (ROOT / layer).rglob("*.py")
         for name in re.findall(
-            r'"(sealbus_[a-z_]*(?:total|seconds|bytes|messages|records|processes|servers|consumers|answers|away|assets|info|ready|connected))"',
+            r'"(sealbus_[a-z_]*(?:total|seconds|bytes|messages|records|processes|servers|consumers|answers|entries|away|assets|info|ready|connected))"',
             path.read_text(),
         )
     }

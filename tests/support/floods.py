@@ -118,6 +118,15 @@ class Ground:
                 total += int(one["state"]["last_seq"])
         return total
 
+    async def under(self, stream: str, subjects: str) -> int:
+        """Return how many messages a stream has on these subjects."""
+        info = await api(
+            self.bus.connections["operator"].jetstream, f"STREAM.INFO.{stream}", {"subjects_filter": subjects}
+        )
+        state = info["state"]
+        assert isinstance(state, dict)
+        return sum((state.get("subjects") or {}).values())
+
     def forged(self, subject: str, owner: str, payload_type: str, **keys: Value) -> bytes:
         """Return what has the form of a value of HELD under `subject`, of the agent `owner`, signed by `rogue`."""
         sealer = MemoryIdentity(self.bus.authority, self.bus.names.id_of(ROGUE)).sealer()

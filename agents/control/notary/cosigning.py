@@ -82,12 +82,9 @@ def load_policy(path: Path, origin: str, keys: tuple[NoteVerifier, ...]) -> Witn
     """
     try:
         policy = WitnessPolicy.parse(path.read_bytes())
+        check_logs(policy, origin, keys)
     except OSError as error:
         raise ConfigurationError(f"control.notary.witnesses {path}: {error.strerror}") from error
-    except LogError as error:
-        raise ConfigurationError(f"control.notary.witnesses {path}: {error.detail}") from error
-    try:
-        check_logs(policy, origin, keys)
     except LogError as error:
         raise ConfigurationError(f"control.notary.witnesses {path}: {error.detail}") from error
     for witness in policy.witnesses:

@@ -12,7 +12,8 @@ from sealbus.envelopes.accept.result import VerifiedResult
 from sealbus.envelopes.denial import Explanation, remedies_of, via_of
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, ObligationUnknown, SealbusError
-from sealbus.envelopes.message.header import ExtValue, Header
+from sealbus.envelopes.message.fields import ExtValue
+from sealbus.envelopes.message.header import Header
 
 ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
 """Marks a call whose sender takes one answer: a handler that answers in chunks is not run for it.

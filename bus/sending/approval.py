@@ -14,8 +14,7 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BadBody
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.fields import DIGEST_BYTES
-from sealbus.envelopes.message.header import ExtValue
+from sealbus.envelopes.message.fields import DIGEST_BYTES, ExtValue
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import control_subject

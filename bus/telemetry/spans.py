@@ -16,7 +16,7 @@ from opentelemetry import context as current
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
-from sealbus.envelopes.message.header import ExtValue
+from sealbus.envelopes.message.fields import ExtValue
 from sealbus.envelopes.message.seal import Draft, Sealed
 
 TRACEPARENT: Final = "traceparent"

@@ -13,9 +13,12 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.records.record import Record
+from sealbus.envelopes.records.record import LaterRecord, Record
 from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+_LATER: Final = "later"
+"""Under this, records of kinds that this version does not know are counted together."""
 
 MOST_ROWS = 10_000
 """Most distinct rows, so that invented actions cannot fill memory. Further rows count under `...`."""
@@ -54,6 +57,11 @@ class Tally:
     records: Counter[str] = field(default_factory=Counter)
     rows: Counter[Row] = field(default_factory=Counter)
 
+    @property
+    def later(self) -> int:
+        """The number of records of kinds that this version does not know."""
+        return self.records[_LATER]
+
     def add(self, other: Tally) -> None:
         """Add the counts of another tally."""
         self.entries.update(other.entries)
@@ -69,7 +77,8 @@ class Tally:
 
     def take_record(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
         """Count a verified record by kind and, if it is `counted`, by row."""
-        self.records[record.kind] += 1
+        # Any agent may invent kinds, and they must not fill memory.
+        self.records[_LATER if isinstance(record, LaterRecord) else record.kind] += 1
         if not counted:
             return
         agent = recorder.value

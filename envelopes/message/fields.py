@@ -7,7 +7,8 @@ parsing and raises `EnvelopeError`, because the sender of the bytes is at fault.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Final, TypeAlias, TypeVar, cast
 
 from sealbus.envelopes.encoding.codec import Value, is_text
 from sealbus.envelopes.errors import CODE_FORM, Code, EnvelopeError, SealError
@@ -28,6 +29,12 @@ _CODES = frozenset(code.value for code in Code)
 _MAX_INTEGER = DEFAULT_LIMITS.max_integer
 
 T = TypeVar("T")
+
+ExtValue: TypeAlias = "bool | int | str | bytes"
+"""Values of `ext`; integers within +-(2^53-1), text as everywhere."""
+
+NO_EXTENSIONS: Final[Mapping[str, ExtValue]] = MappingProxyType({})
+"""The `ext` of what has none."""
 
 
 def check_uint(name: str, value: int, *, least: int = 0) -> None:
@@ -60,6 +67,28 @@ def check_code(name: str, value: str) -> None:
     """Raise `SealError` unless `value` has the form of a code. `Code` need not list it: newer writers have more."""
     if CODE_FORM.fullmatch(value) is None:
         raise SealError(f"{name} is not a code")
+
+
+def check_extensions(entries: Mapping[str, ExtValue]) -> None:
+    """Raise `SealError` unless `entries` can be the `ext` of a header or a record (SPEC.md section 3)."""
+    if len(entries) > DEFAULT_LIMITS.ext_items:
+        raise SealError("size of ext")
+    if not all(type(key) is str and is_text(key) for key in entries):
+        raise SealError("key in ext")
+    keys = list(entries)
+    if keys != sorted(keys):
+        raise SealError("order of keys in ext")
+    if not all(map(_is_extension, entries.values())):
+        raise SealError("value in ext")
+
+
+def _is_extension(value: object) -> bool:
+    kind = type(value)
+    if kind is str:
+        return is_text(cast("str", value))
+    if kind is int:
+        return -_MAX_INTEGER <= cast("int", value) <= _MAX_INTEGER
+    return kind is bytes or kind is bool
 
 
 def check_proof(name: str, proof: Proof) -> None:
@@ -146,6 +175,15 @@ class RecordMap:
         """Take a map of codes to integers."""
         counts = _typed(key, self.value(key), dict)
         return {_code(key, code): _typed(key, number, int) for code, number in counts.items()}
+
+    def extensions(self, key: str) -> Mapping[str, ExtValue]:
+        """Take a map that is not empty; return an empty one if the key is absent. The constructor checks it."""
+        if key not in self._left:
+            return NO_EXTENSIONS
+        entries = _typed(key, self._left.pop(key), dict)
+        if not entries:
+            raise _malformed(key)
+        return MappingProxyType(cast("dict[str, ExtValue]", entries))
 
     def end(self) -> None:
         """Refuse keys that were not taken."""

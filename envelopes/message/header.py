@@ -13,12 +13,10 @@ from typing import Final, NamedTuple, cast
 from sealbus.envelopes.encoding.codec import is_text, pack, unpack
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.fields import ExtValue, check_extensions
 from sealbus.envelopes.message.kinds import KINDS, RULES, Kind
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-ExtValue = bool | int | str | bytes
-"""Values of `ext`; integers within +-(2^53-1), text as everywhere."""
 
 _TYPES: Final[Mapping[str, type]] = {
     "aud": str, "crd": bytes, "ctx": bytes, "dig": bytes, "end": int, "exp": int, "ext": dict, "fin": bool,
@@ -231,25 +229,12 @@ def _grants(items: tuple[object, ...]) -> tuple[str, ...]:
 
 
 def _extensions(entries: dict[object, object]) -> Mapping[str, ExtValue]:
-    if len(entries) > DEFAULT_LIMITS.ext_items:
-        raise _malformed("size of ext")
-    if not all(type(key) is str and is_text(key) for key in entries):
-        raise _malformed("key in ext")
-    keys = cast("list[str]", list(entries))
-    if keys != sorted(keys):
-        raise _malformed("order of keys in ext")
-    if not all(map(_is_extension, entries.values())):
-        raise _malformed("value in ext")
-    return MappingProxyType(cast("dict[str, ExtValue]", entries))
-
-
-def _is_extension(value: object) -> bool:
-    kind = type(value)
-    if kind is str:
-        return is_text(cast("str", value))
-    if kind is int:
-        return -_MAX_INTEGER <= cast("int", value) <= _MAX_INTEGER
-    return kind is bytes or kind is bool
+    extensions = cast("dict[str, ExtValue]", entries)
+    try:
+        check_extensions(extensions)
+    except SealError as error:
+        raise _malformed(error.detail) from error
+    return MappingProxyType(extensions)
 
 
 def _malformed(detail: str) -> EnvelopeError:

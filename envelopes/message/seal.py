@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.message.header import ExtValue, Header, make_header
+from sealbus.envelopes.message.fields import ExtValue
+from sealbus.envelopes.message.header import Header, make_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.wire import FORMAT, Ancestor, Statement, check_attached
 from sealbus.envelopes.trust.keys import SigningKey

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self
 
@@ -11,9 +11,12 @@ from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.errors import Code, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import (
+    NO_EXTENSIONS,
+    ExtValue,
     RecordMap,
     check_bytes,
     check_code,
+    check_extensions,
     check_proof,
     check_text,
     check_texts,
@@ -95,6 +98,7 @@ class _Fields(NamedTuple):
     micros: int | None
     redacted: tuple[str, ...]
     body: bytes | None
+    ext: Mapping[str, ExtValue]
 
 
 class DecisionRecord(_Fields):
@@ -106,7 +110,7 @@ class DecisionRecord(_Fields):
     `redacted` are JSON pointers (RFC 6901): their values were replaced by null in `input` before it was recorded. Such a
     document is not the one that the engine read, and cannot be decided again. `code` is a `Code` or the text of a newer
     writer's code; combinations are checked for `DECISION_CODES` only. `body` is that of the decided message, if the recorder
-    keeps bodies; `accept_decided` checks it.
+    keeps bodies; `accept_decided` checks it. `ext` are entries that a newer writer may add; they are not interpreted.
     """
 
     __slots__ = ()
@@ -129,6 +133,7 @@ class DecisionRecord(_Fields):
         micros: int | None = None,
         redacted: tuple[str, ...] = (),
         body: bytes | None = None,
+        ext: Mapping[str, ExtValue] = NO_EXTENSIONS,
     ) -> Self:
         """Check all fields, by themselves and together."""
         # Comparisons are inlined: a call for each would cost more than all comparisons.
@@ -157,6 +162,8 @@ class DecisionRecord(_Fields):
             _check_redacted(input, redacted)
         if body is not None and len(body) > RECORDED_BODY_BYTES:
             raise SealError("body is over 65,536 bytes")
+        if ext:
+            check_extensions(ext)
         if (engine is None) is not (micros is None):
             raise SealError("engine and micros come together")
         if (code is None) is not allow:
@@ -173,7 +180,7 @@ class DecisionRecord(_Fields):
             check_code("code", code)
         return super().__new__(
             cls, header, proof, action, place, delivery, allow, code,
-            input, reasons, obligations, revision, policy, engine, micros, redacted, body,
+            input, reasons, obligations, revision, policy, engine, micros, redacted, body, ext,
         )  # fmt: skip
 
     @classmethod
@@ -193,7 +200,7 @@ class DecisionRecord(_Fields):
         """Return the encoded map."""
         (
             header, proof, action, place, delivery, allow, code,
-            input_, reasons, obligations, revision, policy, engine, micros, redacted, body,
+            input_, reasons, obligations, revision, policy, engine, micros, redacted, body, ext,
         ) = self  # fmt: skip
         # The constructor has checked every value, and the keys are inserted in order. So packing suffices, at a third of the
         # cost of `codec.encode`.
@@ -205,6 +212,8 @@ class DecisionRecord(_Fields):
         record["dlv"] = delivery
         if engine is not None:
             record["eng"] = engine
+        if ext:
+            record["ext"] = dict(ext)
         record["hdr"] = header
         if input_ is not None:
             record["inp"] = input_
@@ -261,6 +270,7 @@ class DecisionRecord(_Fields):
             micros=keys.uint("mic") if "mic" in keys else None,
             redacted=keys.some_texts("red"),
             body=keys.octets("bdy") if "bdy" in keys else None,
+            ext=keys.extensions("ext"),
         )
 
 

@@ -1,15 +1,16 @@
-"""Audit records: parses each of the six kinds into a typed value (SPEC.md section 8)."""
+"""Audit records: parses each of the six kinds, and those of later versions, into a typed value (SPEC.md section 8)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import cast
 
 from sealbus.envelopes.encoding.codec import Value, decode, unpack
-from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.errors import CODE_FORM, Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -17,7 +18,21 @@ from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, Pol
 from sealbus.envelopes.records.work import SENT_HASHES, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord
+
+@dataclass(frozen=True, slots=True)
+class LaterRecord:
+    """A record of a kind that this version does not know: well formed, counted, and not interpreted."""
+
+    kind: str
+    item: bytes = field(repr=False)
+    """The encoded map."""
+
+    def encode(self) -> bytes:
+        """Return the encoded map."""
+        return self.item
+
+
+Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord | LaterRecord
 
 NOTARY_KINDS = frozenset({BundleRecord.kind, PolicyRecord.kind, CheckpointRecord.kind})
 """Kinds that count only if a configured SPIFFE ID of the notary sent them."""
@@ -39,16 +54,20 @@ _CONSTRUCTORS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingPro
 def parse_record(item: bytes) -> Record:
     """Parse a record; raise `EnvelopeError` (`malformed`, step 0) for any other bytes.
 
-    It must have exactly the keys of its kind's table, with their types and limits. Its statements are not verified.
+    It must have exactly the keys of its kind's table, with their types and limits. A record of a kind that has no table is a
+    `LaterRecord`, whatever its keys. The statements of a record are not verified.
     """
     decoded = unpack(item, items=SENT_HASHES, entries=DEFAULT_LIMITS.text_items, lists=True, step=0)
     if type(decoded) is not dict or not _is_flat(decoded):
         # The largest limits of any record. The constructors check each field's own limit.
-        decoded = decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0)
+        decoded = decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, negative=True, step=0)
     keys = RecordMap(cast("Value", decoded))
-    construct = _CONSTRUCTORS.get(keys.text("k"))
+    kind = keys.text("k")
+    construct = _CONSTRUCTORS.get(kind)
     if construct is None:
-        raise EnvelopeError(Code.MALFORMED, 0, "record: k")
+        if CODE_FORM.fullmatch(kind) is None:
+            raise EnvelopeError(Code.MALFORMED, 0, "record: k")
+        return LaterRecord(kind, item)
     try:
         record = construct(keys)
     except SealError as error:
@@ -64,7 +83,7 @@ def _is_flat(decoded: dict[object, object]) -> bool:
     The constructors of these two check every node. A walk over the whole record would find no more faults, and would double
     the cost of a record.
     """
-    return decoded.get("k") in ("decision", "outcome") and _are_keys(tuple(decoded))
+    return decoded.get("k") in ("decision", "outcome") and "ext" not in decoded and _are_keys(tuple(decoded))
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,16 @@ from typing import Any, ClassVar, NamedTuple, Self
 from sealbus.envelopes.encoding.codec import Value, encode, pack
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_code, check_uint
+from sealbus.envelopes.message.fields import (
+    DIGEST_BYTES,
+    NO_EXTENSIONS,
+    ExtValue,
+    RecordMap,
+    check_bytes,
+    check_code,
+    check_extensions,
+    check_uint,
+)
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 MINUTE = 60 * SECOND
@@ -33,6 +42,7 @@ class _Outcome(NamedTuple):
     code: str | None
     sent: tuple[bytes, ...]
     sent_count: int
+    ext: Mapping[str, ExtValue]
 
 
 class OutcomeRecord(_Outcome):
@@ -40,7 +50,7 @@ class OutcomeRecord(_Outcome):
 
     `code` is None on success, else a `Code` or the text of a newer writer's code. `micros` is the time of handling, in
     microseconds. `sent` are H(header) of the messages that the handler sealed, in order. Pass all of them to `of`, which
-    keeps the first 1,024; `sent_count` counts all.
+    keeps the first 1,024; `sent_count` counts all. `ext` are entries that a newer writer may add; they are not interpreted.
     """
 
     __slots__ = ()
@@ -55,6 +65,7 @@ class OutcomeRecord(_Outcome):
         code: str | None = None,
         sent: tuple[bytes, ...] = (),
         sent_count: int = 0,
+        ext: Mapping[str, ExtValue] = NO_EXTENSIONS,
     ) -> Self:
         """Check all fields, by themselves and together."""
         check_bytes("decision", decision, least=DIGEST_BYTES, most=DIGEST_BYTES)
@@ -67,7 +78,9 @@ class OutcomeRecord(_Outcome):
             check_bytes("sent", digest, least=DIGEST_BYTES, most=DIGEST_BYTES)
         if len(sent) != min(sent_count, SENT_HASHES):
             raise SealError(f"sent holds the first {SENT_HASHES} of sent_count hashes")
-        return super().__new__(cls, decision, micros, delivery, code, sent, sent_count)
+        if ext:
+            check_extensions(ext)
+        return super().__new__(cls, decision, micros, delivery, code, sent, sent_count, ext)
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # the base is generic in its own type
@@ -91,7 +104,7 @@ class OutcomeRecord(_Outcome):
     def encode(self) -> bytes:
         """Return the encoded map."""
         # As with decisions: the constructor has checked every value, and the keys are inserted in order.
-        decision, micros, delivery, code, sent, sent_count = self
+        decision, micros, delivery, code, sent, sent_count, ext = self
         record: dict[str, object] = {}
         if sent_count > SENT_HASHES:
             record["cnt"] = sent_count
@@ -99,6 +112,8 @@ class OutcomeRecord(_Outcome):
             record["cod"] = str(code)
         record["dec"] = decision
         record["dlv"] = delivery
+        if ext:
+            record["ext"] = dict(ext)
         record["k"] = "outcome"
         record["mic"] = micros
         if sent:
@@ -123,6 +138,7 @@ class OutcomeRecord(_Outcome):
             delivery=keys.uint("dlv"),
             sent=sent,
             sent_count=count,
+            ext=keys.extensions("ext"),
         )
 
 

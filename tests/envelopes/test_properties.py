@@ -14,7 +14,8 @@ from support.envelopes import NOW, Issuer, agent, call_draft, signing_key, task_
 from sealbus.envelopes.encoding.codec import Value, decode, encode, is_text, pack
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.header import ExtValue, Header, parse_header
+from sealbus.envelopes.message.fields import ExtValue
+from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import RULES, Kind
 from sealbus.envelopes.message.seal import Draft, Sealed, seal
 from sealbus.envelopes.message.wire import Ancestor, Envelope, Statement, encode_envelope, parse_envelope

@@ -572,10 +572,18 @@ def is_code(value: Any) -> bool:
     return type(value) is str and bool(CODE.fullmatch(value))
 
 
+def is_extensions(value: Any) -> bool:
+    if type(value) is not dict or not 1 <= len(value) <= 16:
+        return False
+    return all(is_text(name) for name in value) and all(
+        is_text(one) or (type(one) is int and abs(one) <= TOP) or type(one) in (bytes, bool) for one in value.values()
+    )
+
+
 TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
     "decision": (
         "hdr prf act dlv alw",
-        "str seq sto opn inp red bdy cod rsn obl rev pol eng mic",
+        "str seq sto opn inp red bdy cod rsn obl rev pol eng mic ext",
         {
             "hdr": lambda v: is_bytes(v, 1, 8192),
             "prf": is_proof,
@@ -596,11 +604,12 @@ TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
             "pol": is_text,
             "eng": is_text,
             "mic": is_uint,
+            "ext": is_extensions,
         },
     ),
     "outcome": (
         "dec suc mic dlv",
-        "cod out cnt",
+        "cod out cnt ext",
         {
             "dec": lambda v: is_bytes(v, 32, 32),
             "suc": lambda v: type(v) is bool,
@@ -609,6 +618,7 @@ TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
             "dlv": lambda v: is_uint(v, 1),
             "out": lambda v: type(v) is list and 1 <= len(v) <= 1024 and all(is_bytes(one, 32, 32) for one in v),
             "cnt": lambda v: is_uint(v, 1025),
+            "ext": is_extensions,
         },
     ),
     "bundle": (
@@ -645,9 +655,11 @@ TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
 
 
 def read_record(item: bytes) -> dict[str, Any]:
-    record = decode(item, items=1024, text=2048)
+    record = decode(item, items=1024, text=2048, negative=True)
     need(type(record) is dict and type(record.get("v")) is int and record["v"] == 1, "malformed", "record: v")
-    need(type(record.get("k")) is str and record["k"] in TABLES, "malformed", "record: k")
+    need(is_code(record.get("k")), "malformed", "record: k")
+    if record["k"] not in TABLES:
+        return record  # type: ignore[no-any-return]  # of a later version
     must, may, checks = TABLES[record["k"]]
     least = {"v", "k", *must.split()}
     need(least <= set(record) <= least | set(may.split()), "malformed", "record: keys")

@@ -82,6 +82,8 @@ def records(message: Message) -> dict[str, list[bytes]]:
             denied(message, "bad_body", inp=None, bdy=BODY),
             decision(message, alw=False, cod="obligation_unknown", rsn=None),
             denied(message, "a_code_of_a_newer_writer", inp=None), decision(message, alw=False, cod="expired"),
+            decision(message, ext={"_a": True, "b": -1, "c": "text", "d": leaf}),
+            decision(message, ext={f"{n:02}": n for n in range(16)}),
         ],
         "outcome": [
             record_map("outcome", dec=leaf, suc=True, mic=0, dlv=1),
@@ -89,6 +91,11 @@ def records(message: Message) -> dict[str, list[bytes]]:
             record_map("outcome", dec=leaf, suc=True, mic=1, dlv=1, out=many),
             record_map("outcome", dec=leaf, suc=True, mic=1, dlv=1, out=many, cnt=1_025),
             record_map("outcome", dec=leaf, suc=False, cod="a" * 64, mic=1, dlv=1),
+            record_map("outcome", dec=leaf, suc=True, mic=0, dlv=1, ext={"_a": True, "b": -1, "c": "text", "d": hashes[0]}),
+        ],
+        "letter": [record_map("letter")],
+        "letter_2": [
+            record_map("letter_2", at={"place": [["a", b"b", -1], {"deep": True}]}, of=many, to="t" * 2_048),
         ],
         "bundle": [
             record_map("bundle", dom="example.org", cur=NOW, jwt=b'{"keys":[]}'),
@@ -109,9 +116,22 @@ def misshapen(message: Message) -> dict[str, bytes]:
     ok: dict[str, Value] = {"dec": leaf, "suc": True, "mic": 0, "dlv": 1}
     plain: dict[str, Value] = {"rev": "r", "sha": leaf, "siz": 1, "loc": ""}
     hashes: list[Value] = [bytes(32)] * 1_025
+    many: dict[str, Value] = {f"{n:02}": n for n in range(31)}
     bad = {
-        "no map": encode([1]), "nothing": b"", "an unknown kind": record_map("letter"), "no kind": encode({"v": 1}),
+        "no map": encode([1]), "nothing": b"", "a kind of another form": record_map("a letter"), "no kind": encode({"v": 1}),
         "version 2": encode({"v": 2, "k": "checkpoint", "not": b"n"}),
+        "version 2 of an unknown kind": encode({"v": 2, "k": "letter"}),
+        "an unknown kind of 65 bytes": record_map("a" * 65),
+        "an unknown kind with nil": record_map("letter", a=None),
+        "an unknown kind with a text of 2,049 bytes": encode({"v": 1, "k": "letter", "a": "t" * 2_049}, text_bytes=2_049),
+        "an unknown kind with 33 keys": record_map("letter", **many),
+        "an unknown kind with an array of 1,025": record_map("letter", a=hashes),
+        "ext of a checkpoint": encode({"v": 1, "k": "checkpoint", "not": b"n", "ext": {"a": 1}}),
+        "an empty ext": record_map("outcome", **ok | {"ext": {}}),
+        "ext of 17": record_map("outcome", **ok | {"ext": {f"{n:02}": n for n in range(17)}}),
+        "an array in ext": record_map("outcome", **ok | {"ext": {"a": [1]}}),
+        "a text of 257 bytes in ext": record_map("outcome", **ok | {"ext": {"a": "t" * 257}}),
+        "ext that is no map": decision(message, ext=[]),
         "version true": encode({"v": True, "k": "checkpoint", "not": b"n"}),
         "an unknown key": record_map("checkpoint", **{"not": b"n", "x": b"x"}),
         "a note of 0 bytes": record_map("checkpoint", **{"not": b""}),

@@ -127,6 +127,8 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
             click.echo(f"... and {report.count - len(report.findings)} more")
         records = report.tally.records.total()
         note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
+        if report.tally.later:
+            note(f"{report.tally.later} records are of kinds that a later version writes; who sealed them is verified")
         if entries["gap"]:
             note(f"{entries['gap']} gaps in the stream: messages there could not be read when the notary logged them")
         if report.cosigners:

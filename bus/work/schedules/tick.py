@@ -26,8 +26,7 @@ from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.fields import RecordMap
-from sealbus.envelopes.message.header import ExtValue
+from sealbus.envelopes.message.fields import ExtValue, RecordMap
 
 CLAIMED_FOR: Final = 45.0
 """Seconds for which a process has a tick to itself; streams remember ids for 120 s."""

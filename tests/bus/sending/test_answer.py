@@ -13,7 +13,7 @@ from sealbus.bus.work.executor.replies import error_answer
 from sealbus.envelopes.accept.result import VerifiedResult
 from sealbus.envelopes.denial import Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, Denied
-from sealbus.envelopes.message.header import ExtValue
+from sealbus.envelopes.message.fields import ExtValue
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 

@@ -25,13 +25,13 @@ def counted(kind: str) -> dict[Row, int]:
 
 def test_decisions() -> None:
     rows = counted("decision")
-    assert rows[Row(INVENTORY, "inventory.update", "allow", "")] == 8
+    assert rows[Row(INVENTORY, "inventory.update", "allow", "")] == 10
     assert rows[Row(INVENTORY, "inventory.update", "deny", "policy_unavailable")] == 2
 
 
 def test_outcomes() -> None:
     assert counted("outcome") == {
-        Row(INVENTORY, "", "done", ""): 3,
+        Row(INVENTORY, "", "done", ""): 4,
         Row(INVENTORY, "", "failed", "handler_failed"): 1,
         Row(INVENTORY, "", "failed", "a" * 64): 1,
     }
@@ -118,3 +118,12 @@ def test_made_up_codes_fill_no_memory() -> None:
 def test_a_span() -> None:
     assert [Span(2, 4).holds(time) for time in (1, 2, 3, 4)] == [False, True, True, False]
     assert Span().holds(0)
+
+
+def test_records_of_later_kinds_are_counted_together() -> None:
+    tally = Tally()
+    for record in (*ALL["letter"], *ALL["letter_2"], *ALL["outcome"]):
+        tally.take_record(record, RECORDER, counted=True)
+    assert (tally.later, len(tally.records)) == (2, 2)
+    tally.remove(tally)
+    assert tally.later == 0

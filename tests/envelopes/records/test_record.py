@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 import pytest
 from support.both_readers import parse_record
 
-from sealbus.envelopes.encoding.codec import Value, encode
-from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.message.fields import ExtValue
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
-from sealbus.envelopes.records.record import NOTARY_KINDS, Record, guard_id
+from sealbus.envelopes.records.record import NOTARY_KINDS, LaterRecord, Record, guard_id
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 OWN = SpiffeId("spiffe://example.org/agent/inventory")
+
+EXT: Mapping[str, ExtValue] = {"_a": True, "a": -1, "b": b"\x00" * 4_096, "c": "text"}
+ALLOWED = DecisionRecord(
+    header=b"h",
+    proof=Proof(1, 0, (), b"s" * 64),
+    action="a.b",
+    place=CorePlace(opened=1),
+    delivery=1,
+    allow=True,
+    input=b"{}",
+    revision="r",
+    policy="p",
+    engine="e",
+    micros=1,
+)
+DONE = OutcomeRecord.of(decision=b"d" * 32, micros=1, delivery=1)
 
 RECORDS: list[Record] = [
     DecisionRecord(
@@ -33,6 +51,8 @@ RECORDS: list[Record] = [
     PolicyRecord(revision="r", digest=b"h" * 32, size=1, location=""),
     CheckpointRecord(note=b"n"),
     DenialsRecord(iss=OWN, minute=0, counts={Code.DENIED: 1}),
+    LaterRecord("moved", encode({"v": 1, "k": "moved", "of": [b"a", {"at": -1}], "by": "s" * 2_048}, text_bytes=2_048)),
+    *(record._replace(ext=EXT) for record in (ALLOWED, DONE)),
 ]
 
 
@@ -42,7 +62,7 @@ def test_every_kind_is_read_back(record: Record) -> None:
 
 
 def test_what_counts_only_from_the_notary() -> None:
-    assert {record.kind for record in RECORDS} - NOTARY_KINDS == {"decision", "outcome", "denials"}
+    assert {record.kind for record in RECORDS} - NOTARY_KINDS == {"decision", "outcome", "denials", "moved"}
     assert frozenset({"bundle", "policy", "checkpoint"}) == NOTARY_KINDS
 
 
@@ -54,8 +74,14 @@ def test_what_counts_only_from_the_notary() -> None:
         {"v": 2, "k": "checkpoint", "not": b"n"},
         {"v": 1, "not": b"n"},
         {"v": 1, "k": b"checkpoint", "not": b"n"},
-        {"v": 1, "k": "unheard-of", "not": b"n"},
-        *({"v": 1, "k": kind, "not": b"n"} for kind in ("checkpoints", "checkpoin", "Checkpoint")),
+        *({"v": 1, "k": kind, "not": b"n"} for kind in ("unheard-of", "Checkpoint", "", "_c", "c" * 65)),
+        {"v": 2, "k": "later"},
+        {"k": "later"},
+        {"v": 1, "k": "later", "x": [b""] * 1_025},
+        {"v": 1, "k": "later", "x": {f"{n:02}": 0 for n in range(33)}},
+        {"v": 1, "k": "later", "x": "s" * 2_049},
+        {"v": 1, "k": "later", "x": None},
+        {"v": 1, "k": "denials", "iss": str(OWN), "min": 0, "cnt": {"denied": 1}, "ext": {"a": 1}},
         {"v": 1, "k": "checkpoint"},
         {"v": 1, "k": "checkpoint", "not": "n"},
         {"v": 1, "k": "checkpoint", "not": b""},
@@ -64,8 +90,42 @@ def test_what_counts_only_from_the_notary() -> None:
 )
 def test_whatever_is_of_no_table_is_malformed(value: Value) -> None:
     with pytest.raises(EnvelopeError) as caught:
-        parse_record(encode(value))
+        parse_record(encode(value, text_bytes=4_096))
     assert (caught.value.code, caught.value.step) == (Code.MALFORMED, 0)
+
+
+@pytest.mark.parametrize("kind", ["checkpoints", "checkpoin", "c", "c" * 64, "a_1"])
+def test_a_kind_without_a_table_is_of_a_later_version(kind: str) -> None:
+    item = encode({"v": 1, "k": kind, "not": 0})
+    assert parse_record(item) == LaterRecord(kind, item)
+
+
+@pytest.mark.parametrize(
+    "ext",
+    [
+        {},
+        [],
+        {"a": []},
+        {"a": {}},
+        {"a": "s" * 257},
+        {"s" * 257: 1},
+        {f"{n:02}": 0 for n in range(17)},
+    ],
+)
+@pytest.mark.parametrize("record", [ALLOWED, DONE])
+def test_ext_is_at_most_16_plain_entries(record: DecisionRecord | OutcomeRecord, ext: Value) -> None:
+    decoded = decode(record.encode(), text_bytes=2_048)
+    assert isinstance(decoded, dict)
+    with pytest.raises(EnvelopeError) as caught:
+        parse_record(encode({**decoded, "ext": ext}, text_bytes=2_048))
+    assert (caught.value.code, caught.value.step) == (Code.MALFORMED, 0)
+
+
+@pytest.mark.parametrize("ext", [{"a": None}, {"a": 2**53}, {"b": 1, "a": 1}, {1: 1}])
+@pytest.mark.parametrize("record", [ALLOWED, DONE])
+def test_ext_is_not_made_of_anything_else(record: DecisionRecord | OutcomeRecord, ext: Mapping[str, ExtValue]) -> None:
+    with pytest.raises(SealError):
+        record._replace(ext=ext)
 
 
 def test_bytes_that_are_no_value_are_malformed() -> None:

@@ -12,6 +12,8 @@ from support.approved_world import Approval, approval_world
 from support.decided_world import decide, decided_world
 from support.kept_log import written
 from support.log_world import files_of, make_world
+from vectors.issuing import INVENTORY
+from vectors.recorded import record_map
 
 from sealbus.agents.cli.audit.group import command
 from sealbus.agents.cli.audit.verify import findings_text
@@ -47,6 +49,21 @@ def test_gaps_are_told(export: Path) -> None:
     gaps = [frame for frame in WORLD.frames if frame.kind == 2]
     assert gaps
     assert f"{len(gaps)} gaps in the stream" in run(export).stderr
+
+
+def test_records_of_a_later_version_are_counted_and_no_finding(tmp_path: Path) -> None:
+    world = make_world(3, 20)
+    world.put(world.audit(INVENTORY, [], [record_map("letter", of=b"x"), record_map("letter", of=b"y")]))
+    (tmp_path / "root.json").write_text(json.dumps(world.root()))
+    export = written(world.files(), tmp_path / "export")
+    result = run(export)
+    assert (result.exit_code, result.stdout) == (0, "verified\n")
+    assert "2 records are of kinds that a later version writes; who sealed them is verified" in result.stderr
+    assert json.loads(run(export, "--json").stdout)["records"]["later"] == 2
+    assert independent.verify(world.files(), independent.read_root(json.dumps(world.root()).encode())).findings == []
+    [name] = (export / "messages").iterdir()
+    name.write_bytes(name.read_bytes().replace(b"letter", b"lettes", 1))
+    assert run(export).exit_code == 4
 
 
 def test_each_finding_has_its_place(export: Path) -> None:

@@ -53,6 +53,10 @@ from sealbus.policies.lint.lint import parse_all
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 
 _REVISION_BYTES: Final = 256
+REVISION_DIGITS: Final = 12
+"""Digits of the hash in the revision of a composed policy."""
+LATER_DIGITS: Final = 64
+"""All digits of the hash, which later versions put there. This one composes what such a version decided by."""
 MOST_REFUSED: Final = 256
 """Most refused denials that are remembered."""
 
@@ -96,11 +100,12 @@ def check_team(bundle: Bundle, team: str, library: Sequence[Module] = ()) -> Non
     _check_rules(bundle, team, (*TEAMS_ROOT, team), "decide")
 
 
-def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
+def compose(platform: Bundle, teams: Mapping[str, Bundle], *, digits: int = REVISION_DIGITS) -> Bundle:
     """Compose `platform` and the bundles of the `teams` that it names into one bundle, and check the whole.
 
-    `teams` are by name. Each part has passed its own check. The library comes from the platform's bundle. Raises
-    `PolicyRefused` if the parts do not fit together; with teams, the part's name precedes the path of the file.
+    `teams` are by name. `digits` are those of the hash in the revision. Each part has passed its own check. The library comes
+    from the platform's bundle. Raises `PolicyRefused` if the parts do not fit together; with teams, the part's name precedes
+    the path of the file.
     """
     owners = owners_of(platform)
     parts = {PLATFORM: platform, **{team: teams[team] for team in sorted(teams.keys() & (owners or {}).keys())}}
@@ -119,7 +124,7 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
         modules[DISPATCH_PATH] = dispatch_text(present)
         roots = (*platform.roots, "/".join(PACKAGE), *(team_root(owner.team) for owner in present))
     manifest = Manifest(
-        revision=_revision(parts), roots=roots, parts={name: part.revision for name, part in parts.items()}
+        revision=_revision(parts, digits), roots=roots, parts={name: part.revision for name, part in parts.items()}
     )
     try:
         raw = pack_bundle({path: text.encode() for path, text in modules.items()}, data, manifest)
@@ -138,7 +143,7 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
     return bundle
 
 
-def _revision(parts: Mapping[str, Bundle]) -> str:
+def _revision(parts: Mapping[str, Bundle], digits: int) -> str:
     summary = sha256()
     for name, part in parts.items():
         # The contents count, not the file: a part that was signed again has the same contents.
@@ -146,7 +151,7 @@ def _revision(parts: Mapping[str, Bundle]) -> str:
         summary.update(canonical(summary_part))
         for module in part.modules:
             summary.update(canonical([module.path, module.text]))
-    text = summary.hexdigest()[:12]
+    text = summary.hexdigest()[:digits]
     for name, part in parts.items():
         label = f".{name}-{part.serial}"
         if len(text) + len(label) > _REVISION_BYTES - 4:
@@ -191,13 +196,20 @@ class PartInForce:
 class PartSet:
     """The parts in force, empty at first. `anchors` are the trusted keys, by key id, for the platform's bundle.
 
-    `check` may also refuse the composed bundle (`opa.compiler`). Calls block for some ten milliseconds. Use it from one
-    thread at a time.
+    `check` may also refuse the composed bundle (`opa.compiler`). `digits` are those of the hash in its revision. Calls block
+    for some ten milliseconds. Use it from one thread at a time.
     """
 
-    def __init__(self, anchors: Mapping[str, PublicKey], check: Callable[[Bundle], None] | None = None) -> None:
+    def __init__(
+        self,
+        anchors: Mapping[str, PublicKey],
+        check: Callable[[Bundle], None] | None = None,
+        *,
+        digits: int = REVISION_DIGITS,
+    ) -> None:
         self._anchors = anchors
         self._check = check
+        self._digits = digits
         self._parts: dict[str, VerifiedBundle] = {}
         self._last: dict[str, Bundle] = {}
         """The last bundle in force of each part, so that a dropped part cannot return with an older serial."""
@@ -386,6 +398,7 @@ class PartSet:
         composed = compose(
             platform.bundle,
             {name: part.bundle for name, part in parts.items() if name not in (PLATFORM, REVOCATIONS)},
+            digits=self._digits,
         )
         if self._check is not None:
             self._check(composed)

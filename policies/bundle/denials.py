@@ -43,7 +43,6 @@ DENIAL_BYTES: Final = 8_192
 
 _PLACES: Final = ((*ROOT, REVOKED), (*ROOT, BEFORE))
 _REVISION_BYTES: Final = 252
-_REVISION_DIGITS: Final = 12
 """Digits of the hash at the start of a composed revision."""
 _PLATFORM_SERIAL: Final = re.compile(rf"\.{PLATFORM}-([0-9]+)")
 _PROBE: Final = "spiffe://example.org/nobody"
@@ -161,15 +160,16 @@ def takes_denials(bundle: Bundle) -> bool:
 def extended(composed: Bundle, entry: Bundle) -> Bundle:
     """Return the composed bundle with the denial of `entry`, which is verified; `check_fit` has passed.
 
-    Its revision begins with a hash of the former revision and of the entry. The platform's serial in it is that of the last
-    bundle or entry. Raises `PolicyRefused` as `with_denial`.
+    Its revision begins with a hash of the former revision and of the entry, of as many digits as the former has. The
+    platform's serial in it is that of the last bundle or entry. Raises `PolicyRefused` as `with_denial`.
     """
-    summary = sha256(canonical([composed.revision, entry.serial, entry.data])).hexdigest()[:_REVISION_DIGITS]
+    digits = len(composed.revision.partition(".")[0])
+    summary = sha256(canonical([composed.revision, entry.serial, entry.data])).hexdigest()[:digits]
 
     def label(former: re.Match[str]) -> str:
         return f".{PLATFORM}-{max(int(former[1]), entry.serial)}"
 
-    revision = summary + _PLATFORM_SERIAL.sub(label, composed.revision[_REVISION_DIGITS:], count=1)
+    revision = summary + _PLATFORM_SERIAL.sub(label, composed.revision[digits:], count=1)
     steps = composed.extension.steps if composed.extension is not None else ()
     return Bundle(
         revision=revision if len(revision) <= _REVISION_BYTES else f"{summary}...",

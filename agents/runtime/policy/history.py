@@ -23,7 +23,7 @@ from sealbus.policies.lint.module import PolicyRefused
 MOST_BASES: Final = 3
 """Bundles of the platform that are tried for a revision, the newest first."""
 
-_REVISION: Final = re.compile(r"[0-9a-f]{12}((?:\.[a-z][a-z0-9_]{0,31}-[1-9][0-9]{0,15})+)", re.ASCII)
+_REVISION: Final = re.compile(r"(?:[0-9a-f]{12}|[0-9a-f]{64})((?:\.[a-z][a-z0-9_]{0,31}-[1-9][0-9]{0,15})+)", re.ASCII)
 
 
 def parts_of(revision: str) -> Mapping[str, int]:
@@ -48,7 +48,8 @@ async def former_policy(store: PolicyStore, anchors: Mapping[str, PublicKey], re
     # The platform's serial is that of a bundle, or of a denial since. A bundle that was pushed by halves has none since.
     bundles = [serial for serial in await store.serials(PLATFORM) if serial <= wanted.get(PLATFORM, 0)]
     for base in bundles[-MOST_BASES:][::-1]:
-        composed = await _composed(store, PartSet(anchors), {**wanted, PLATFORM: base}, upto=wanted[PLATFORM])
+        parts = PartSet(anchors, digits=len(revision.partition(".")[0]))
+        composed = await _composed(store, parts, {**wanted, PLATFORM: base}, upto=wanted[PLATFORM])
         if composed is not None and composed.revision == revision:
             return composed
     return None

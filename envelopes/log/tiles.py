@@ -77,6 +77,11 @@ class TileName:
         row = _ENTRY_ROW if self.level == "entries" else PLACE_BYTES if self.level == "places" else HASH_BYTES
         return self.width * row
 
+    def is_of(self, size: int) -> bool:
+        """Return whether a tree of `size` leaves has all of this tile."""
+        level = self.level if isinstance(self.level, int) else 0
+        return self.index * TILE_WIDTH + self.width <= size >> (TILE_HEIGHT * level)
+
     @property
     def full(self) -> TileName:
         """The full tile that this tile is or will become."""

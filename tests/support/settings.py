@@ -193,6 +193,14 @@ folder = "witness"
 [[control.witness.logs]]
 origin = "log.example.com/audit"
 keys = ["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"]
+[control.log]
+address = "0.0.0.0:8447"
+certificate = "log.pem"
+key = "/etc/log.key"
+plaintext = true
+rate = 70
+folder = "log-copy"
+entries = true
 [dev]
 issuer = "http://127.0.0.1:5/development-only"
 access = "/run/idp.json"

@@ -32,6 +32,7 @@ ROLES = MappingProxyType(
         "console": "sealbus.agents.console.console:open_console",
         "revoker": "sealbus.agents.control.revoker:open_revoker",
         "witness": "sealbus.agents.control.witness.server:open_witness",
+        "log": "sealbus.agents.control.log_server:open_log_server",
         "backups": "sealbus.agents.backup.age:open_backups",
     }
 )
@@ -39,8 +40,8 @@ ROLES = MappingProxyType(
 USUAL = ("callout", "policy", "notary")
 """The default roles of a process.
 
-The revoker and the console have identities of their own, a witness is for logs of others, and `streams` and `backups` are
-only for metrics.
+The revoker and the console have identities of their own, a witness is for logs of others, the log is served to readers
+outside, and `streams` and `backups` are only for metrics.
 """
 
 

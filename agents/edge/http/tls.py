@@ -19,7 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from sealbus.agents.edge.http.reachable import is_loopback
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.health import parse_address
-from sealbus.agents.runtime.settings.schema import ConsoleTable, EdgeTable, WitnessTable
+from sealbus.agents.runtime.settings.schema import ConsoleTable, EdgeTable, LogServerTable, WitnessTable
 from sealbus.bus.nats.connection.tls import server_context
 from sealbus.bus.ports import Identity, X509Material
 from sealbus.bus.telemetry import Counters
@@ -176,7 +176,11 @@ def _stamp(*paths: Path | None) -> tuple[tuple[int, int], ...]:
 
 
 def listener_tls(
-    name: str, table: EdgeTable | ConsoleTable | WitnessTable, clients: Path | None = None, *, counters: Counters
+    name: str,
+    table: EdgeTable | ConsoleTable | LogServerTable | WitnessTable,
+    clients: Path | None = None,
+    *,
+    counters: Counters,
 ) -> RotatingContext | None:
     """Return the TLS of the listener of `table`, the settings under `name`; None if others can only reach it by a proxy.
 
@@ -194,7 +198,9 @@ def listener_tls(
     return None
 
 
-def check_plain(name: str, table: EdgeTable | ConsoleTable | WitnessTable, host: str, setting: str) -> None:
+def check_plain(
+    name: str, table: EdgeTable | ConsoleTable | LogServerTable | WitnessTable, host: str, setting: str
+) -> None:
     """Raise `ConfigurationError` if other machines could reach the listener on `host` without TLS."""
     if table.certificate is None and not table.plaintext and not is_loopback(host):
         raise ConfigurationError(

@@ -611,6 +611,23 @@ class WitnessTable(_Table):
     logs: tuple[WitnessLogTable, ...] = ()
 
 
+class LogServerTable(_Table):
+    """The role that serves a log over HTTP (C2SP tlog-tiles): `folder` is by default that of the notary.
+
+    `entries` also serves the tiles of entries and places; without it, only hashes and checkpoints are shown. `address` needs
+    `certificate` and `key` unless it is loopback; `plaintext` says that a proxy in front of it does TLS. `rate` is the
+    requests a second of one address.
+    """
+
+    address: str = "127.0.0.1:8447"
+    certificate: Path | None = None
+    key: Path | None = None
+    plaintext: bool = False
+    rate: Annotated[float, Field(ge=1, le=100_000, allow_inf_nan=False)] = 1_000.0
+    folder: Path | None = None
+    entries: bool = False
+
+
 class RevokerTable(_Table):
     """The revoker of a control process: `key` is the file (P-256 in PEM, mode 0600) of the key that signs revocations."""
 
@@ -623,6 +640,7 @@ class ControlTable(_Table):
     callout: CalloutTable = CalloutTable()
     notary: NotaryTable = NotaryTable()
     witness: WitnessTable = WitnessTable()
+    log: LogServerTable = LogServerTable()
     revoker: RevokerTable = RevokerTable()
     backups: Path | None = None
 

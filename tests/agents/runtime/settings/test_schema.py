@@ -218,6 +218,9 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (witness.certificate, witness.key) == (tmp_path / "witness.pem", Path("/etc/witness.key"))
     assert (witness.signing_keys, witness.folder) == ((tmp_path / "w.key", Path("/etc/w2.key")), tmp_path / "witness")
     assert [(log.origin, len(log.keys)) for log in witness.logs] == [("log.example.com/audit", 1)]
+    log = settings.control.log
+    assert (log.address, log.plaintext, log.rate, log.entries) == ("0.0.0.0:8447", True, 70, True)
+    assert (log.certificate, log.key, log.folder) == (tmp_path / "log.pem", Path("/etc/log.key"), tmp_path / "log-copy")
     assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
     assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.streams.replicas)
 

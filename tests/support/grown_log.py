@@ -6,13 +6,19 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from support.cosigners import Cosigner, policy_text
+
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import Ledger
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import creation_entry, verified_entry
 from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.log.witness_policy import WitnessPolicy
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["ORIGIN", "SIGNER", "GrownLog"]
+__all__ = ["ORIGIN", "SIGNER", "GrownLog", "root_of"]
 
 SIGNER = NoteSigner("log.example.org/audit", bytes(32))
 ORIGIN = SIGNER.verifier.name
@@ -55,3 +61,23 @@ class GrownLog:
             self.store.keep(1, files)
         self.store.leave()
         return note
+
+
+def root_of(*witnesses: Cosigner, held: Sequence[bytes] = ()) -> Root:
+    """Return a root file's trust in the log, with a policy that demands all `witnesses` if there are any."""
+    policy = None
+    if witnesses:
+        rows = ["group all all " + " ".join(one.label for one in witnesses), "quorum all"]
+        keys = [f"log {SIGNER.verifier.text}\n"]
+        policy = WitnessPolicy.parse(("".join(keys) + policy_text([], witnesses, *rows)).encode())
+    domain = TrustDomain("example.org")
+    return Root(
+        origin=ORIGIN,
+        keys=(SIGNER.verifier,),
+        bundles=frozenset({bytes(32)}),
+        names=Names(domain, "/agent/{name}", {}),
+        minters=frozenset(),
+        notaries=frozenset({SpiffeId("spiffe://example.org/agent/notary")}),
+        checkpoints=tuple(held),
+        policy=policy,
+    )

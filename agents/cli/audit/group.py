@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.audit.export import export, root_file
+from sealbus.agents.cli.audit.log_files import fsck, mirror
 from sealbus.agents.cli.audit.receipt import receipt
 from sealbus.agents.cli.audit.reveal import command as reveal
 from sealbus.agents.cli.audit.show import show
@@ -23,7 +24,7 @@ def command() -> None:
     """Follow and replay the audit stream; export, verify and search its log."""
 
 
-for _subcommand in (export, verify, receipt, show, stats, root_file):
+for _subcommand in (export, verify, receipt, show, stats, root_file, fsck, mirror):
     command.add_command(_subcommand)
 
 

@@ -18,6 +18,7 @@ from sealbus.envelopes.printable import printable
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verify import Verification
     from sealbus.envelopes.export.entries import ShownRestoration
+    from sealbus.envelopes.export.finding import Finding
     from sealbus.policies.backtest.report import BacktestReport
 
 
@@ -99,11 +100,7 @@ def verify(
 def show_report(report: Verification, *, as_json: bool, redecided: BacktestReport | None = None) -> int:
     """Print every finding and the counts; return the exit code. `redecided` is the report on decisions made again."""
     for finding in report.findings:
-        if as_json:
-            place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
-            print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
-        else:
-            click.echo(printable(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip()))
+        show_finding(finding, as_json=as_json)
     for restoration in report.restorations:
         _show_restoration(restoration, as_json=as_json)
     entries, size = report.tally.entries, report.checkpoint.size if report.checkpoint is not None else 0
@@ -140,6 +137,15 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
             note(f"{redecided.compared} of {redecided.read} decisions made again, not replayable: {left or 'none'}")
         click.echo("verified" if report.passed else f"NOT VERIFIED: {findings_text(report.count)}")
     return 0 if report.passed else _UNVERIFIED
+
+
+def show_finding(finding: Finding, *, as_json: bool) -> None:
+    """Print one finding."""
+    if as_json:
+        place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
+        print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
+    else:
+        click.echo(printable(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip()))
 
 
 def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import httpx2
 import pytest
 from support.grown_log import ORIGIN, SIGNER, GrownLog
+from support.log_site import serving
 from support.settings import SMALLEST, load
 
-from sealbus.agents.control.log_server import LogServer, open_log_server
+from sealbus.agents.control.log_server import open_log_server
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.tiles import TILE_WIDTH, grown_tiles, number_path
 
 IMMUTABLE = "public, max-age=31536000, immutable"
-
-
-@asynccontextmanager
-async def serving(folder: Path, *lines: str) -> AsyncIterator[tuple[LogServer, httpx2.AsyncClient]]:
-    """Serve the log in `folder` by settings with `lines`; yield the server and a client of it."""
-    text = "\n".join([SMALLEST, "[control.log]", 'address = "127.0.0.1:0"', f'folder = "{folder}"', *lines])
-    async with (
-        open_log_server(load(folder.parent, text), counters=Counters()) as server,
-        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60, trust_env=False) as client,
-    ):
-        yield server, client
 
 
 async def test_a_client_that_knows_only_c2sp_computes_the_root_from_the_entries(tmp_path: Path) -> None:

@@ -135,6 +135,12 @@ $(TOOLS)/omniwitness: deploy/tools/omniwitness/go.mod deploy/tools/omniwitness/g
 	@cd deploy/tools/omniwitness && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
 	@touch $@
 
+# Not by the name `fsck`, which is that of another program on PATH.
+$(TOOLS)/tessera-fsck: deploy/tools/tessera/go.mod deploy/tools/tessera/go.sum
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/tessera && GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -o $(CURDIR)/$@ github.com/transparency-dev/tessera/cmd/fsck
+	@touch $@
+
 DEBIAN := .tools/debian/missing
 
 $(DEBIAN): scripts/debian_tools.sh
@@ -150,7 +156,7 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/omniwitness $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) $(DOCS) ## build the programs that the tests need, and get what builds the site
+tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/omniwitness $(TOOLS)/tessera-fsck $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) $(DOCS) ## build the programs that the tests need, and get what builds the site
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))

@@ -20,6 +20,7 @@ PARTS = (
     "processes",
     "audit",
     "growth",
+    "witness",
     "several",
     "cluster",
     "regions",

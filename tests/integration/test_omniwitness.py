@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import httpx2
 import pytest
+from support import grown_log as log_of_ours
+from support.grown_log import GrownLog
 from support.omniwitness import running_omniwitness
 from support.plain_log import PlainLog, body, leaf, signed
 from support.witness_site import WitnessSite, witness_keys
 
+from sealbus.agents.control.notary.cosigning import Cosigning
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.cosignature import CosignatureSigner, verify_cosignatures
-from sealbus.envelopes.log.note import NoteSigner, parse_note
+from sealbus.envelopes.log.note import NoteSigner, keep_signatures, parse_note
 from sealbus.envelopes.log.tree_builder import TreeBuilder
+from sealbus.envelopes.log.witness_policy import WitnessPolicy, open_cosigned
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.omniwitness
 
@@ -107,3 +119,82 @@ async def test_each_cosigns_a_log_of_sealbus(tmp_path: Path) -> None:
                 answer = await client.post("/add-checkpoint", content=request)
                 assert answer.status_code == 200
                 check_cosigned(note, answer, signers)
+
+
+@asynccontextmanager
+async def asking(log: GrownLog, policy: WitnessPolicy, counters: Counters) -> AsyncIterator[Cosigning]:
+    """Ask the witnesses of `policy` about checkpoints of `log`, as its notary does."""
+    cosigning = Cosigning(policy, counters=counters, get=log.store.get)
+    task = asyncio.create_task(cosigning.run())
+    try:
+        yield cosigning
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def offered(cosigning: Cosigning, log: GrownLog, size: int, seen: Callable[[], T | None]) -> T:
+    """Offer one checkpoint of `log`, and wait for what `seen` waits for."""
+    note = log.grow(size)
+    cosigning.offer(Checkpoint(log_of_ours.ORIGIN, size, log.ledger.root()), note)
+    async with asyncio.timeout(60):
+        while (found := seen()) is None:  # noqa: ASYNC110  what another task found: there is no event to wait for
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_one_policy_demands_both_of_our_log_and_of_another_and_both_catch_a_fork(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first checkpoint of a second history of our log, under the same key, has no cosignature and is refused by each."""
+    plain, signer = LOGS[1], log_of_ours.SIGNER
+    plain_key = KEYS[1].verifier
+    keys = {log_of_ours.ORIGIN: signer.verifier.text, plain.origin: plain.signer.verifier.text}
+    folders = [tmp_path / name for name in ("ours", "theirs")]
+    for folder in folders:
+        folder.mkdir()
+    (_, mine), (_, other) = (witness_keys(folder) for folder in folders)
+    async with (
+        WitnessSite.open(folders[0], keys) as ours,
+        running_omniwitness(folders[1], keys, [other]) as theirs,
+    ):
+        urls = [str(client.base_url) for client in (ours.client, theirs)]
+        lines = [f"log {key}" for key in keys.values()]
+        lines += [f"witness ours {mine.verifier.text} {urls[0]}", f"witness theirs {other.verifier.text} {urls[1]}"]
+        policy = WitnessPolicy.parse("\n".join([*lines, "group both all ours theirs", "quorum both", ""]).encode())
+        ours_log, counters = GrownLog(tmp_path / "log"), Counters()
+        async with asking(ours_log, policy, counters) as cosigning:
+            for size in (3, 300, 700):
+
+                def quorum() -> bytes | None:
+                    found = cosigning.take()
+                    return found.cosigned if found is not None and found.quorum else None
+
+                note = await offered(cosigning, ours_log, size, quorum)
+                signed = open_cosigned(note, log_of_ours.ORIGIN, [signer.verifier], policy)
+                assert (signed.checkpoint.size, policy.has_quorum(signed.cosigners)) == (size, True)
+        for old, new in ((0, 9), (9, 30)):
+            answers = [
+                await client.post("/add-checkpoint", content=plain.request(old, new))
+                for client in (ours.client, theirs)
+            ]
+            note = plain.note(new) + b"".join(answer.content for answer in answers)
+            known = keep_signatures(note, [plain_key, *policy.names])
+            signed = open_cosigned(known, plain.origin, [plain_key], policy)
+            assert (signed.cosigners, policy.has_quorum(signed.cosigners)) == (("ours", "theirs"), True)
+            assert not policy.has_quorum(signed.cosigners[:1]), "one of them is not enough"
+        fork, refused = GrownLog(tmp_path / "fork", branch="fork"), Counters()
+        caplog.set_level(logging.WARNING)
+        async with asking(fork, policy, refused) as cosigning:
+
+            def both() -> list[str] | None:
+                said = [line for line in caplog.messages if "status 422" in line]
+                return said if len(said) == 2 else None
+
+            said = await offered(cosigning, fork, 701, both)
+            assert sorted(said) == ["witness ours: status 422", "witness theirs: status 422"]
+            assert cosigning.take() is None
+        text = refused.render()
+        for name in ("ours", "theirs"):
+            assert f'sealbus_notary_witness_answers_total{{outcome="failed",witness="{name}"}} 1.0' in text
+            assert f'sealbus_notary_witness_answers_total{{outcome="cosigned",witness="{name}"}} 0.0' in text

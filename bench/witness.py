@@ -1,7 +1,7 @@
 """How soon three of five witnesses have cosigned a checkpoint of a growing log: five of our role, on loopback.
 
-Measured as the notary sees it, from the offer of a checkpoint until the cosigned note: consistency proofs, HTTP, a synced file
-for each checkpoint, signatures of ML-DSA-44 and Ed25519, and their verification. All of it shares one process.
+Measured as the notary sees it, from the offer of a checkpoint until the cosigned note: consistency proofs, HTTP, a synced
+file for each checkpoint, signatures of ML-DSA-44 and Ed25519, and their verification. All of it shares one process.
 """
 
 from __future__ import annotations

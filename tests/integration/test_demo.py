@@ -52,6 +52,8 @@ def test_every_scene_is_as_it_must_be_and_its_log_is_left_verified_and_tampered_
     assert isinstance(found, list)
     assert {type(one["got"]) for one in found} == {str, int}
     assert all(set(one) == {"name", "expected", "got", "code", "ok"} for one in found)
+    [fork] = [one for one in found if one["name"] == "two histories of one log"]
+    assert (fork["got"], fork["code"]) == (422, "no_quorum")
     shown = subprocess.run(
         [sys.executable, str(TAMPERING), str(evidence), str(evidence.parent / "root.json")],
         capture_output=True,

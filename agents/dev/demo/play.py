@@ -9,14 +9,14 @@ from typing import Final
 from sealbus.agents.dev.demo.assistants import ASSISTANTS
 from sealbus.agents.dev.demo.attackers import ATTACKERS
 from sealbus.agents.dev.demo.changes import CHANGES
-from sealbus.agents.dev.demo.histories import HISTORIES
+from sealbus.agents.dev.demo.forked_log import FORKED_LOG
 from sealbus.agents.dev.demo.payments import PAYMENTS
 from sealbus.agents.dev.demo.people import PEOPLE
 from sealbus.agents.dev.demo.scene import Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.envelopes.errors import SealbusError
 
-SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ASSISTANTS, *ATTACKERS, *CHANGES, *HISTORIES, *PAYMENTS)
+SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ASSISTANTS, *ATTACKERS, *CHANGES, *FORKED_LOG, *PAYMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

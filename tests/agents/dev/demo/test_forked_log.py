@@ -10,11 +10,11 @@ from support.audit import decision_of, opened
 
 from sealbus.agents.control.witness import folder
 from sealbus.agents.control.witness.submission import Submission
-from sealbus.agents.dev.demo.histories import HISTORIES
+from sealbus.agents.dev.demo.forked_log import FORKED_LOG
 from sealbus.agents.dev.demo.scene import Outcome
 from sealbus.envelopes.log.checkpoint import Checkpoint
 
-[SCENE] = HISTORIES
+[SCENE] = FORKED_LOG
 
 
 def stage() -> Any:

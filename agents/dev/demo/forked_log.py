@@ -95,7 +95,7 @@ async def _two_histories(stage: Stage) -> Outcome:
     return Outcome(got=answer.status_code, code="" if believed else str(Code.NO_QUORUM))
 
 
-HISTORIES: Final = (
+FORKED_LOG: Final = (
     Scene(
         name="two histories of one log",
         actor="notary", attempt="a second log under its key, in which a denial is an approval, for a partner with a witness",

@@ -3,6 +3,10 @@
 __all__ = ["EXPLAINED"]
 
 EXPLAINED: dict[str, tuple[str, ...]] = {
+    "of what has just the most bytes nothing is left to read, and how many files are stored at once is for memory": (
+        "sealbus.agents.evidence.served_log._get: len(data) > DEFAULT_LIMITS.note_bytes [bound]",
+        "sealbus.agents.evidence.served_log._copy_tiles: len(files) >= _KEPT [bound]",
+    ),
     "infinite seconds from any time on are infinite: the clause spares the look at that time": (
         (
             "sealbus.bus.work.executor.ending.deadline_of: seconds == math.inf or (since := work.since) is None"
@@ -126,6 +130,15 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.http.cors.Cors.__post_init__: origin == '*' [by case]",
     ),
     "hashes and points: two that agree in all but their last byte are found by nobody": (
+        "sealbus.agents.evidence.fsck._check_prefix: tree.root(known.size) != known.root [by prefix]",
+        "sealbus.agents.evidence.fsck._TileCheck._accept: _root(stored) == expected [by prefix]",
+        "sealbus.agents.evidence.fsck._TileCheck._accept: _root(rebuilt) == expected [by prefix]",
+        "sealbus.agents.evidence.fsck._TileCheck._check_entries: _leaves(stored, name.width) != data [by prefix]",
+        "sealbus.agents.evidence.served_log._copy_tiles: tree.root() != checkpoint.root [by prefix]",
+        (
+            "sealbus.agents.evidence.served_log._check_prefix: TiledTree(last.size,"
+            " tile_reader(store.get)).root(cosigned.size) != cosigned.root [by prefix]"
+        ),
         "sealbus.agents.control.notary.restored_stream.Restorations.read: known.entry.hash != entry [by prefix]",
         (
             "sealbus.agents.control.revoker.Revoker._publish: key_id(self._key.public) not in"

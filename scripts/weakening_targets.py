@@ -66,6 +66,9 @@ TARGETS: dict[str, str] = {
     ),
     "agents/edge/oauth/bound/possession": "agents/edge/oauth/bound/test_possession",
     "agents/edge/oauth/tokens/security_events": "agents/edge/oauth/tokens/test_security_events attack/test_security_events",
+    "agents/control/log_server": "agents/control/test_log_server",
+    "agents/evidence/fsck": "agents/evidence/test_fsck",
+    "agents/evidence/served_log": "agents/evidence/test_served_log",
     "agents/evidence/standing": "agents/evidence/test_standing attack/test_forged_grants",
     "bus/work/schedules/standing": (
         "bus/work/schedules/test_standing attack/test_standing_grants agents/edge/v1/test_schedule_routes"

@@ -80,9 +80,9 @@ def check_log(get: GetFile, trusted: Root, *, paths: Iterable[str] = (), entries
             _check_prefix(held.checkpoint, "a checkpoint of the root file", tree, report)
         if trusted.policy is not None:
             _check_cosigned(cosigned, signed, trusted, tree, report)
-    if beyond and (later := get(CHECKPOINT)) is not None and later != signed.note:
-        # It has grown meanwhile. What its new checkpoint covers is not beyond.
-        newest = _open(later, CHECKPOINT, trusted, report)
+    if beyond:
+        # It may have grown meanwhile. What its new checkpoint covers is not beyond.
+        newest = _open(get(CHECKPOINT), CHECKPOINT, trusted, report)
         beyond = [name for name in beyond if newest is None or not name.is_of(newest.checkpoint.size)]
     detail = f"beyond the checkpoint at {checkpoint.size}"
     report.findings += [of_file(name.path, FindingCode.UNKNOWN_FILE, detail) for name in beyond]
@@ -131,7 +131,7 @@ def _check_prefix(known: Checkpoint, name: str, tree: TiledTree, report: LogChec
 def _sorted(
     listed: Iterable[str], size: int, report: LogCheck
 ) -> tuple[dict[TileName, list[TileName]], list[TileName]]:
-    """Return the partial tiles in the folder, by the full tile that each becomes, and those beyond the checkpoint."""
+    """Return the tiles in the folder, by the full tile that each is or becomes, and those beyond the checkpoint."""
     older: dict[TileName, list[TileName]] = {}
     beyond: list[TileName] = []
     for path in sorted(listed):
@@ -142,7 +142,7 @@ def _sorted(
             continue
         if not name.is_of(size):
             beyond.append(name)
-        elif name.width < TILE_WIDTH:
+        else:
             older.setdefault(name.full, []).append(name)
     return older, beyond
 
@@ -203,8 +203,6 @@ class _TileCheck:
     def _leads(self, edge: Iterable[tuple[TileName, bytes | None]]) -> bool:
         """Return whether the tiles `edge` lead to the checkpoint's root."""
         tiles = dict(edge)
-        if any(data is None for data in tiles.values()):
-            return False
         try:
             TreeBuilder.resume(self._checkpoint.size, self._checkpoint.root, lambda name: tiles[name] or b"")
         except LogError:

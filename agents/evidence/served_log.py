@@ -19,7 +19,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint, SignedCheckpoint
 from sealbus.envelopes.log.note import keep_signatures
 from sealbus.envelopes.log.places import parse_places
-from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, parse_entries, parse_hashes, tile_reader
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TiledTree, TileName, parse_entries, parse_hashes, tile_reader
 from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.trust.merkle import leaf_hash
 
@@ -76,8 +76,9 @@ def copy_log(get: GetFile, folder: Path, trusted: Root, *, entries: bool = True)
     """Bring the copy in `folder` up to the checkpoint of the log whose files `get` returns, and return that.
 
     Only what leads from the checkpoint of the copy to the new one is fetched, and nothing counts before it is checked.
-    Raises `LogError`: as `Root.open_note` does; `inconsistent_log` if the log does not extend the copy; `log_mismatch` or
-    `bad_tile` if its tiles do not lead to its checkpoint. Errors of `get` pass through, and `StateUnavailable`.
+    Raises `LogError`: as `Root.open_checkpoint` does; `inconsistent_log` if the log does not extend the copy, or what
+    witnesses cosigned; `log_mismatch` or `bad_tile` if its tiles do not lead to its checkpoint. Errors of `get` pass
+    through, and `StateUnavailable`.
     """
     # In this order: a checkpoint with a quorum is never after the last one.
     cosigned = get(COSIGNED) if trusted.policy is not None else None
@@ -93,7 +94,8 @@ def copy_log(get: GetFile, folder: Path, trusted: Root, *, entries: bool = True)
         if old is not None and old.size > signed.checkpoint.size:
             raise LogError(Code.INCONSISTENT_LOG, f"at {signed.checkpoint.size}, and the copy has {old.size} entries")
         _copy_tiles(get, store, old, signed, entries=entries)
-        if cosigned is not None and trusted.open_checkpoint(cosigned).checkpoint.size <= signed.checkpoint.size:
+        if cosigned is not None:
+            _check_prefix(trusted.open_checkpoint(cosigned).checkpoint, signed.checkpoint, store)
             store.keep(_FENCE, {COSIGNED: cosigned})
     finally:
         store.leave()
@@ -128,6 +130,14 @@ def _copy_tiles(
             )
         raise LogError(Code.LOG_MISMATCH, "the tiles do not lead to the checkpoint")
     store.commit(_FENCE, {**files, **{name.path: data for name, data in tree.partial()}}, signed.note)
+
+
+def _check_prefix(cosigned: Checkpoint, last: Checkpoint, store: FolderStore) -> None:
+    """Raise `LogError` (`inconsistent_log`) unless the copied log begins with the log at `cosigned`."""
+    if cosigned.size > last.size:
+        raise LogError(Code.INCONSISTENT_LOG, f"at {last.size}, and witnesses have cosigned {cosigned.size} entries")
+    if TiledTree(last.size, tile_reader(store.get)).root(cosigned.size) != cosigned.root:
+        raise LogError(Code.INCONSISTENT_LOG, f"witnesses have cosigned another log at {cosigned.size}")
 
 
 def _own(note: bytes, trusted: Root) -> bytes:

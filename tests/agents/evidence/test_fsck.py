@@ -54,6 +54,7 @@ def test_a_right_log(files: Files) -> None:
     assert report.tiles == 3 * 3 + 1, "hashes, entries and places of level 0, and the tile above"
     plain = check(files)
     assert (plain.findings, plain.cosigners) == ([], ()), "a root file without a policy asks no witness"
+    assert check(files | {"TILE/0/000": b"", "notary.lock": b""}).passed, "what is not under tile/ is not of the log"
     hashes = {path: data for path, data in files.items() if "entries" not in path and "places" not in path}
     assert check(hashes, entries=False).passed
     assert not check(hashes).passed
@@ -129,6 +130,7 @@ def test_the_finding_names_the_file(files: Files) -> None:
     for path in ("tile/0/000", "tile/0/002.p/188", "tile/1/000.p/2", "tile/entries/001", "tile/entries/002.p/188"):
         assert findings(found(files | {path: changed(files[path])})) == [(path, "bad_tile")]
         assert findings(found({name: data for name, data in files.items() if name != path})) == [(path, "missing_file")]
+        assert findings(found(files | {path: changed(files[path], len(files[path]) - 1)})) == [(path, "bad_tile")]
     older = "tile/0/002.p/88"
     assert findings(found(files | {older: changed(files[older])})) == [(older, "bad_tile")]
     assert findings(found(files | {"tile/0/junk": b""})) == [("tile/0/junk", "unknown_file")]
@@ -153,6 +155,10 @@ def test_several_at_once_are_each_named(files: Files) -> None:
     paths = ["tile/0/001", "tile/1/000.p/2", "tile/entries/000"]
     others = files | {path: changed(files[path]) for path in paths[::2]}
     assert sorted(findings(check(others))) == [("tile/0/001", "bad_tile"), ("tile/entries/000", "bad_tile")]
+    paths[:2] = ["tile/1/000.p/2", "tile/entries/002.p/188"]
+    others = files | {path: changed(files[path]) for path in paths}
+    assert sorted(findings(check(others))) == sorted((path, "bad_tile") for path in paths)
+    paths = ["tile/0/001", "tile/1/000.p/2"]
     # Without the tile above and one below, nothing leads to the root.
     assert ("checkpoint", "log_mismatch") in findings(check(files | {path: changed(files[path]) for path in paths}))
 
@@ -167,7 +173,7 @@ def test_an_older_checkpoint_is_told_by_what_is_beyond_it_and_by_who_holds_a_lat
     rolled = files_of(GrownLog.at(tmp_path / "short", [3, 200]).folder)
     assert check(rolled).passed
     assert findings(check(rolled, root_of(held=[notes[600]]))) == [("checkpoint", "rolled_back")]
-    assert check(files, root_of(held=[notes[600], notes[3]])).passed
+    assert check(files, root_of(held=[notes[600], notes[700], notes[3]])).passed
 
 
 def test_another_history_under_the_same_key(files: Files, tmp_path: Path) -> None:
@@ -177,6 +183,8 @@ def test_another_history_under_the_same_key(files: Files, tmp_path: Path) -> Non
     assert check(other).passed
     held = GrownLog.at(tmp_path / "again", [600]).notes[600]
     assert findings(check(other, root_of(held=[held]))) == [("checkpoint", "inconsistent_log")]
+    for own in ([held, fork.notes[3]], [fork.notes[3], held]):
+        assert findings(check(other, root_of(held=own))) == [("checkpoint", "inconsistent_log")]
     mixed = other | {"cosigned": files["cosigned"]}
     assert findings(check(mixed, root_of(*WITNESSES))) == [("checkpoint", "inconsistent_log")]
 
@@ -208,6 +216,11 @@ def test_a_log_that_grows_while_it_is_checked(tmp_path: Path) -> None:
 
     assert check_log(get, root_of(), paths=files).findings == []
     assert check_log(lambda path: old if path == "checkpoint" else files.get(path), root_of(), paths=files).findings
+    reads.clear()
+    files["checkpoint"] = b"none"
+    codes = [str(finding.code) for finding in check_log(get, root_of(), paths=files).findings]
+    assert codes == ["bad_note", *["unknown_file"] * (len(codes) - 1)]
+    assert len(codes) > 1
 
 
 def test_a_tree_of_three_levels(tmp_path: Path) -> None:
@@ -218,6 +231,9 @@ def test_a_tree_of_three_levels(tmp_path: Path) -> None:
         assert findings(check(files | {path: changed(files[path])})) == [(path, "bad_tile")], path
     below = files | {path: changed(files[path]) for path in ("tile/1/000", "tile/entries/007")}
     assert sorted(findings(check(below))) == [("tile/1/000", "bad_tile"), ("tile/entries/007", "bad_tile")]
+    unknown = check(files | {path: changed(files[path]) for path in ("tile/1/000", "tile/0/007")})
+    assert findings(unknown) == [("tile/1/000", "bad_tile")]
+    assert unknown.tiles < 20, "what is below it is not known to be right"
 
 
 def test_no_checkpoint_and_one_by_another_key(files: Files) -> None:

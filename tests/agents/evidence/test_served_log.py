@@ -132,6 +132,25 @@ async def test_a_checkpoint_that_nobody_trusts_is_not_copied(tmp_path: Path) -> 
         assert (tmp_path / "copy" / "checkpoint").read_bytes() == log.notes[9]
 
 
+async def test_what_witnesses_cosigned_is_of_the_copied_log(tmp_path: Path) -> None:
+    log, root = GrownLog.at(tmp_path / "log", [9, 300]), root_of(*WITNESSES)
+    fork = GrownLog.at(tmp_path / "fork", [9, 300, 301], branch="fork")
+    async with serving(log.folder, "entries = true") as (server, _):
+        for note, code in (
+            (cosigned(fork.notes[9], *WITNESSES), "inconsistent_log"),
+            (cosigned(fork.notes[301], *WITNESSES), "inconsistent_log"),
+            (cosigned(log.notes[9], *WITNESSES[:1]), "no_quorum"),
+        ):
+            (log.folder / "cosigned").write_bytes(note)
+            with pytest.raises(LogError) as caught:
+                await copied(server.port, tmp_path / "copy", root)
+            assert caught.value.code == code
+            assert not (tmp_path / "copy" / "cosigned").exists()
+        (log.folder / "cosigned").write_bytes(cosigned(log.notes[300], *WITNESSES))
+        assert await copied(server.port, tmp_path / "copy", root) == 300
+    assert of_folder(tmp_path / "copy", root).cosigned == 300
+
+
 async def test_an_address_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(StateUnavailable, match=r"/checkpoint does not answer: "):
         await checked(held_port())

@@ -60,6 +60,8 @@ class ApprovalChains:
         self._verdicts: dict[bytes, _JudgedVerdict] = {}
         if any(self.take_facts(beside)):
             raise TypeError("a denial or a verdict is no finding")
+        # A record that was stored in two logs counts where its question stands before it, which may be in this one.
+        self._verdicts = {leaf: verdict for leaf, verdict in self._verdicts.items() if not verdict.fault}
 
     def take_facts(self, facts: Iterable[ApprovalFact]) -> Iterator[Finding]:
         """Take the next facts; yield a finding (`bad_approval`) for each decision without the approvals that it claims."""

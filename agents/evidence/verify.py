@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -95,6 +95,8 @@ class Verification:
     repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
     """By tile, the names of records that an earlier tile also holds, so that they do not count again."""
     shown: ShownElsewhere = field(default_factory=ShownElsewhere, repr=False, compare=False)
+    unchecked: ShownElsewhere = field(default_factory=ShownElsewhere, repr=False, compare=False)
+    """All facts of approvals and grants, if `verify_together` is to check them."""
 
     @property
     def passed(self) -> bool:
@@ -113,14 +115,15 @@ def verify_export(
     files: ExportFiles,
     root: Root,
     *,
-    beside: ShownElsewhere = NOTHING_ELSEWHERE,
+    beside: ShownElsewhere | None = NOTHING_ELSEWHERE,
     processes: int | None = None,
     span: Span | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Verification:
     """Verify the export `files` against `root`, which must come from another source; return the result.
 
-    `beside` is what other logs have `shown` that were verified: those of other cells.
+    `beside` is what other logs have `shown` that were verified: those of other cells. With None the decisions that rest on
+    approvals and grants are not checked: `verify_together` does it.
 
     Faulty contents of files are findings and raise no error. A file that cannot be read, or a process that the system kills,
     raises `ConfigurationError`. `processes` is by default the number of cores. `span` limits what is counted by row.
@@ -145,15 +148,18 @@ def verify_export(
     tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
     segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
     repeated, opening = RepeatedRecords(), dict[int, bytes]()
-    approvals, standing = ApprovalChains(beside.approvals), StandingChains(beside.grants)
+    chains = _Chains(beside) if beside is not None else None
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
         tree.take_tile(result)
         report.add_findings(result.findings)
         report.tally.add(result.tally)
         repeated.take_names(result.task.index, result.names)
         report.shown.take(result)
-        report.add_findings(approvals.take_facts(result.approvals))
-        report.add_findings(standing.take_facts(result.grants))
+        if chains is not None:
+            report.add_findings(chains.take_facts(result.approvals, result.grants))
+        else:
+            report.unchecked.approvals += result.approvals
+            report.unchecked.grants += result.grants
         for sequence, digest in result.opening:
             if len(opening) < _OPENING:
                 opening[sequence] = digest
@@ -168,6 +174,32 @@ def verify_export(
     report.add_findings(tree.findings)
     _compare_roots(tree, checkpoint, root, trust, report)
     return report
+
+
+def verify_together(reports: Sequence[Verification]) -> None:
+    """Add the findings about approvals and grants, which each log of a set may show for the others.
+
+    Each report is that of another log, by `verify_export` with None for `beside`. To each log, those of the others come
+    first, in the order of `reports`.
+    """
+    for report in reports:
+        beside = ShownElsewhere()
+        for other in reports:
+            if other is not report:
+                beside.add(other.shown)
+        report.add_findings(_Chains(beside).take_facts(report.unchecked.approvals, report.unchecked.grants))
+
+
+class _Chains:
+    """Checks what decisions rest on, in the order of the log."""
+
+    def __init__(self, beside: ShownElsewhere) -> None:
+        self._approvals, self._grants = ApprovalChains(beside.approvals), StandingChains(beside.grants)
+
+    def take_facts(self, approvals: Iterable[ApprovalFact], grants: Iterable[GrantFact]) -> Iterator[Finding]:
+        """Take the next facts; yield a finding for each decision that does not rest on what it claims."""
+        yield from self._approvals.take_facts(approvals)
+        yield from self._grants.take_facts(grants)
 
 
 def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Checkpoint | None:

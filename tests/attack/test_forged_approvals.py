@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.approved_world import Approval, approval_world, judged, leaf_of
+from support.approved_world import Approval, approval_world, judged, judged_together, leaf_of
 from support.log_world import EPOCH, World
 from vectors.issuing import EDGE, INVENTORY, PLANNER, SECOND
 
@@ -321,3 +321,33 @@ def test_a_denial_in_this_log_is_none_for_a_verdict_in_another() -> None:
     approval.make("D")
     approval.put_over(present, "A", "D R")
     assert judged(present, beside=former) == [(f"#{present.sequence}", "bad_approval")]
+
+
+def test_agents_that_were_moved_both_ways_are_verified_as_one_set() -> None:
+    east, west, third = approval_world(1), approval_world(2), approval_world(3)
+    Approval(world=east).put_over(west, "D A", "R")
+    Approval(world=west).put_over(east, "D", "A R")
+    Approval(world=third).put_over(east, "D A", "R")
+    assert judged_together(east, west, third) == [[], [], []]
+    for order in ((third, west, east), (west, third, east)):
+        assert judged_together(*order) == [[], [], []]
+    # No two of them are enough.
+    assert judged_together(west, east) == [[], [(f"#{east.sequence}", "bad_approval")]]
+    assert [bool(found) for found in judged_together(east, third)] == [True, False]
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_was_not_said_like_that_is_told_in_a_set(name: str) -> None:
+    former, present, other = approval_world(1), approval_world(2), approval_world(3)
+    Approval(world=other).put()
+    Approval(world=former, **FORGED[name]).put_over(present, "D A", "R")
+    assert judged_together(other, former, present) == [[], [], [(f"#{present.sequence}", "bad_approval")]]
+
+
+def test_a_verdict_that_was_stored_in_both_logs_counts_in_its_own() -> None:
+    """A spool sends a record again that the former cell has stored without saying so."""
+    former, present = approval_world(), approval_world()
+    approval = Approval(world=former)
+    approval.put("D A R")
+    approval.put_over(present, "", "A")
+    assert judged_together(present, former) == [[], []]

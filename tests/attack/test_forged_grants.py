@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from support.approved_world import approval_world, judged
+from support.approved_world import approval_world, judged, judged_together
 from support.granted_world import DAY, StandingGrant, named
 from vectors.issuing import EDGE, INVENTORY, SECOND
 
@@ -146,6 +146,18 @@ def test_what_was_not_granted_is_found_over_two_logs(name: str) -> None:
     agents.time, grant.world = edges.time, agents
     grant.put("T")
     assert {code for _, code in judged(agents, beside=edges)} >= {"bad_grant"}
+
+
+def test_edges_in_both_cells_are_verified_as_one_set() -> None:
+    east, west = approval_world(1), approval_world(2)
+    for edges, agents in ((east, west), (west, east)):
+        grant = StandingGrant(world=edges)
+        grant.put("S")
+        agents.time, grant.world = max(edges.time, agents.time), agents
+        grant.put("T")
+    assert judged_together(east, west, approval_world()) == [[], [], []]
+    assert judged(east, beside=west) == []
+    assert [code for found in judged_together(east, approval_world()) for _, code in found] == ["bad_grant"]
 
 
 def test_a_grant_stands_before_what_is_done() -> None:

@@ -16,7 +16,7 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -1015,6 +1015,17 @@ def check_verdict(
         need(header["iat"] - context["aut"] <= asked["max_age"] * SECOND, "bad_approval", "max_age")
 
 
+def answers(verdict: Decided, before: Mapping[bytes, Decided]) -> bool:
+    """Whether a decision from another log is no verdict, or one with its denial before it. If not, its copy here counts."""
+    if not is_verdict(verdict.header):
+        return True
+    try:
+        leaf = said_by(verdict)[1]
+    except Bad:
+        return False
+    return leaf in before and before[leaf].place < verdict.place
+
+
 def check_asked(leaf: bytes, verdict: Decided, one: Decided, before: Mapping[bytes, Decided]) -> dict[str, Any]:
     """The denial that a verdict is about stood before it, asked for it, and it came in time."""
     denial = before.get(leaf)
@@ -1875,7 +1886,8 @@ def check_entry(
             if decided is not None:
                 report.check(place, check_approvals, decided, decisions, root)
                 report.check(place, grants.check, decided, root)
-                decisions.setdefault(leaf, decided._replace(place=len(decisions)))
+                if leaf not in decisions or (decisions[leaf].place < 0 and not answers(decisions[leaf], decisions)):
+                    decisions[leaf] = decided._replace(place=len(decisions))
         elif record["k"] in ("bundle", "policy", "checkpoint") and audit.header["iss"] not in root.notaries:
             report.add(place, Bad("not_the_notary", f"a {record['k']} record by another"))
         elif record["k"] == "checkpoint":
@@ -1912,23 +1924,52 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify an export of a sealbus audit log.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--beside", type=Path, nargs=2, metavar=("FOLDER", "ROOT"), help="the log of another cell")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FOLDER", "ROOT"),
+        help="the log of another cell; may be repeated",
+    )
     given = parser.parse_args(arguments)
-    report, found, origin = None, 0, ""
-    for folder, file in [*([given.beside] if given.beside else ()), (given.folder, given.root)]:
+    exports: list[tuple[Mapping[str, bytes], Root]] = []
+    for folder, file in [*given.beside, (given.folder, given.root)]:
         try:
-            root = read_root(file.read_bytes())
+            exports.append((read_folder(folder), read_root(file.read_bytes())))
         except (Bad, ValueError, OSError) as error:
             print(f"root file: {error}", file=sys.stderr)  # noqa: T201
             return 4
-        if report is not None and root.origin == origin:
-            print("--beside is for another log", file=sys.stderr)  # noqa: T201
-            return 2
-        origin = root.origin
-        report = verify(read_folder(folder), root, report)
+    if len({root.origin for _, root in exports}) < len(exports):
+        print("--beside is for another log", file=sys.stderr)  # noqa: T201
+        return 2
+    reports = verify_together(exports)
+    for report in reports:
         show(report)
-        found += len(report.findings)
-    return 4 if found else 0
+    return 4 if any(report.findings for report in reports) else 0
+
+
+def verify_together(exports: Sequence[tuple[Mapping[str, bytes], Root]]) -> list[Report]:
+    """Verify several logs as one set: what each shows counts for every other, as if it came before."""
+    alone = [verify(files, root) for files, root in exports]
+    if len(exports) == 1:
+        return alone
+    return [
+        verify(files, root, shown_by(alone[:number] + alone[number + 1 :], root))
+        for number, (files, root) in enumerate(exports)
+    ]
+
+
+def shown_by(reports: list[Report], root: Root) -> Report:
+    """Return what these logs show one after the other, to a log with this root."""
+    shown = Report()
+    for report in reports:
+        for leaf, one in report.decided.items():
+            shown.decided.setdefault(leaf, one._replace(place=len(shown.decided)))
+            if one.context is not None and one.record["alw"] and not one.context["sid"].startswith("standing-"):
+                shown.grants.take(one, one.context, root)
+    return shown
 
 
 def show(report: Report) -> None:

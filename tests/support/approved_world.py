@@ -21,11 +21,11 @@ from vectors.issuing import EDGE, HOUR, INVENTORY, SECOND
 from vectors.recorded import decision, evidence
 from vectors.world import Message, context
 
-from sealbus.agents.evidence.verify import NOTHING_ELSEWHERE, verify_export
+from sealbus.agents.evidence.verify import NOTHING_ELSEWHERE, verify_export, verify_together
 from sealbus.envelopes.encoding.codec import Value
 from sealbus.envelopes.export.trust_root import Root
 
-__all__ = ["TYPE", "Approval", "approval_world", "compact", "judged", "leaf_of"]
+__all__ = ["TYPE", "Approval", "approval_world", "compact", "judged", "judged_together", "leaf_of"]
 
 TYPE = "application/vnd.sealbus.approval.v1+json"
 DENIED: dict[str, Value] = {"alw": False, "cod": "denied", "rsn": ["over_limit"]}
@@ -61,6 +61,22 @@ def judged(world: World, *, beside: World | None = None) -> list[tuple[str, str]
     found = independent.verify(files, independent.read_root(document), known).findings
     theirs = [(place, code) for place, code, _ in found]
     assert sorted(set(ours)) == sorted(set(theirs)), f"ours: {ours}, the independent one: {theirs}"
+    return ours
+
+
+def judged_together(*worlds: World) -> list[list[tuple[str, str]]]:
+    """Return place and code of each finding about each log of a set, about which both verifiers agree."""
+    documents = [json.dumps(world.root()).encode() for world in worlds]
+    exports = [world.files() for world in worlds]
+    reports = [
+        verify_export(MemoryFiles(files), Root.parse(document), beside=None, processes=1)
+        for files, document in zip(exports, documents, strict=True)
+    ]
+    verify_together(reports)
+    ours = [[(one.place, one.code) for one in report.findings] for report in reports]
+    both = zip(exports, map(independent.read_root, documents), strict=True)
+    theirs = [[(place, code) for place, code, _ in one.findings] for one in independent.verify_together([*both])]
+    assert [sorted(set(one)) for one in ours] == [sorted(set(one)) for one in theirs]
     return ours
 
 

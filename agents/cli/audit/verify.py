@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,8 @@ _UNVERIFIED = 4
     multiple=True,
     type=PATH,
     metavar="FOLDER ROOT",
-    help="Verify the export of another cell's log first; what was asked, approved and granted there counts.",
+    help="Verify the export of another cell's log with it; what was asked, approved and granted there counts. "
+    "May be repeated.",
 )
 @click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
@@ -62,12 +63,13 @@ def verify(
     its recorded input and policy is a finding (bad_decision). Decisions that cannot be made again are counted.
 
     Where there are cells, decisions may rest on what another cell's log shows: on grants that were given at an edge there,
-    or on approvals from before an agent was moved. Give an export of that log with --beside.
+    or on approvals from before an agent was moved. Give an export of that log with --beside. The logs are verified as one
+    set: each may rest on what any other shows. With --json each object has its `export` then.
 
     Exit code 4 with any finding. --root must not come from the export itself.
     """
     from sealbus.agents.evidence.decisions import redecide
-    from sealbus.agents.evidence.verify import ShownElsewhere, verify_export
+    from sealbus.agents.evidence.verify import verify_export, verify_together
 
     if (folder is not None) + live + mirror != 1:
         raise click.UsageError("give either a FOLDER, --live or --mirror")
@@ -75,39 +77,56 @@ def verify(
         invocation=invocation, export=folder, root=root, log_folder=log_folder, mirror=mirror, policies=policies
     )
     trusted = source.trusted_root()
-    others, passed = ShownElsewhere(), True
-    for other, other_root in beside:
-        known = EvidenceSource(invocation=invocation, export=other, root=other_root)
-        trusted_there = known.trusted_root()
-        if trusted_there.origin == trusted.origin:
-            raise click.UsageError("--beside is for another log")
-        with known.opened(trusted_there) as files:
-            found = verify_export(files, trusted_there, processes=processes)
-        others.add(found.shown)
-        note(f"{other}:")
-        passed &= show_report(found, as_json=invocation.as_json) == 0
+    others = [EvidenceSource(invocation=invocation, export=other, root=its_root) for other, its_root in beside]
+    roots = [other.trusted_root() for other in others]
+    origins = [known.origin for known in (trusted, *roots)]
+    if len(set(origins)) < len(origins):
+        raise click.UsageError(f"--beside is for other logs: give {_twice(origins)} once")
+    reports: dict[str, Verification] = {}
+    for other, known in zip(others, roots, strict=True):
+        with other.opened(known) as files:
+            reports[str(other.export)] = verify_export(files, known, beside=None, processes=processes)
     with source.opened(trusted) as files, progress_bar("verifying") as progress:
-        report = verify_export(files, trusted, beside=others, processes=processes, progress=progress)
+        report = verify_export(files, trusted, beside=None, processes=processes, progress=progress)
+        reports[str(folder or ("the mirror" if mirror else "the running deployment"))] = report
+        verify_together([*reports.values()])
         redecided = None
         if decisions:
             redecided, problems = asyncio.run(redecide(files, trusted, report))
             for name, problem in problems.items():
                 note(f"{name}: {problem}")
-    status = show_report(report, as_json=invocation.as_json, redecided=redecided)
-    return status if passed else _UNVERIFIED
+    status = 0
+    for name, found in reports.items():
+        where = _shown(name) if beside else ""
+        made_again = redecided if found is report else None
+        status = max(status, show_report(found, as_json=invocation.as_json, redecided=made_again, export=where))
+    return status
 
 
-def show_report(report: Verification, *, as_json: bool, redecided: BacktestReport | None = None) -> int:
-    """Print every finding and the counts; return the exit code. `redecided` is the report on decisions made again."""
+def _twice(origins: Sequence[str]) -> str:
+    return printable(next(origin for origin in origins if origins.count(origin) > 1))
+
+
+def show_report(
+    report: Verification, *, as_json: bool, redecided: BacktestReport | None = None, export: str = ""
+) -> int:
+    """Print every finding and the counts; return the exit code. `redecided` is the report on decisions made again.
+
+    Of several exports `export` says which one it is about.
+    """
+    where = {"export": export} if export else {}
+    if export and not as_json:
+        click.echo(f"{export}:")
     for finding in report.findings:
-        show_finding(finding, as_json=as_json)
+        show_finding(finding, where, as_json=as_json)
     for restoration in report.restorations:
-        _show_restoration(restoration, as_json=as_json)
+        _show_restoration(restoration, where, as_json=as_json)
     entries, size = report.tally.entries, report.checkpoint.size if report.checkpoint is not None else 0
     if as_json:
         print_json(
             {
                 "kind": "report",
+                **where,
                 "passed": report.passed,
                 "findings": report.count,
                 "size": size,
@@ -139,22 +158,23 @@ def show_report(report: Verification, *, as_json: bool, redecided: BacktestRepor
     return 0 if report.passed else _UNVERIFIED
 
 
-def show_finding(finding: Finding, *, as_json: bool) -> None:
-    """Print one finding."""
+def show_finding(finding: Finding, where: Mapping[str, str] | None = None, *, as_json: bool) -> None:
+    """Print one finding. With JSON, `where` are members that say which export it is in."""
     if as_json:
         place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
-        print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
+        print_json({"kind": "finding", **(where or {}), **place, "code": finding.code, "detail": finding.detail})
     else:
         click.echo(printable(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip()))
 
 
-def _show_restoration(shown: ShownRestoration, *, as_json: bool) -> None:
+def _show_restoration(shown: ShownRestoration, where: Mapping[str, str], *, as_json: bool) -> None:
     """Print the restoration of a stream, and the logged messages that are gone."""
     restoration = shown.restoration
     if as_json:
         print_json(
             {
                 "kind": "restored",
+                **where,
                 "by": restoration.by.value,
                 "time": restoration.time,
                 "last": restoration.last,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,39 @@ def test_approvals_from_before_a_move_are_in_the_log_beside(
     (tmp_path / "former" / "strange").write_bytes(b"")
     code, said = verified(*given)
     assert (code, "unknown_file" in said, "bad_approval" in said) == (4, True, False)
+
+
+@pytest.mark.parametrize("by", ["command", "independent"])
+def test_logs_that_rest_on_each_other_are_one_set(tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    worlds = {name: approval_world(seed) for seed, name in enumerate(("east", "west", "third"))}
+    for name, other in (("east", "west"), ("west", "east"), ("third", "east")):
+        Approval(world=worlds[name]).put_over(worlds[other], "D A", "R")
+    logs: dict[str, list[str]] = {}
+    for name, world in worlds.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({**world.root(), "origin": f"log.example.org/{name}"}))
+        files = files_of(world.frames, world.keys, origin=f"log.example.org/{name}")
+        logs[name] = [str(written(files, tmp_path / name)), str(tmp_path / f"{name}.json")]
+
+    def verified(first: str, *others: str, more: str = "") -> tuple[int, str]:
+        beside = [option for other in others for option in ("--beside", *logs[other])]
+        options = [logs[first][0], "--root", logs[first][1], *beside, *([more] if more else ())]
+        if by == "independent":
+            return independent.main(options), capsys.readouterr().out
+        result = CliRunner().invoke(command, ["verify", *options], catch_exceptions=False)
+        return result.exit_code, result.stdout
+
+    for order in permutations(worlds):
+        assert verified(*order)[0] == 0
+    # East rests on both, west on east alone.
+    for first, other, code in (("west", "east", 4), ("east", "west", 4), ("west", "third", 4), ("third", "west", 4)):
+        assert verified(first, other)[0] == code
+    assert verified("west", "east")[1].count("bad_approval") == 1
+    assert verified("west", "east", "east")[0] == 2
+    if by == "command":
+        said = [json.loads(line) for line in verified("west", "east", more="--json")[1].splitlines()]
+        assert [(one["kind"], Path(one["export"]).name) for one in said] == [
+            ("finding", "east"), ("report", "east"), ("report", "west"),
+        ]  # fmt: skip
+        # Of one export there is nothing to tell apart.
+        [said] = [json.loads(line) for line in verified("third", more="--json")[1].splitlines()]
+        assert "export" not in said

@@ -8,7 +8,7 @@ import inspect
 import re
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,6 +51,13 @@ class Invocation:
     config: str | None
     as_name: str
     as_json: bool
+    also: Sequence[str] = ()
+    """Further names that a command with several `--as` has, one for each further cell."""
+
+    @property
+    def as_names(self) -> Sequence[str]:
+        """All names."""
+        return (self.as_name, *self.also)
 
     def settings(self) -> Settings:
         """Return the settings of the command. Raises `ConfigurationError`."""
@@ -60,11 +67,12 @@ class Invocation:
 
 
 def invocation_options(
-    workload: str | None = None, *, json_help: str = "Print JSON, one object a line."
+    workload: str | None = None, *, json_help: str = "Print JSON, one object a line.", several: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Add `--config`, `--as` and `--json`, which become one `Invocation`, `invocation`.
 
     `workload` is the default of `--as`. Without `workload` it is the workload that the settings name (`client.name`).
+    With `several` the option may be given once for each cell: a connection is in one cell, that of its workload.
     The command may be a coroutine function, which is run. A number that it returns is the exit code.
     """
 
@@ -72,10 +80,13 @@ def invocation_options(
         run_command = as_command(function)
 
         @functools.wraps(function)
-        def with_invocation(*, config: str | None, as_name: str, as_json: bool, **others: Any) -> None:
-            run_command(invocation=Invocation(config=config, as_name=as_name, as_json=as_json), **others)
+        def with_invocation(*, config: str | None, as_name: str | Sequence[str], as_json: bool, **others: Any) -> None:
+            name, *also = (as_name,) if isinstance(as_name, str) else as_name
+            if len({name, *also}) <= len(also):
+                raise click.UsageError("--as names a workload twice: give one of each cell")
+            run_command(invocation=Invocation(config=config, as_name=name, as_json=as_json, also=also), **others)
 
-        named = client_option if workload is None else as_option(workload)
+        named = client_option if workload is None else as_option(workload, several=several)
         as_json_option = click.option("--json", "as_json", is_flag=True, help=json_help)
         return config_option(named(as_json_option(with_invocation)))
 
@@ -129,15 +140,17 @@ def log_option(function: F) -> F:
     return cast("F", added)
 
 
-def as_option(default: str) -> Callable[[F], F]:
-    """Add `--as NAME`, the name of the workload whose Workload API socket is used."""
+def as_option(default: str, *, several: bool = False) -> Callable[[F], F]:
+    """Add `--as NAME`, the name of the workload whose Workload API socket is used, or `several` names."""
+    more = " May be repeated, for other cells." if several else ""
     return click.option(
         "--as",
         "as_name",
-        default=default,
-        show_default=True,
+        default=[default] if several else default,
+        multiple=several,
+        show_default=default,
         metavar="NAME",
-        help="Whose identity to use where the settings name one Workload API socket per workload.",
+        help=f"Whose identity to use where the settings name one Workload API socket per workload.{more}",
     )
 
 

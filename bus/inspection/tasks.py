@@ -186,7 +186,8 @@ class TaskList:
     """Reads tasks and their statuses. `profile` may be of any reader of the deployment: its own ID plays no part.
 
     `trust` returns the current bundles. `past` has earlier bundles, for the markers of tasks that have waited for long.
-    `restored` has the streams that were restored from a backup. `unreadable` counts messages that are no tasks.
+    `restored` has the streams that were restored from a backup. A status is in the cell of its task's requester: `results`
+    are the transports of all cells that can be read, by default the own one. `unreadable` counts messages that are no tasks.
     """
 
     def __init__(
@@ -197,10 +198,12 @@ class TaskList:
         trust: Callable[[], Trust],
         past: PastTrust = current_only,
         restored: RestoredStreams = nothing_restored,
+        results: Sequence[Transport] = (),
         clock: HostClock = HOST_CLOCK,
         window: int = WINDOW,
     ) -> None:
         self._transport = transport
+        self._results = results or (transport,)
         self._profile = profile
         self._trust = trust
         self._restored = restored
@@ -325,10 +328,11 @@ class TaskList:
             by_subject.setdefault(subject, []).append(reading)
         # The broker's clock may step back a little when another of its servers takes over.
         since = min(reading.task.stored for reading in readings) - DEFAULT_LIMITS.clock_skew
-        async with aclosing(read_on(self._transport, RESULTS, sorted(by_subject), since=max(since, 1))) as deliveries:
-            async for delivery in deliveries:
-                for reading in by_subject.get(delivery.subject, ()):
-                    self._take(delivery, reading)
+        for cell in self._results:
+            async with aclosing(read_on(cell, RESULTS, sorted(by_subject), since=max(since, 1))) as deliveries:
+                async for delivery in deliveries:
+                    for reading in by_subject.get(delivery.subject, ()):
+                        self._take(delivery, reading)
 
     def _take(self, delivery: Delivery, reading: _Reading) -> None:
         """Count a status as the requester does. If the status does not verify, note the code."""

@@ -15,8 +15,13 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 
 
-def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
-    """Print one entry, or a finding (for people on stderr); return 1 for a finding, otherwise 0."""
+def print_entry(entry: AuditEntry | Finding, *, as_json: bool, name: str = "") -> int:
+    """Print one entry, or a finding (for people on stderr); return 1 for a finding, otherwise 0.
+
+    Of several cells `name` says which one it is of: the workload that read it.
+    """
+    where: dict[str, object] = {"as": name} if name else {}
+    before = printable(f"{name}  ") if name else ""
     if isinstance(entry, Finding):
         if as_json:
             print_json(
@@ -28,15 +33,18 @@ def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
                     "code": entry.code,
                     "step": entry.step,
                     "detail": entry.detail,
+                    **where,
                 }
             )
         else:
-            note(f"{shown_time(entry.stored)} #{entry.sequence} DOES NOT VERIFY: {entry.code} at step {entry.step}")
+            note(
+                f"{before}{shown_time(entry.stored)} #{entry.sequence} DOES NOT VERIFY: {entry.code} at step {entry.step}"
+            )
         return 1
     if as_json:
-        print_json(as_document(entry))
+        print_json({**as_document(entry), **where})
     else:
-        click.echo(printable(as_line(entry)))
+        click.echo(before + printable(as_line(entry)))
     return 0
 
 

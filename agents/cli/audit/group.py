@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -40,9 +43,9 @@ _stream_option = click.option(
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option("--last", default=20, show_default=True, type=click.IntRange(0, 10_000), help="Records to begin with.")
 @_stream_option
-@invocation_options("operator")
+@invocation_options("operator", several=True)
 async def tail(follow: bool, last: int, stream: str | None, invocation: Invocation) -> int:
-    """Show the newest records."""
+    """Show the newest records, with --as several times those of several cells."""
     from sealbus.bus.audit.trail import AuditFilter
 
     return await _show(AuditFilter(), invocation, follow=follow, last=last, stream=stream)
@@ -81,7 +84,7 @@ async def tail(follow: bool, last: int, stream: str | None, invocation: Invocati
 )
 @click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
 @_stream_option
-@invocation_options("operator")
+@invocation_options("operator", several=True)
 async def replay(
     since: int | None,
     until: int | None,
@@ -102,6 +105,9 @@ async def replay(
 
     With --json each entry has the message's id and hash and, if it has a user, the txn of the user's request. A chain ends
     at events: messages that are sent while an event is handled start another chain.
+
+    Where there are cells, an identity reads the records of its own. With --as several times, once for each cell, the records
+    of all of them are in the order in which they were stored, and each has the identity that read it.
     """
     from sealbus.bus.audit.trail import AuditFilter
 
@@ -122,6 +128,8 @@ async def replay(
 
     if follow:
         raise click.UsageError("--into replays stored messages: leave --follow out")
+    if invocation.also:
+        raise click.UsageError("--into replays messages of one cell: give --as once")
     return await replay_into(into, wanted, invocation, most=last, stream=stream)
 
 
@@ -134,20 +142,37 @@ async def _show(
     stream: str | None,
 ) -> int:
     from sealbus.agents.cli.audit.entries import print_entry
+    from sealbus.agents.cli.merging import merged
     from sealbus.agents.runtime.open import open_audit_trail
+    from sealbus.bus.audit.trail import Finding
 
-    findings = 0
-    async with open_audit_trail(invocation.as_name, invocation.settings(), stream=stream) as trail:
-        held: list[AuditEntry | Finding] = []
-        async for entry in trail.entries(wanted):
-            held.append(entry)
-            if last is not None and len(held) > last:
-                del held[0]
-            elif last is None:
-                findings += print_entry(held.pop(), as_json=invocation.as_json)
-        for entry in held:
-            findings += print_entry(entry, as_json=invocation.as_json)
+    if follow and invocation.also:
+        raise click.UsageError("--follow reads one cell: give --as once")
+    findings, settings = 0, invocation.settings()
+    # One for all cells: what follows from a message in one may be in another.
+    matches = wanted.matcher()
+    async with AsyncExitStack() as stack:
+        trails = {
+            name: await stack.enter_async_context(open_audit_trail(name, settings, stream=stream))
+            for name in invocation.as_names
+        }
+
+        async def entries(*, follow: bool = False) -> AsyncGenerator[tuple[str, AuditEntry | Finding], None]:
+            """Yield the wanted entries of all cells by the times at which they were stored, and every finding."""
+            sources = {name: trail.entries(follow=follow) for name, trail in trails.items()}
+            async for name, entry in merged(sources, lambda entry: entry.stored):
+                if isinstance(entry, Finding) or matches(entry):
+                    yield name if invocation.also else "", entry
+
+        newest: deque[tuple[str, AuditEntry | Finding]] = deque(maxlen=last)
+        async for name, entry in entries():
+            if last is None:
+                findings += print_entry(entry, as_json=invocation.as_json, name=name)
+            else:
+                newest.append((name, entry))
+        for name, entry in newest:
+            findings += print_entry(entry, as_json=invocation.as_json, name=name)
         if follow:
-            async for entry in trail.entries(wanted, follow=True):
-                findings += print_entry(entry, as_json=invocation.as_json)
+            async for name, entry in entries(follow=True):
+                findings += print_entry(entry, as_json=invocation.as_json, name=name)
     return 4 if findings else 0

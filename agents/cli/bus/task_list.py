@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from sealbus.agents.cli.merging import merged
 from sealbus.agents.cli.options import (
     Invocation,
     Moment,
@@ -20,6 +21,8 @@ from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from sealbus.bus.inspection.documents import TaskDocument
     from sealbus.bus.inspection.tasks import ListedTask
 
@@ -49,7 +52,7 @@ _STATES: Final = (
 )
 @click.option("--newer", type=Moment(), default=None, metavar="TIME", help="Stored at this time or later.")
 @limit_option
-@invocation_options("operator")
+@invocation_options("operator", several=True)
 async def ls(
     agent: str | None,
     states: tuple[str, ...],
@@ -69,6 +72,9 @@ async def ls(
     Not verified: that the list is complete (a broker can withhold messages), stored times, which are the broker's, and
     revocations. Only the current trust bundles are known: if a key has left them, the code is unknown_key. Results are not
     shown. Decisions and reasons are in the audit stream (sealbus audit replay --message ID). Calls are not stored.
+
+    Where there are cells, an identity reads its own. With --as several times, once for each cell, the tasks of all of them
+    are one list, with the statuses that are stored in another of them; each line begins with the identity that read it.
     """
     from sealbus.agents.runtime.open import open_connection, open_key_book, reading_profile
     from sealbus.bus.inspection.tasks import TaskFilter, TaskList
@@ -80,24 +86,37 @@ async def ls(
     wanted = TaskFilter(states=frozenset(states), user=user, since=newer or 0, before=older)
     settings = invocation.settings()
     receiver = workload_named(settings.names, agent)
-    async with open_connection(invocation.as_name, settings) as (identity, connection):
-        transport = NatsTransport(connection)
-        book = open_key_book(settings, identity, transport)
-        tasks = TaskList(
-            transport=transport,
-            profile=reading_profile(settings, identity.spiffe_id),
-            trust=lambda: Trust(bundles=identity.bundles()),
-            past=book or current_only,
-            restored=book or nothing_restored,
-        )
-        async with aclosing(tasks.listed(connection.jetstream, receiver, wanted, most=limit)) as listed:
-            async for task in listed:
-                if invocation.as_json:
-                    print_json(as_document(task))
-                else:
-                    click.echo(printable(as_line(task)))
-    if tasks.unreadable:
-        note(f"{tasks.unreadable} messages on these subjects are no tasks: no agent handles them")
+    async with AsyncExitStack() as stack:
+        opened = {
+            name: await stack.enter_async_context(open_connection(name, settings)) for name in invocation.as_names
+        }
+        transports = {name: NatsTransport(connection) for name, (_, connection) in opened.items()}
+        lists: dict[str, TaskList] = {}
+        sources: dict[str, AsyncGenerator[ListedTask, None]] = {}
+        for name, (identity, connection) in opened.items():
+            book = open_key_book(settings, identity, transports[name])
+            lists[name] = TaskList(
+                transport=transports[name],
+                profile=reading_profile(settings, identity.spiffe_id),
+                trust=lambda identity=identity: Trust(bundles=identity.bundles()),  # type: ignore[misc]
+                past=book or current_only,
+                restored=book or nothing_restored,
+                results=tuple(transports.values()),
+            )
+            listed = lists[name].listed(connection.jetstream, receiver, wanted, most=limit)
+            sources[name] = await stack.enter_async_context(aclosing(listed))
+        rows = await stack.enter_async_context(aclosing(merged(sources, lambda task: task.stored, newest=True)))
+        left = limit
+        async for name, task in rows:
+            if invocation.as_json:
+                print_json({**as_document(task), **({"as": name} if invocation.also else {})})
+            else:
+                click.echo(printable(f"{name}  " if invocation.also else "") + printable(as_line(task)))
+            left -= 1
+            if not left:
+                break
+    if unreadable := sum(tasks.unreadable for tasks in lists.values()):
+        note(f"{unreadable} messages on these subjects are no tasks: no agent handles them")
 
 
 def as_document(task: ListedTask) -> TaskDocument:

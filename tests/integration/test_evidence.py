@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from independent import verify_export as independent
-from support.notary import ORIGIN, SIGNER, last_place
+from support.notary import ORIGIN, SIGNER
+from support.sealed_log import sealed
 from support.shop import Shop, Update
 
 from sealbus import Client, Denied
 from sealbus.agents.control.notary import open_notary
-from sealbus.agents.control.notary.log.folder_store import CHECKPOINT, FolderStore
-from sealbus.agents.control.notary.log.message_verifier import placed
+from sealbus.agents.control.notary.log.folder_store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection, open_node
@@ -26,13 +26,7 @@ from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.denial import Remedy, RemedyKind
-from sealbus.envelopes.errors import EnvelopeError
-from sealbus.envelopes.log.checkpoint import open_checkpoint
-from sealbus.envelopes.message.wire import parse_envelope
-from sealbus.envelopes.records.body import parse_audit_body
-from sealbus.envelopes.records.notary import CheckpointRecord
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
@@ -66,28 +60,7 @@ class Deployment:
 
     async def sealed(self) -> None:
         """Wait until everything that AUDIT holds now is under a checkpoint, but the checkpoints after the rest."""
-        last = 0
-        async with open_connection("operator", self.environment.settings) as (_, connection):
-            async for batch in NatsTransport(connection).read("AUDIT", [SUBJECTS[AUDIT]]):
-                # A checkpoint alone is followed by none of its own: it may be the last that the stream gets.
-                last = max([last, *(placed(one).sequence for one in batch if not is_checkpoint(one.payload))])
-        store = FolderStore(self.log)
-        async with asyncio.timeout(60):
-            while True:
-                note = store.get(CHECKPOINT)
-                if note is not None:
-                    size = open_checkpoint(note, origin=ORIGIN, verifiers=[SIGNER.verifier]).checkpoint.size
-                    if last_place(store, size).sequence >= last:
-                        return
-                await asyncio.sleep(0.05)
-
-
-def is_checkpoint(payload: bytes) -> bool:
-    try:
-        records = parse_audit_body(parse_envelope(payload).body).records.values()
-    except EnvelopeError:
-        return False
-    return all(isinstance(one, CheckpointRecord) for one in records)
+        await sealed(self.environment.settings, self.log, SIGNER.verifier)
 
 
 async def sealbus(*arguments: str | Path, code: int = 0) -> str:

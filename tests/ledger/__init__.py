@@ -9,6 +9,7 @@
     faults    kill any of them; cut power or network; fill the disk; set clocks wrong;       faults.py
               restore a backup; run the release before; send poison                          restore.py
     count     after all that: which of the promises (tests/promises) were broken             count.py
+    cells     two cells instead, with senders and agents in both, of which one is moved      cells.py
 
 The book is SQLite on a disk of its own, which no fault touches. Nothing of sealbus writes into it but a handler's effect.
 """

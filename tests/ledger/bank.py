@@ -1,7 +1,8 @@
 """The agent `bank`, run by `sealbus worker run`: its handlers write their effect into the book, and nothing else.
 
-A payment that is due later is put off until then. A task `jam` ends its process, as the kernel does for want of memory. With
-LEDGER_DEAF set the process heeds no cancel: then the count has to find effects of what was canceled.
+With LEDGER_AGENT the agent has another name. A payment that is due later is put off until then. A task `jam` ends its
+process, as the kernel does for want of memory. With LEDGER_DEAF set the process heeds no cancel: then the count has to find
+effects of what was canceled.
 
 With LEDGER_FORMER, a folder, the process runs the release before, which is installed there: this file uses what both have.
 
@@ -25,7 +26,7 @@ from sealbus import Agent, Context, Retry
 
 __all__ = ["Payment", "agent"]
 
-agent = Agent("bank")
+agent = Agent(os.environ.get("LEDGER_AGENT", "bank"))
 _book = Book(Path(os.environ["LEDGER_BOOK"]))
 _FORMER = "LEDGER_FORMER" in os.environ
 if _FORMER and Path(os.environ["LEDGER_FORMER"]) not in Path(sealbus.__file__).parents:

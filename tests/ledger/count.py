@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from ledger.book import POISON, PUT_OFF, Book, is_denied
 from ledger.site import Site
 from sealbus import Client
 from sealbus.agents.runtime.open import open_audit_trail
+from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
@@ -26,7 +28,7 @@ from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
-__all__ = ["READ", "SETTLE_SECONDS", "Count", "judge", "opened", "settled"]
+__all__ = ["READ", "SETTLE_SECONDS", "Count", "end_text", "judge", "opened", "recorded", "settled"]
 
 Opened = TypeVar("Opened")
 
@@ -130,7 +132,7 @@ async def settled(site: Site, book: Book, *, seconds: float = SETTLE_SECONDS) ->
     async with AsyncExitStack() as stack:
         client = await opened(stack, lambda: Client("shop", settings=site.settings))
         later = await _ends(site, client, _part([(number, handle) for number, _, handle in _acknowledged(book)]))
-    findings, allowed, killed = await _recorded(site)
+    findings, allowed, killed = await recorded(site.operators, "operator")
     return judge(book, allowed=allowed, killed=killed, told=told, later=later, findings=findings)
 
 
@@ -260,28 +262,33 @@ async def _end(site: Site, client: Client, handle: str) -> str:
     """Return the state and the code with which a task has ended; nothing if it has not, or nobody answers."""
     if handle.startswith("/"):
         told = await site.asked_at_the_edge(handle)
-        return _end_text(told["state"], told.get("code")) if told.get("final") else ""
+        return end_text(told["state"], told.get("code")) if told.get("final") else ""
     try:
         status = await client.handle(handle).status()
     except (SealbusError, TimeoutError):
         return ""
-    return _end_text(status.state, status.code) if status is not None and status.final else ""
+    return end_text(status.state, status.code) if status is not None and status.final else ""
 
 
-def _end_text(state: object, code: object) -> str:
+def end_text(state: object, code: object) -> str:
     return f"{state} {code or ''}".strip()
 
 
-async def _recorded(site: Site) -> tuple[int, dict[str, float], set[str]]:
-    """Return how many records do not verify, when the others say that a message was allowed, and which were `killed`."""
+async def recorded(settings: Settings, *operators: str) -> tuple[int, dict[str, float], set[str]]:
+    """Return how many records do not verify, when the others say that a message was allowed, and which were `killed`.
+
+    Where there are cells, there is one of the `operators` in each.
+    """
     findings, allowed, killed = 0, dict[str, float](), set[str]()
-    async with AsyncExitStack() as stack:
-        trail = await opened(stack, lambda: open_audit_trail("operator", site.operators))
-        async for entry in trail.entries():
-            if not isinstance(entry, AuditEntry):
-                findings += 1
-            elif isinstance(entry.record, DecisionRecord) and entry.record.allow:
-                allowed.setdefault(parse_header(entry.record.header).id.hex(), entry.stored / SECOND)
-            elif isinstance(entry.record, OutcomeRecord) and entry.record.code == Code.KILLED:
-                killed.add(entry.decided.id.hex() if entry.decided is not None else "")
+    for operator in operators:
+        async with AsyncExitStack() as stack:
+            trail = await opened(stack, partial(open_audit_trail, operator, settings))
+            async for entry in trail.entries():
+                if not isinstance(entry, AuditEntry):
+                    findings += 1
+                elif isinstance(entry.record, DecisionRecord) and entry.record.allow:
+                    message, at = parse_header(entry.record.header).id.hex(), entry.stored / SECOND
+                    allowed[message] = min(at, allowed.get(message, at))
+                elif isinstance(entry.record, OutcomeRecord) and entry.record.code == Code.KILLED:
+                    killed.add(entry.decided.id.hex() if entry.decided is not None else "")
     return findings, allowed, killed

@@ -329,9 +329,10 @@ async def callout_site(
     policy: Path = STARTER,
     own: tuple[OwnSubject, ...] = (),
     conf: Path = CONF,
+    ca: ThrowawayCa | None = None,
 ) -> AsyncIterator[CalloutSite]:
     """Start a server and so many responders; `federated` are CAs of other trust domains that the server trusts as well."""
-    ca = ThrowawayCa(DOMAIN.name)
+    ca = ca or ThrowawayCa(DOMAIN.name)
     async with AsyncExitStack() as stack:
         site = CalloutSite(
             folder=folder,

@@ -15,6 +15,7 @@ from support.callout import CONF, DOMAIN, NAMES, CalloutSite, callout_site, poli
 from support.engines import ScriptedEngine
 from support.identity import StaticIdentity
 from support.lab import until
+from support.x509 import ThrowawayCa
 
 from sealbus import Agent
 from sealbus.agents.dev.memory.identity import MemoryIdentity
@@ -45,8 +46,8 @@ def configuration(folder: Path) -> Path:
     return conf
 
 
-def policy(folder: Path, placed: Mapping[str, Placement]) -> Path:
-    """Return a copy of the starter policy whose registry has these placements."""
+def policy(folder: Path, placed: Mapping[str, Placement], registry: Mapping[str, Mapping[str, Json]]) -> Path:
+    """Return a copy of the starter policy whose registry has these placements, and documents of `registry` by name."""
     agents: dict[str, Json] = {
         str(NAMES.id_of(name)): {"actions": dict.fromkeys(actions, True)}
         for name, actions in {
@@ -60,7 +61,9 @@ def policy(folder: Path, placed: Mapping[str, Placement]) -> Path:
     limits: Json = {"subscriptions": 100, "payload": -1, "data": -1}
     tenants: dict[str, Json] = {"east": {"account": "EAST_AGENTS", "streams": "EAST", "limits": limits}}
     ruler: dict[str, Json] = {str(NAMES.id_of("ruler")): {"role": "operator", "tenant": "default"}}
-    made = policy_folder(folder, agents=agents, tenants=tenants, workloads=ruler)
+    documents = {"agents": agents, "tenants": tenants, "workloads": ruler}
+    more = {name: {**documents.get(name, {}), **registry.get(name, {})} for name in {*documents, *registry}}
+    made = policy_folder(folder, **more)
     cells = made / "sealbus" / "registry" / "cells"
     cells.mkdir()
     (cells / "data.json").write_text(
@@ -77,8 +80,10 @@ class CellsSite:
     stack: AsyncExitStack
     cells: Mapping[str, Placement]
     """What the registry says now."""
+    authority: DevelopmentAuthority
+    """Of all identities, by which the server's are issued, too."""
+    registry: Mapping[str, Mapping[str, Json]]
     connections: list[Connection] = field(default_factory=list)
-    authority: DevelopmentAuthority = field(default_factory=lambda: DevelopmentAuthority(DOMAIN))
 
     async def node(self, name: str) -> Node:
         memory = MemoryIdentity(self.authority, NAMES.id_of(name))
@@ -124,7 +129,7 @@ class CellsSite:
         for responder in self.server.responders:
             await responder.stop()
         self.server.responders.clear()
-        self.server.policy = policy(folder, placed)
+        self.server.policy = policy(folder, placed, self.registry)
         await self.server.respond(accounts=ACCOUNTS)
         self.cells = placed
         # As each process does after a change of the cells (`follow_cells`).
@@ -135,16 +140,25 @@ class CellsSite:
 
 
 @asynccontextmanager
-async def cells_site(folder: Path, placed: Mapping[str, Placement] = PLACED) -> AsyncIterator[CellsSite]:
-    """Start the server with the streams of both cells; the callout places workloads by `placed`."""
-    rules, conf = policy(folder / "policy", placed), configuration(folder)
-    started = callout_site(folder / "site", responders=0, policy=rules, conf=conf)
+async def cells_site(
+    folder: Path,
+    placed: Mapping[str, Placement] = PLACED,
+    registry: Mapping[str, Mapping[str, Json]] = MappingProxyType({}),
+) -> AsyncIterator[CellsSite]:
+    """Start the server with the streams of both cells; the callout places workloads by `placed`.
+
+    `registry` adds to documents of the policy's registry, by their names.
+    """
+    rules, conf = policy(folder / "policy", placed, registry), configuration(folder)
+    authority = DevelopmentAuthority(DOMAIN)
+    ca = ThrowawayCa.stolen(DOMAIN.name, authority.x509.current.certificate, authority.x509.current.key)
+    started = callout_site(folder / "site", responders=0, policy=rules, conf=conf, ca=ca)
     async with started as server, AsyncExitStack() as stack:
         await server.respond(accounts=ACCOUNTS)
         for operator in ("operator", "ruler"):
             async with server.connection(operator) as connection:
                 await apply(declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26}), connection.jetstream)
-        yield CellsSite(server=server, stack=stack, cells=placed)
+        yield CellsSite(server=server, stack=stack, cells=placed, authority=authority, registry=registry)
 
 
 async def stored(site: CellsSite, operator: str) -> dict[str, int]:

@@ -17,9 +17,11 @@ from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.decision.placement import Placement
+from sealbus.policies.decision.request import rfc3339
 
 CELLS: Final = ("sealbus", "registry", "cells")
 TENANTS: Final = ("sealbus", "registry", "tenants")
@@ -32,7 +34,13 @@ OPERATOR: Final = "operator"
 DEFAULT: Final = "default"
 """The cell, and the tenant, of those who are named in no other."""
 
+AHEAD: Final = 60 * SECOND
+"""How far ahead a move must be when it is pushed, in microseconds, so that every process has the policy by then."""
+MOVING: Final = 33 * 86_400 * SECOND
+"""For how long after its time the former cell has something of who was moved: as long as HELD keeps it."""
+
 _CELL: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_IN_DEFAULT: Final = Placement(DEFAULT)
 _LATEST: Final = 2**63
 """Above every time."""
 
@@ -76,6 +84,42 @@ def _placement(value: Json) -> Placement | None:
     if cell == before or _CELL.fullmatch(cell) is None or _CELL.fullmatch(before) is None:
         return None
     return Placement(cell, before, since)
+
+
+def check_moves(present: Mapping[str, Placement], pushed: Mapping[str, Placement], now: int) -> None:
+    """Check that the cells `pushed` may follow the `present` ones at `now` (microseconds).
+
+    Raises `ConfigurationError` for a change by which a message to an agent would be in no cell that the agent reads, or in
+    two: a move that begins within `AHEAD`, or a change of one that has begun and not ended.
+    """
+    for token in sorted(present.keys() | pushed.keys()):
+        old, new = present.get(token, _IN_DEFAULT), pushed.get(token, _IN_DEFAULT)
+        if old != new and (problem := _move_problem(old, new, now)):
+            raise ConfigurationError(f"{'.'.join(CELLS)} {token[:64]!r} {problem}")
+
+
+def _move_problem(old: Placement, new: Placement, now: int) -> str:
+    """Return why `new` may not follow `old`, or an empty text."""
+    left = old.cell
+    if old.before and old.since >= now + AHEAD:
+        if new == Placement(old.before):
+            # Taken back.
+            return ""
+        if new.cells != old.cells:
+            return f"is moved to {old.cell!r} soon: to move it elsewhere, take that back first, by a push of {old.before!r}"
+        left = old.before
+    elif old.before and old.since + MOVING > now:
+        end = rfc3339(-(-(old.since + MOVING) // SECOND))
+        return (
+            f"is being moved from {old.before!r} to {old.cell!r}: leave its entry as it is until {end}, which is 33 days "
+            "after `since`; nothing overrides this, because what was said and stored before would be lost or done twice"
+        )
+    if new.before and new.before != left:
+        return f"says `before` {new.before!r}, and the policy in force has it in {left!r}"
+    if new.before and new.since < now + AHEAD:
+        first = now + AHEAD
+        return f"says `since` {new.since}: it must be {first} or later, {AHEAD // SECOND} s from now by this machine's clock"
+    return ""
 
 
 def bucket_and_cell(text: str) -> tuple[str, str]:

@@ -17,7 +17,9 @@ from support.workload_api import short_folder
 
 from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.sdk.task_handle import parse_handle
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.policies.bundle import cells
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,7 +54,8 @@ async def counted(ledger: CellsLedger) -> Count:
     return judge(ledger.book, allowed=allowed, killed=killed, told=ledger.told, later=later, findings=findings)
 
 
-async def test_an_agent_is_moved_while_workers_die(tmp_path: Path) -> None:
+async def test_an_agent_is_moved_while_workers_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "AHEAD", int(AHEAD / 2 * SECOND))
     chance, stop = random.Random(SEED), asyncio.Event()  # noqa: S311 -- moments, no secrets
     with short_folder() as folder:
         async with open_cells(folder) as ledger:

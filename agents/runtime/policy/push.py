@@ -17,8 +17,10 @@ from typing import Final
 from sealbus.agents.files import file_errors
 from sealbus.agents.runtime.policy.deny_list import carry
 from sealbus.agents.runtime.policy.store import MOST_DENIALS, TAKES_DENIALS, CameFirst, Known, PolicyStore, StoredPart
+from sealbus.bus.clocks import wall_clock
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
+from sealbus.policies.bundle.cells import cells_of, check_moves
 from sealbus.policies.bundle.composition import PartSet
 from sealbus.policies.bundle.denials import DENIAL, pack_denial, takes_denials, with_denial
 from sealbus.policies.bundle.files import build_bundle
@@ -100,7 +102,8 @@ async def push_content(
     """Sign the bundle that `content` makes and push it as the part `name`, under the serial after the current one.
 
     Denials of the platform stay in force even if `content` lacks them: only `forget` ends a denial. Raises `PolicyRefused`
-    for a bundle that consumers would refuse, `ConfigurationError` if another push came first.
+    for a bundle that consumers would refuse, `ConfigurationError` if another push came first, and for a move of an agent to
+    another cell that may not follow what is in force (`check_moves`).
     """
     found = await _stored(store, anchors)
     bundle = _with_denials(found, name, content(await _next_serial(store, found, name)))
@@ -219,8 +222,9 @@ async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bun
             f"denials in the store are refused here, and a new bundle may end them: name their key in policy.keys, or, if "
             f"they are no denials, remove these objects from the bucket: {objects}: {parts.problems.get(DENIAL, '')}"
         )
-    before = {part.name for part in parts.parts}
+    before, present = {part.name for part in parts.parts}, parts.platform_data()
     parts.offer(name, bundle.raw)
+    _check_cells(present, parts.platform_data())
     composed = parts.composed
     if check is not None and composed is not None:
         await asyncio.to_thread(check, composed)
@@ -234,6 +238,12 @@ async def _push(store: PolicyStore, found: _StoredPolicy, name: str, bundle: Bun
     return Pushed(
         name=name, serial=bundle.serial, composed=composed.revision if composed is not None else "", fallen=fallen
     )
+
+
+def _check_cells(present: DataDocument | None, pushed: DataDocument | None) -> None:
+    """Raise `ConfigurationError` for a move of an agent that may not follow what is in force; before a first push all may."""
+    if present is not None and pushed is not None:
+        check_moves(cells_of(present), cells_of(pushed), wall_clock())
 
 
 def _check_known(found: _StoredPolicy) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.policies.bundle.cells import MOST_CELLS, bucket_and_cell, cells_of
+from sealbus.envelopes.limits import SECOND
+from sealbus.policies.bundle.cells import AHEAD, MOST_CELLS, MOVING, bucket_and_cell, cells_of, check_moves
 from sealbus.policies.decision.documents import DataDocument
 from sealbus.policies.decision.placement import Placement
 
@@ -169,3 +170,72 @@ def test_a_bucket_is_named_alone_or_with_its_cell() -> None:
     for wrong in ("a@", "a@East", "a@*", "a@b.c", "a@b@c", "a@" + "e" * 33):
         with pytest.raises(ConfigurationError, match="name of a cell"):
             bucket_and_cell(wrong)
+
+
+NOW = 1_764_748_800 * SECOND
+DAY = 86_400 * SECOND
+UNCHANGED = {"plans": Placement("east", "default", NOW - DAY)}
+
+
+def moved(cell: str, before: str, since: int) -> Placement:
+    return Placement(cell, before, NOW + since)
+
+
+SOON = moved("east", "default", AHEAD)
+BEGUN = moved("east", "default", AHEAD - 1)
+LATE = moved("east", "default", 1 - MOVING)
+OVER = moved("east", "default", -MOVING)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (None, SOON),
+        (Placement("default"), SOON),
+        (Placement("east"), moved("default", "east", AHEAD)),
+        # One that has not worked, which nobody can see.
+        (None, Placement("east")),
+        (Placement("east"), None),
+        # Taken back, and put off, as long as no message can be in the new cell.
+        (SOON, None),
+        (SOON, Placement("default")),
+        (SOON, moved("east", "default", AHEAD + 1)),
+        (moved("east", "default", DAY), SOON),
+        (BEGUN, BEGUN),
+        (LATE, LATE),
+        # At its end.
+        (OVER, Placement("east")),
+        (OVER, moved("west", "east", AHEAD)),
+        (OVER, moved("default", "east", AHEAD)),
+    ],
+)
+def test_a_move_that_may_follow(old: Placement | None, new: Placement | None) -> None:
+    present, pushed = ({"works": one} if one is not None else {} for one in (old, new))
+    check_moves({**UNCHANGED, **present}, {**UNCHANGED, **pushed}, NOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (None, BEGUN, f"says `since` {NOW + AHEAD - 1}: it must be {NOW + AHEAD} or later, 60 s from now"),
+        (None, LATE, "it must be"),
+        (SOON, BEGUN, "it must be"),
+        (OVER, moved("west", "east", AHEAD - 1), "it must be"),
+        (None, moved("west", "east", AHEAD), "says `before` 'east', and the policy in force has it in 'default'"),
+        (Placement("east"), moved("west", "default", AHEAD), "says `before` 'default', and .* has it in 'east'"),
+        (OVER, moved("west", "default", AHEAD), "says `before` 'default', and .* has it in 'east'"),
+        (SOON, Placement("east"), "is moved to 'east' soon: .* by a push of 'default'"),
+        (SOON, moved("west", "default", AHEAD), "is moved to 'east' soon"),
+        (SOON, moved("default", "east", AHEAD), "is moved to 'east' soon"),
+        (BEGUN, None, "is being moved from 'default' to 'east': leave its entry as it is until 2026-01-05T08:01:00Z"),
+        (BEGUN, Placement("default"), "nothing overrides this"),
+        (BEGUN, SOON, "which is 33 days after"),
+        (LATE, Placement("east"), "until 2025-12-03T08:00:01Z"),
+        (LATE, moved("west", "east", AHEAD), "is being moved"),
+        (LATE, moved("default", "east", AHEAD), "is being moved"),
+    ],
+)
+def test_a_move_that_may_not_follow(old: Placement | None, new: Placement | None, problem: str) -> None:
+    present, pushed = ({"works": one} if one is not None else {} for one in (old, new))
+    with pytest.raises(ConfigurationError, match=rf"sealbus\.registry\.cells 'works' .*{problem}"):
+        check_moves({**UNCHANGED, **present}, {**UNCHANGED, **pushed}, NOW)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.cells import policy
 from support.policies import signing_key
 from support.teams import signed_platform, signed_team, team
 
@@ -23,16 +25,20 @@ from sealbus.agents.runtime.policy.push import (
 )
 from sealbus.agents.runtime.policy.store import CameFirst, Known, PolicyStore, SerialState, is_denial
 from sealbus.agents.runtime.policy.sync import PolicySync
+from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck
 from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.keys import key_id
+from sealbus.policies.bundle.cells import MOVING
 from sealbus.policies.bundle.denials import DENIAL, pack_denial, with_denial
 from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.decision.placement import Placement
 from sealbus.policies.lint.module import PolicyRefused
 
 ROOT, STOCK = signing_key(), signing_key()
@@ -488,3 +494,44 @@ def _data(change: Callable[[DataDocument], None]) -> DataDocument:
     data: DataDocument = {}
     change(data)
     return data
+
+
+async def test_a_push_checks_the_move_of_an_agent(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = wall_clock()
+
+    async def push(**placed: Placement) -> None:
+        folder = policy(tmp_path / f"policy-{time.monotonic_ns()}", {"ruler": Placement("east"), **placed}, {})
+        await push_content(store, ANCHORS, "platform", content_of(folder), ROOT)
+
+    async def refused(problem: str, **placed: Placement) -> None:
+        before = await store.current()
+        with pytest.raises(ConfigurationError, match=problem):
+            await push(**placed)
+        assert await store.current() == before
+
+    # Before the first policy nobody has moved: what was in force is restored as it was.
+    begun, moving = Placement("east", "default", now - 1), Placement("east", "default", now + 600 * SECOND)
+    await push(works=begun)
+    await refused("is being moved")
+    await refused("'plans' says `since`", works=begun, plans=Placement("east", "default", now))
+    await push(works=begun, plans=moving)
+    # Put off, and taken back by a former policy.
+    await push(works=begun, plans=Placement("east", "default", moving.since + 1))
+    await roll_back(store, ANCHORS, "platform", 1, ROOT)
+    await push(works=begun, plans=moving)
+    later = moving.since
+    monkeypatch.setattr("sealbus.agents.runtime.policy.push.wall_clock", lambda: later)
+    await refused("'plans' is being moved", works=begun, plans=Placement("east"))
+    # A former policy, and one that was signed elsewhere, are no way round it; a denial changes no cell.
+    with pytest.raises(ConfigurationError, match="'plans' is being moved from 'default' to 'east'"):
+        await roll_back(store, ANCHORS, "platform", 1, ROOT)
+    folder = policy(tmp_path / "signed", {"ruler": Placement("east"), "works": begun}, {})
+    signed = sign_bundle(build_bundle(folder, serial=9, part=True), ROOT, scope="platform")
+    with pytest.raises(ConfigurationError, match="'plans' is being moved"):
+        await push_signed(store, ANCHORS, "platform", signed.raw)
+    await change_platform(store, ANCHORS, add(Denial(kind="user", id="eve")), ROOT)
+    # After 33 days it ends.
+    later = moving.since + MOVING
+    await push(works=Placement("east"), plans=Placement("east"))

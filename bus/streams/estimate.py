@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.bus.stream_names import AUDIT, RESULTS, STATE, TASKS
+from sealbus.bus.stream_names import AUDIT, EVENTS, RESULTS, STATE, TASKS
 from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES, KEPT_SECONDS, MAX_CONSUMERS
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle.cells import MOST_CELLS
 
 TASK: Final = 1_890
 """Bytes of a task in TASKS, beside its body: header, proof, SVID and the user's context."""
@@ -36,6 +37,8 @@ CONSUMERS_OF_AGENT: Final = 4
 """Consumers of TASKS that an agent has: of its tasks, its cancels, its approvals and its schedules."""
 SHARED_ASSETS: Final = 10
 """Replicated assets of a server that has every stream: these eight, the bucket of policies, and the group of the servers."""
+ASSETS_OF_CELL: Final = 9
+"""Those of them that each further cell has, too: the eight streams and a bucket."""
 MANY_ASSETS: Final = 1_000
 """Replicated assets of a server at which Synadia's own check warns (CLUSTER_003)."""
 CONSUMER_MEMORY: Final = 50_000
@@ -75,11 +78,16 @@ class ExpectedLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedAgents:
-    """How many agents there will be, on streams of so many `replicas`."""
+    """How many agents there will be, on streams of so many `replicas`, in `cells` that are alike, on the same servers."""
 
     agents: int
     listening: int = 0
-    """Agents that listen to events, by one more consumer each."""
+    """Agents that listen to events, by one more consumer each, in each cell."""
+    cells: int = 1
+    processes: int = 0
+    """Processes of all agents. Each reads the stops of every cell, by a consumer of STATE with one replica."""
+    moved: int = 0
+    """Agents that were moved within 33 days: they have consumers of TASKS in the former cell, too."""
     replicas: int = 1
     replicated_consumers: bool = False
     """Whether consumers have the replicas of their stream, too (`streams.replicated_consumers`)."""
@@ -87,33 +95,40 @@ class ExpectedAgents:
     def __post_init__(self) -> None:
         if not 0 <= self.listening <= self.agents:
             raise ConfigurationError("agents that listen to events are 0 or more, and no more than all agents")
+        if not 1 <= self.cells <= MOST_CELLS + 1:
+            raise ConfigurationError(f"there is one cell at least, and at most {MOST_CELLS + 1}")
+        if self.processes < 0 or not 0 <= self.moved <= (self.agents if self.cells > 1 else 0):
+            raise ConfigurationError("processes are 0 or more; agents move between cells, and no more than all of them")
 
     @property
     def consumers(self) -> int:
-        """How many consumers of TASKS there will be; each task subject of an agent's own takes one more."""
-        return self.agents * CONSUMERS_OF_AGENT
+        """How many consumers of TASKS each cell will have; each task subject of an agent's own takes one more."""
+        return (-(-self.agents // self.cells) + -(-self.moved // self.cells)) * CONSUMERS_OF_AGENT
 
     @property
     def replicated_consumers_held(self) -> int:
-        """How many consumers will be a RAFT group."""
+        """How many consumers of each cell will be a RAFT group."""
         return self.consumers + self.listening if self.replicas > 1 and self.replicated_consumers else 0
 
     @property
     def replicated_assets(self) -> int:
         """How many replicated streams and consumers a server has that holds all of them; 0 without replicas."""
-        return SHARED_ASSETS + self.replicated_consumers_held if self.replicas > 1 else 0
+        if self.replicas == 1:
+            return 0
+        return SHARED_ASSETS + (self.cells - 1) * ASSETS_OF_CELL + self.cells * self.replicated_consumers_held
 
     @property
     def memory(self) -> int:
-        """How many bytes the consumers take of the memory of each server."""
+        """How many bytes the consumers of all cells take of the memory of each server."""
         replicated = self.replicated_consumers_held
-        single = self.consumers + self.listening - replicated
-        return single * CONSUMER_MEMORY + replicated * REPLICATED_MEMORY
+        single = self.consumers + self.listening + self.processes - replicated
+        return self.cells * (single * CONSUMER_MEMORY + replicated * REPLICATED_MEMORY)
 
     def warnings(self) -> Iterator[str]:
         """Yield a line for each limit that is passed."""
-        if self.consumers > MAX_CONSUMERS:
-            yield f"TASKS may have {MAX_CONSUMERS:,} consumers, for {self.consumers:,}"
+        for stream, consumers in ((TASKS, self.consumers), (EVENTS, self.listening), (STATE, self.processes)):
+            if consumers > MAX_CONSUMERS:
+                yield f"{stream} may have {MAX_CONSUMERS:,} consumers, for {consumers:,}"
         if self.replicated_assets > MANY_ASSETS:
             yield (
                 f"{self.replicated_assets:,} replicated assets on a server: "

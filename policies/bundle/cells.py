@@ -37,7 +37,7 @@ DEFAULT: Final = "default"
 AHEAD: Final = 60 * SECOND
 """How far ahead a move must be when it is pushed, in microseconds, so that every process has the policy by then."""
 MOVING: Final = 33 * 86_400 * SECOND
-"""For how long after its time the former cell has something of who was moved: as long as HELD keeps it."""
+"""For how long after its time the former cell has something of who was moved: a day longer than HELD keeps a value."""
 
 _CELL: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _IN_DEFAULT: Final = Placement(DEFAULT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +16,9 @@ from support.cells import CellsSite, cells_site, stored
 from support.lab import until
 
 from sealbus import Agent, Client, Context
+from sealbus.bus.nats.api import api
 from sealbus.bus.ports import Outgoing, PubAck, Transport
+from sealbus.bus.streams.estimate import CONSUMERS_OF_AGENT, ExpectedAgents
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.policies.decision.placement import Placement
@@ -183,3 +186,35 @@ async def test_what_it_kept_and_what_it_asked_for_is_there(site: CellsSite, tmp_
             [(_, counts)] = (await reader.held.newest(subject, HELD_TYPE)).items()
             assert (counts.number, counts.keys.octets("dig")) == (2, b"e" * 32)
     assert (await stored(site, "operator"))["HELD"] == (await stored(site, "ruler"))["HELD"] == 1
+
+
+async def test_consumers_are_as_many_as_is_expected_of_so_many_agents_and_cells(
+    site: CellsSite, tmp_path: Path
+) -> None:
+    ends = Agent("ends")
+
+    @ends.task("end")
+    async def end(job: Job, ctx: Context) -> int:
+        return job.number
+
+    await move(site, tmp_path)
+    expected = ExpectedAgents(agents=2, cells=2, moved=1, processes=2)
+    async with site.running(Works().works), site.running(ends):
+        # `ends` has its own in the cell in which the moved agent was.
+        wanted = {
+            "operator": (expected.consumers, expected.processes),
+            "ruler": (CONSUMERS_OF_AGENT, expected.processes),
+        }
+        async with asyncio.timeout(60.0):
+            # Readers of another cell begin within some seconds, and nothing here says when.
+            while {operator: await consumers(site, operator) for operator in wanted} != wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+async def consumers(site: CellsSite, operator: str) -> tuple[int, int]:
+    """Return how many consumers TASKS and STATE have in the cell of `operator`."""
+    async with site.server.connection(operator) as connection:
+        listed = (await api(connection.jetstream, "STREAM.LIST"))["streams"]
+        assert isinstance(listed, list)
+        counts = {stream["config"]["name"]: int(stream["state"]["consumer_count"]) for stream in listed}
+        return counts["TASKS"], counts["STATE"]

@@ -157,6 +157,25 @@ def test_the_command_says_what_agents_take_and_when_they_are_too_many(tmp_path: 
     assert len(told["too_many"]) == 2
 
 
+def test_streams_and_settings_of_cells_are_those_of_each(tmp_path: Path) -> None:
+    settings = tmp_path / "sealbus.toml"
+    settings.write_text("")
+    wanted = ["size", "--days", "90", "--config", str(settings), "--json", "--agents", "3000"]
+    one = json.loads(CliRunner().invoke(command, [*wanted, "--rate", "5", "--calls", "2"]).stdout)
+    done = CliRunner().invoke(command, [*wanted, "--rate", "20", "--calls", "8", "--cells", "4", "--processes", "7"])
+    assert done.exit_code == 0
+    four = json.loads(done.stdout)
+    assert four["streams"] == one["streams"]
+    assert four["disk"] == 4 * one["disk"]
+    assert (one["agents"]["consumers"], four["agents"]["consumers"], four["agents"]["stop_readers"]) == (
+        12_000,
+        3_000,
+        7,
+    )
+    assert one["too_many"]
+    assert not four["too_many"]
+
+
 def test_the_page_of_operators_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text(encoding="utf-8")
@@ -164,7 +183,8 @@ def test_the_page_of_operators_shows_what_is_printed(tmp_path: Path, monkeypatch
     done = CliRunner().invoke(command, shlex.split(line)[2:])
     assert done.exit_code == 0
     assert f"{line}```\n\n```\n{done.stdout}```" in page
-    [line] = commands_of(page, mark="agents")
-    done = CliRunner().invoke(command, shlex.split(line)[2:])
-    assert done.exit_code == 0
-    assert f"{line}```\n\n```\n{done.stderr}```" in page
+    for mark in ("agents", "cells"):
+        [line] = commands_of(page, mark=mark)
+        done = CliRunner().invoke(command, shlex.split(line)[2:])
+        assert done.exit_code == 0
+        assert f"{line}```\n\n```\n{done.stderr}```" in page

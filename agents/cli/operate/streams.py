@@ -83,6 +83,9 @@ async def roll(to: str, since: str | None, invocation: Invocation) -> None:
 @click.option("--result", type=_NUMBER, default=256, show_default=True, metavar="BYTES", help="Mean body of a result.")
 @click.option("--agents", type=_NUMBER, default=0, metavar="N", help="Agents with consumers.  [default: not said]")
 @click.option("--listening", type=_NUMBER, default=0, metavar="N", help="Agents that listen to events.  [default: 0]")
+@click.option("--cells", type=_NUMBER, default=1, metavar="N", help="Cells, which are taken as alike.  [default: 1]")
+@click.option("--processes", type=_NUMBER, default=0, metavar="N", help="Processes of all agents.  [default: not said]")
+@click.option("--moved", type=_NUMBER, default=0, metavar="N", help="Agents moved within 33 days.  [default: 0]")
 @click.option("--replicas", type=_REPLICAS, metavar="N", help="Replicas: 1, 3 or 5.  [default: streams.replicas]")
 @config_option
 @json_option
@@ -96,11 +99,17 @@ def size(
     result: int,
     agents: int,
     listening: int,
+    cells: int,
+    processes: int,
+    moved: int,
     replicas: str | None,
     config: str | None,
     as_json: bool,
 ) -> None:
     """Print how many bytes the streams will hold, the settings with room for that, and what the agents take of a server.
+
+    All numbers are those of the whole deployment. With --cells the streams and settings are those of each cell, which has an
+    equal share.
 
     Settings are compared if there are any; exit code 1 if one of their streams is too small, or the agents are too many. No
     server is asked.
@@ -109,20 +118,29 @@ def size(
     from sealbus.bus.streams.declared import DEFAULT_MAX_BYTES
     from sealbus.bus.streams.estimate import ExpectedAgents, ExpectedLoad, bytes_held, room_for
 
-    load = ExpectedLoad(tasks=rate, calls=calls, denied=denied, once=once, body=body, result=result)
-    held, table = bytes_held(load, days=days), load_streams(config)
-    room = {name: room_for(name, bytes_) for name, bytes_ in held.items()}
-    disk = sum({**DEFAULT_MAX_BYTES, **room}.values())
+    table = load_streams(config)
     copies = int(replicas or table.replicas)
-    small = list(_too_small(table, held, load, days))
     expected = ExpectedAgents(
-        agents=agents, listening=listening, replicas=copies, replicated_consumers=table.replicated_consumers
+        agents=agents,
+        listening=listening,
+        cells=cells,
+        processes=processes,
+        moved=moved,
+        replicas=copies,
+        replicated_consumers=table.replicated_consumers,
     )
+    load = ExpectedLoad(tasks=rate / cells, calls=calls / cells, denied=denied, once=once, body=body, result=result)
+    held = bytes_held(load, days=days)
+    room = {name: room_for(name, bytes_) for name, bytes_ in held.items()}
+    disk = cells * sum({**DEFAULT_MAX_BYTES, **room}.values())
+    small = list(_too_small(table, held, load, days))
     many = list(expected.warnings())
     if as_json:
         streams = {name: {"held": held[name], "max_bytes": room[name]} for name in held}
         taken = {
             "consumers": expected.consumers,
+            "event_consumers": expected.listening,
+            "stop_readers": expected.processes,
             "replicated_assets": expected.replicated_assets,
             "memory": expected.memory,
         }
@@ -141,11 +159,14 @@ def size(
         print_table("", ["stream", "holds", "max_bytes"], rows)
         lines = [f'{name.lower()} = "{_shown(room[name])}"' for name in SUBJECTS if name in held]
         click.echo("\n".join([f"[streams]\nreplicas = {copies}\n\n[streams.max_bytes]", *lines]))
-        note(f"disk of a server that holds all eight streams: {_shown(disk)}")
+        of_cells = f" of {cells} cells" if cells > 1 else ""
+        note(f"disk of a server that holds all eight streams{of_cells}: {_shown(disk)}")
         if agents:
+            others = f", {listening:,} of EVENTS and {processes:,} of STATE" if cells > 1 or processes else ""
             note(
-                f"{agents:,} agents: {expected.consumers:,} consumers of TASKS; on each server "
-                f"{expected.replicated_assets:,} replicated assets, and {_shown(expected.memory)} of memory for consumers"
+                f"{agents:,} agents{of_cells.replace(' of ', ' in ')}: {expected.consumers:,} consumers of TASKS{others}"
+                f"{' in each' if of_cells else ''}; on each server {expected.replicated_assets:,} replicated assets, and "
+                f"{_shown(expected.memory)} of memory for consumers"
             )
         for line in small:
             note(f"too small: {line}")

@@ -80,3 +80,37 @@ def test_the_limits_of_agents_are_said() -> None:
 def test_agents_that_cannot_be_are_refused(agents: int, listening: int) -> None:
     with pytest.raises(ConfigurationError):
         ExpectedAgents(agents=agents, listening=listening)
+
+
+def test_each_cell_has_the_readers_of_all_and_the_former_one_who_was_moved() -> None:
+    one = ExpectedAgents(agents=2_000, listening=100, replicas=3, processes=500)
+    four = replace(one, cells=4, moved=40)
+    assert (one.consumers, four.consumers) == (8_000, 4 * (500 + 10))
+    assert (one.replicated_assets, four.replicated_assets) == (10, 10 + 3 * 9)
+    assert one.memory == (8_000 + 100 + 500) * estimate.CONSUMER_MEMORY
+    assert four.memory == 4 * (2_040 + 100 + 500) * estimate.CONSUMER_MEMORY
+    replicated = replace(four, replicated_consumers=True)
+    assert replicated.replicated_assets == 10 + 3 * 9 + 4 * 2_140
+    assert replicated.memory == 4 * (500 * estimate.CONSUMER_MEMORY + 2_140 * estimate.REPLICATED_MEMORY)
+    # What does not divide evenly is in one cell more.
+    assert replace(four, agents=2_001, moved=41).consumers == 4 * (501 + 11)
+
+
+def test_the_limits_of_each_cell_are_said() -> None:
+    most = ExpectedAgents(agents=10_000, listening=10_000, processes=10_000, cells=4)
+    assert list(most.warnings()) == []
+    assert list(replace(most, agents=10_001, listening=10_001, processes=10_001).warnings()) == [
+        "TASKS may have 10,000 consumers, for 10,004",
+        "EVENTS may have 10,000 consumers, for 10,001",
+        "STATE may have 10,000 consumers, for 10,001",
+    ]
+    assert list(replace(most, moved=1).warnings()) == ["TASKS may have 10,000 consumers, for 10,004"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cells": 0}, {"cells": 18}, {"processes": -1}, {"moved": -1}, {"moved": 11, "cells": 2}, {"moved": 1}]
+)
+def test_cells_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
+    ExpectedAgents(agents=10, cells=17, processes=0, moved=10)
+    with pytest.raises(ConfigurationError):
+        ExpectedAgents(**{"agents": 10, **wrong})  # type: ignore[arg-type]

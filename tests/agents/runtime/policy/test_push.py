@@ -28,6 +28,7 @@ from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.streams.declared import HELD_SECONDS
 from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
@@ -494,6 +495,10 @@ def _data(change: Callable[[DataDocument], None]) -> DataDocument:
     data: DataDocument = {}
     change(data)
     return data
+
+
+def test_a_move_lasts_for_longer_than_held_keeps_a_value() -> None:
+    assert MOVING == (HELD_SECONDS + 86_400) * SECOND
 
 
 async def test_a_push_checks_the_move_of_an_agent(

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SEALBUS = Path(sys.executable).parent / "sealbus"
 RATE = 12.0
+SHOP = "spiffe://example.org/agent/shop"
 AHEAD = 20.0
 """Seconds from the push of the move to its time."""
 SEED = 7
@@ -99,6 +100,22 @@ async def check_lists(ledger: CellsLedger) -> None:
     assert 0 < len(alone) < len(listed)
     # Its own cell has no status of what was sent from the other one.
     assert any(one["state"] == "submitted" and states[str(one["message"])] != "submitted" for one in alone)
+    # What follows from a task is in the cell of its agent, and in that of its sender, who decides about the answer.
+    [chain] = [one for one in listed if (one["from"], one["action"], one["state"]) == (SHOP, "vault.pay", "completed")][
+        :1
+    ]
+    both = [f"--as={name}" for name in OPERATORS.values()]
+    recorded = {
+        operators: lines_of(
+            await sealbus("audit", "replay", *operators, "--chain", str(chain["hash"]), "--json", *config)
+        )
+        for operators in (tuple(both), (both[0],), (both[1],))
+    }
+    assert {str(one["as"]) for one in recorded[tuple(both)]} == {*OPERATORS.values()}
+    assert [str(one["time"]) for one in recorded[tuple(both)]] == sorted(
+        str(one["time"]) for one in recorded[tuple(both)]
+    )
+    assert len(recorded[tuple(both)]) == sum(len(recorded[(one,)]) for one in both)
 
 
 async def check_logs(ledger: CellsLedger, folder: Path) -> None:

@@ -76,6 +76,19 @@ def test_what_was_not_given_to_the_handler_says_why(entry: AuditEntry, result: R
     assert "now:" not in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["replay", "--follow"], "--follow reads one cell"),
+        (["tail", "--follow"], "--follow reads one cell"),
+        (["replay", "--into", "a:b"], "--into replays messages of one cell"),
+    ],
+)
+def test_what_reads_one_cell_takes_one_identity(arguments: list[str], problem: str) -> None:
+    result = CliRunner().invoke(command, [*arguments, "--as", "operator", "--as", "ruler"])
+    assert (result.exit_code, problem in result.output) == (2, True)
+
+
 def test_following_and_replaying_do_not_go_together() -> None:
     assert CliRunner().invoke(command, ["replay", "--into", "app.py:agent", "--follow"]).exit_code == 2
     assert CliRunner().invoke(command, ["replay", "--into", "app.py:agent", "--last", "0"]).exit_code == 2

@@ -115,7 +115,9 @@ def test_an_agent_is_named_or_given_by_its_id() -> None:
     assert workload_named(NAMES, None) is None
 
 
-@pytest.mark.parametrize("arguments", [["--state", "done"], ["--limit", "0"], ["--older", "soon"]])
+@pytest.mark.parametrize(
+    "arguments", [["--state", "done"], ["--limit", "0"], ["--older", "soon"], ["--as", "x", "--as", "y", "--as", "x"]]
+)
 def test_other_values_are_usage_errors(arguments: list[str]) -> None:
     assert CliRunner().invoke(ls, arguments).exit_code == 2
 

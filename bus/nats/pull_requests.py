@@ -26,6 +26,9 @@ from sealbus.envelopes.errors import BusUnavailable
 PULLS = 2
 """Pull requests at a time per link: while one is drained, the server already fills the next."""
 
+LATE = 2.5
+"""Seconds by which a heartbeat may be late, or the end of a request that has none."""
+
 ROOM = 3
 """Batches that may be buffered or requested. With more, the next request waits until the caller has taken some."""
 
@@ -199,37 +202,39 @@ class PullRequests:
 class PullRequest:
     """One pull request: at most `batch` messages and `max_bytes`, waiting `expires` seconds for them.
 
-    While it waits, the server shows every `heartbeat` seconds that it has not forgotten the request.
+    While it waits, the server shows every `heartbeat` seconds that it has not forgotten the request. Without heartbeats its
+    end shows that.
     """
 
     batch: int
     max_bytes: int = 8_388_608
     expires: float = 5.0
-    heartbeat: float = 2.0
+    heartbeat: float = 0.0
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a word of the server after which it counts as having forgotten the request."""
+        return (self.heartbeat or self.expires) + LATE
 
     def ending_with(self, since: float) -> PullRequest:
-        """Return the same request so that it ends about when one of a row ends that began `since` seconds ago."""
+        """Return the same request so that it ends when one of a row ends that began `since` seconds ago."""
         left = self.expires - since % self.expires
-        if left >= 0.9 * self.expires:
-            return self
         # One that would end soon ends with the next of the row.
-        expires = left if left >= 0.2 * self.expires else left + self.expires
-        return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.4 * expires))
+        return self._for(left if left >= 0.1 * self.expires else left + self.expires)
 
     def within(self, seconds: float) -> PullRequest:
         """Return the same request with a wait of at most `seconds`, but at least one second."""
-        expires = min(self.expires, max(1.0, seconds))
-        return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.4 * expires))
+        return self._for(min(self.expires, max(1.0, seconds)))
+
+    def _for(self, expires: float) -> PullRequest:
+        # The server refuses a request that does not wait for two heartbeats.
+        return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.5 * expires))
 
     def encode(self) -> bytes:
         """Return the request as the API expects it."""
+        heartbeat = {"idle_heartbeat": int(self.heartbeat * 1e9)} if self.heartbeat else {}
         return json.dumps(
-            {
-                "batch": self.batch,
-                "max_bytes": self.max_bytes,
-                "expires": int(self.expires * 1e9),
-                "idle_heartbeat": int(self.heartbeat * 1e9),
-            }
+            {"batch": self.batch, "max_bytes": self.max_bytes, "expires": int(self.expires * 1e9), **heartbeat}
         ).encode()
 
 
@@ -260,7 +265,7 @@ class OpenPull:
         self.untouched = False
         """Whether a request is waiting that has brought no message yet."""
         self._request = request
-        self._patience = 2.0 * request.heartbeat + 1.0
+        self._patience = 0.0
         self._deliver = deliver
         self._ended = ended
         self._loop = asyncio.get_running_loop()
@@ -272,7 +277,9 @@ class OpenPull:
         """Send the request to the API subject `api`. Raises `BusUnavailable`."""
         now = self._loop.time()
         # The requests of an idle agent are answered in one read and made in one write: its whole cost while idle.
-        body = self._request.ending_with(now - _ROWS.setdefault(self._loop, now)).encode()
+        request = self._request.ending_with(now - _ROWS.setdefault(self._loop, now))
+        self._patience = request.patience
+        body = request.encode()
         self.link.write(b"PUB %b %b %d\r\n%b\r\n" % (api.encode(), self._inbox.encode(), len(body), body))
         self.remaining = self.batch
         self.untouched = True
@@ -293,7 +300,8 @@ class OpenPull:
             self.link.end(self._sid)
 
     def _take(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        self._heard = self._loop.time()
+        if self._request.heartbeat:
+            self._heard = self._loop.time()
         if reply:
             first, self.untouched = self.untouched, False
             if self.remaining:

@@ -31,6 +31,8 @@ from sealbus.envelopes.message.freshness import StreamArrival
 _logger = logging.getLogger(__name__)
 
 BATCH = 500
+HEARTBEAT = 2.5
+"""Seconds between the server's signs of life. A reader is current no longer than `pull_requests.LATE` after one was due."""
 READY_SECONDS = 30.0
 MOVED = "moved to a new connection"
 CUT = "an empty message ended a request"
@@ -92,7 +94,7 @@ class _Reader:
             return count
         self._pulls = PullRequests(
             f"{self._prefix}$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}",
-            PullRequest(batch=BATCH),
+            PullRequest(batch=BATCH, heartbeat=HEARTBEAT),
             cell.connection.inbox_prefix,
             deliver=self.deliver,
             ended=self.ended,

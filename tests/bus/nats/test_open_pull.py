@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -47,14 +48,14 @@ class FakeLink:
 class Seen:
     """A pull, and what it said."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: PullRequest = REQUEST) -> None:
         self.link = FakeLink()
         self.firsts: list[bool] = []
         self.ends: list[tuple[int, str]] = []
         self.pull = OpenPull(
             cast("Link", self.link),
             "_INBOX.a.",
-            REQUEST,
+            request,
             single=False,
             deliver=lambda _, first, *__: self.firsts.append(first),
             ended=lambda status, text: self.ends.append((status, text)),
@@ -80,6 +81,19 @@ async def test_a_request_says_how_much_and_for_how_long(seen: Seen) -> None:
         {"batch": 2, "max_bytes": 1000, "expires": 5_000_000_000, "idle_heartbeat": 2_000_000_000},
         b"",
     )
+
+
+def test_a_request_without_heartbeats_asks_for_none() -> None:
+    asked = json.loads(replace(REQUEST, heartbeat=0.0).encode())
+    assert asked == {"batch": 2, "max_bytes": 1000, "expires": 5_000_000_000}
+
+
+@pytest.mark.parametrize(("heartbeat", "since", "patience"), [(2.0, 0.0, 4.5), (0.0, 0.0, 7.5), (0.0, 4.0, 3.5)])
+async def test_a_request_counts_as_forgotten_a_while_after_the_server_ought_to_have_spoken(
+    heartbeat: float, since: float, patience: float
+) -> None:
+    """With heartbeats when one is missing, else when the end is, which comes sooner to a request that joins a row."""
+    assert replace(REQUEST, heartbeat=heartbeat).ending_with(since).patience == pytest.approx(patience)
 
 
 async def test_it_is_over_when_all_has_come(seen: Seen) -> None:
@@ -110,6 +124,17 @@ async def test_whatever_the_server_says_shows_that_it_has_not_forgotten(seen: Se
     assert seen.pull.silent_at > asked
 
 
+async def test_without_heartbeats_only_the_end_shows_that_it_has_not_forgotten() -> None:
+    """A message that came early says nothing about the end, which must come in time."""
+    seen = Seen(replace(REQUEST, heartbeat=0.0))
+    seen.pull.ask("api")
+    asked = seen.pull.silent_at
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "time", lambda: asked - 1.0)
+        seen.link.bring()
+    assert seen.pull.silent_at == asked
+
+
 async def test_a_closed_slot_owes_nothing_and_still_delivers_what_was_on_its_way(seen: Seen) -> None:
     seen.pull.ask("api")
     seen.pull.close()
@@ -125,7 +150,7 @@ async def test_no_two_slots_share_an_inbox_and_none_can_be_guessed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expires", "heartbeat"), [(60.0, 5.0, 2.0), (2.0, 2.0, 0.8), (0.0, 1.0, 0.4), (-3.0, 1.0, 0.4)]
+    ("seconds", "expires", "heartbeat"), [(60.0, 5.0, 2.0), (2.0, 2.0, 1.0), (0.0, 1.0, 0.5), (-3.0, 1.0, 0.5)]
 )
 def test_a_request_that_must_end_sooner_beats_faster(seconds: float, expires: float, heartbeat: float) -> None:
     shorter = REQUEST.within(seconds)
@@ -135,12 +160,12 @@ def test_a_request_that_must_end_sooner_beats_faster(seconds: float, expires: fl
 
 @pytest.mark.parametrize(
     ("since", "expires"),
-    [(0.0, 5.0), (0.4, 5.0), (1.0, 4.0), (4.0, 1.0), (4.1, 5.9), (4.9, 5.1), (5.0, 5.0), (5.3, 5.0), (501.0, 4.0)],
+    [(0.0, 5.0), (0.4, 4.6), (1.0, 4.0), (4.0, 1.0), (4.5, 0.5), (4.6, 5.4), (5.0, 5.0), (5.3, 4.7), (501.0, 4.0)],
 )
 def test_a_request_ends_when_a_row_ends_that_began_before(since: float, expires: float) -> None:
     aligned = REQUEST.ending_with(since)
     assert aligned.expires == pytest.approx(expires)
-    assert aligned.heartbeat == pytest.approx(min(2.0, 0.4 * expires))
+    assert aligned.heartbeat == pytest.approx(min(2.0, 0.5 * expires))
     assert (aligned.batch, aligned.max_bytes) == (2, 1000)
 
 

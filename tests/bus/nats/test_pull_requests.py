@@ -49,8 +49,8 @@ class FakeLink:
         assert json.loads(body) == {
             "batch": self.batch,
             "max_bytes": 1000,
-            "expires": int(self.expires * 1e9),
-            "idle_heartbeat": int(0.4 * self.expires * 1e9),
+            "expires": pytest.approx(self.expires * 1e9, rel=0.1),
+            "idle_heartbeat": pytest.approx(min(2.0, 0.5 * self.expires) * 1e9, rel=0.1),
         }
         self.asked.append(self.inboxes[inbox])
 

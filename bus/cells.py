@@ -31,7 +31,7 @@ __all__ = ["DEFAULT", "EVERY_CELL", "CellTransport", "Cells", "cell_prefix", "fo
 EVERY_CELL: Final = "*.*"
 """A pattern of subjects that every cell may have."""
 
-LOOK: Final = 1.0
+LOOK: Final = 5.0
 """Seconds between two looks for a change of the cells."""
 SPREAD: Final = 5.0
 """Seconds in which all processes connect anew after such a change: a crowd that the auth callout admits at its ease."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from sealbus.bus.cells import DEFAULT
-from sealbus.bus.nats.api import audit_stream, existing_stream
+from sealbus.bus.nats.api import RECORDS, audit_stream, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import publish_parts
 from sealbus.bus.nats.consumer import NatsPull
@@ -132,8 +132,9 @@ class NatsTransport:
         return (await existing_stream(self._cell.request, stream)).created
 
     async def broker_time(self, stream: str) -> int:
-        """Return when the server answered. Raises `ConfigurationError` if there is no such stream, `BusUnavailable`."""
-        return (await existing_stream(self._cell.request, stream)).answered
+        """Return when the server answered. Raises `ConfigurationError` if `stream` takes no records, `BusUnavailable`."""
+        # Each agent asks every few seconds: the list of all streams would take the server and us ten times as long.
+        return (await existing_stream(self._cell.request, stream, subject=RECORDS)).answered
 
     def _prefixed(self, messages: Sequence[Outgoing]) -> Sequence[Outgoing]:
         if not self._cell.prefix:

@@ -441,6 +441,16 @@ async def test_following_through_a_rotation_and_a_crash(lab: Lab) -> None:
         await read.stop()
 
 
+async def test_the_time_of_the_broker_is_told_with_the_stream_of_records_alone(
+    connection: Connection, transport: NatsTransport
+) -> None:
+    await make_stream(connection, "RECORDS", "audit.>")
+    before = int(time.time() * 1e6)
+    assert before - 1 <= await transport.broker_time("RECORDS") <= int(time.time() * 1e6) + 1
+    with pytest.raises(ConfigurationError):
+        await transport.broker_time("TASKS")
+
+
 async def test_a_stream_that_is_not_there(transport: NatsTransport) -> None:
     with pytest.raises(ConfigurationError, match="sealbus streams apply"):
         await transport.created("AUDIT")

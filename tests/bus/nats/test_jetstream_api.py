@@ -87,6 +87,18 @@ async def test_a_stream_is_found_on_a_further_page() -> None:
     assert await stream_state(Server({"total": 9, "streams": []}), "TASKS") is None
 
 
+async def test_only_the_streams_of_a_subject_are_asked_for_on_every_page() -> None:
+    asked = []
+
+    async def server(subject: str, payload: bytes) -> bytes:
+        asked.append(json.loads(payload))
+        streams = [GOOD] if "offset" in asked[-1] else [{"config": {"name": "OTHER"}}]
+        return json.dumps({"total": 2, "streams": streams}).encode()
+
+    assert (await existing_stream(server, "TASKS", subject="task.>")).messages == 3
+    assert asked == [{"subject": "task.>"}, {"subject": "task.>", "offset": 1}]
+
+
 async def test_a_stream_whose_servers_do_not_answer_is_not_said_to_be_gone() -> None:
     with pytest.raises(BusUnavailable, match="stream TASKS: none of its servers answers"):
         await stream_state(Server({"total": 0, "streams": None, "missing": ["TASKS"]}), "TASKS")

@@ -175,6 +175,10 @@ class _Reader:
 
     def ended(self, status: int, text: str) -> None:
         if status in PASSING:
+            if self.exhausted:
+                # The caller has nothing to do, as each time while an agent is idle.
+                self.ask()
+                return
             self._pending = 0  # messages that were there at creation may have expired since
         if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:
             self._break(f"{status} {text}")

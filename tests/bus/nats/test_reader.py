@@ -76,9 +76,10 @@ class FakePulls:
     """Requests that count as forgotten at the times given, one after the other."""
 
     times: Iterator[float]
+    asked: int = 0
 
     def ask(self) -> None:
-        """Nothing to ask."""
+        self.asked += 1
 
     def silent_at(self) -> float:
         return next(self.times)
@@ -96,3 +97,16 @@ async def test_only_a_server_that_shows_no_sign_of_life_has_forgotten_a_request(
         assert [batch async for batch in _batches(connection, reader, None, None)] == []
     assert reader.broken == "the server has forgotten the request"
     assert list(times) == []
+
+
+async def test_a_request_that_ran_out_is_made_again_and_wakes_its_caller_only_if_that_changes_something() -> None:
+    reader = _Reader(cast("Link", FakeLink()), "AUDIT", 7, Care())
+    reader._pulls = pulls = FakePulls(iter(()))  # type: ignore[assignment]
+    reader.ended(408, "Request Timeout")
+    assert (pulls.asked, reader.arrived.is_set()) == (1, False)
+    bring(reader, 1, 1, pending=1)
+    reader.take_batch(None)
+    reader.arrived.clear()
+    # The message that was to follow has expired.
+    reader.ended(408, "Request Timeout")
+    assert (pulls.asked, reader.arrived.is_set()) == (1, True)

@@ -52,7 +52,7 @@ API: Final = (
 _ANSWER: Final = "30s"
 """How long the server can route an answer; a reader waits 30 s at most (`READER_SECONDS`)."""
 _PULL_ANSWER: Final = "6s"
-"""How long after an answer the server can route the next answer. A reader has a heartbeat each 2.5 s, and a request ends after
+"""How long after an answer the server can route the next one. A reader has a heartbeat each 2.5 s, and a request ends after
 5.5 s at most. The server holds 1.7 kB for each request until then (measured with 88,000)."""
 
 

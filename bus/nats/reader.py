@@ -184,6 +184,11 @@ class _Reader:
             self._break(f"{status} {text}")
         self.arrived.set()
 
+    def note_silence(self) -> None:
+        """End the attempt if the server shows no sign of life; a heartbeat, which is no delivery, may have been one."""
+        if asyncio.get_running_loop().time() >= self.silent_at:
+            self._break("the server has forgotten the request")
+
     def _break(self, reason: str) -> None:
         self.broken = self.broken or reason
         self.arrived.set()
@@ -259,6 +264,7 @@ async def _batches(
     connection: Connection, reader: _Reader, last: int | None, current: asyncio.Event | None, *, once: bool = False
 ) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield the deliveries of one attempt until it breaks, reaches stream sequence `last`, or, with `once`, has all."""
+    loop = asyncio.get_running_loop()
     while True:
         reader.arrived.clear()
         reader.ask()
@@ -274,13 +280,12 @@ async def _batches(
         else:
             if current is not None and reader.exhausted:
                 current.set()
+            alarm = loop.call_at(reader.silent_at, reader.arrived.set)
             try:
-                async with asyncio.timeout_at(reader.silent_at):
-                    await reader.arrived.wait()
-            except TimeoutError:
-                # A heartbeat, which is no delivery, may have extended the time.
-                if asyncio.get_running_loop().time() >= reader.silent_at:
-                    reader.broken = "the server has forgotten the request"
+                await reader.arrived.wait()
+            finally:
+                alarm.cancel()
+            reader.note_silence()
 
 
 async def values(

@@ -29,7 +29,7 @@ from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError, SealbusError, StateUnavailable
 from sealbus.envelopes.log.checkpoint import read_lines
 from sealbus.envelopes.log.note import parse_note
-from sealbus.envelopes.log.tiles import TileName, tile_reader
+from sealbus.envelopes.log.tiles import TILE_HEIGHT, TILE_WIDTH, TileName, tile_reader
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class LogRoutes:
         self._store = store
         self._entries = entries
         self.problem = ""
+        self._damaged = ""
+        """The path of the file that was damaged when it was last asked for."""
         """Why the log could not be served when it was last asked for; empty if it could."""
 
     def routes(self) -> list[BaseRoute]:
@@ -59,7 +61,7 @@ class LogRoutes:
     async def note(self, request: Request) -> Response:
         """Return the checkpoint, or the last one with a quorum; 404 before the first."""
         path = request.url.path.removeprefix("/")
-        return Response(await self._read(lambda: self._note(path)), 200, NOTE_HEADERS, _TEXT)
+        return Response(await self._read(path, lambda: self._note(path)), 200, NOTE_HEADERS, _TEXT)
 
     async def tile(self, request: Request) -> Response:
         """Return a tile that the checkpoint covers. 404 for others, and 403 for entries that are not served."""
@@ -69,17 +71,18 @@ class LogRoutes:
             raise EdgeError(Code.NOT_FOUND, 404, "not the path of a tile") from error
         if not isinstance(name.level, int) and not self._entries:
             raise EdgeError(Code.DENIED, 403, "This log does not show its entries.")
-        return Response(await self._read(lambda: self._tile(name)), 200, TILE_HEADERS, _BYTES)
+        return Response(await self._read(name.path, lambda: self._tile(name)), 200, TILE_HEADERS, _BYTES)
 
-    async def _read(self, read: Callable[[], bytes]) -> bytes:
+    async def _read(self, path: str, read: Callable[[], bytes]) -> bytes:
         try:
             data = await in_thread(read)
         except (LogError, StateUnavailable) as error:
             # A damaged file: nobody who asks for it has caused that.
-            self.problem = str(error)
+            self.problem, self._damaged = str(error), path
             _logger.error("the log cannot be served: %s", error)  # noqa: TRY400  the text says all
             raise
-        self.problem = ""
+        if path == self._damaged:
+            self.problem = self._damaged = ""
         return data
 
     def _note(self, path: str) -> bytes:
@@ -92,10 +95,20 @@ class LogRoutes:
         _, size, _ = read_lines(parse_note(self._note(CHECKPOINT)).text)
         if not name.is_of(size):
             raise EdgeError(Code.NOT_FOUND, 404, f"The checkpoint is at {size}, and does not cover this tile.")
-        data = tile_reader(self._store.get)(name)
+        data = self._stored(name, size)
         if len(data) != name.bytes:
             raise LogError(Code.BAD_TILE, f"{name.path} has {len(data)} bytes")
         return data
+
+    def _stored(self, name: TileName, size: int) -> bytes:
+        try:
+            return tile_reader(self._store.get)(name)
+        except LogError as error:
+            level = name.level if isinstance(name.level, int) else 0
+            if name.width in (TILE_WIDTH, (size >> (TILE_HEIGHT * level)) % TILE_WIDTH):
+                raise
+            # Anybody may ask for a width that no checkpoint had: only those of the present one have to be there.
+            raise EdgeError(Code.NOT_FOUND, 404, "No checkpoint has this partial tile now.") from error
 
 
 class LogServer:

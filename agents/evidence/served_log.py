@@ -93,6 +93,8 @@ def copy_log(get: GetFile, folder: Path, trusted: Root, *, entries: bool = True)
         old = trusted.open_note(known).checkpoint if known is not None else None
         if old is not None and old.size > signed.checkpoint.size:
             raise LogError(Code.INCONSISTENT_LOG, f"at {signed.checkpoint.size}, and the copy has {old.size} entries")
+        _check_cosigned(cosigned, trusted, store)
+        signed = _with_more_cosigners(signed, known, trusted)
         _copy_tiles(get, store, old, signed, entries=entries)
         if cosigned is not None:
             _check_prefix(trusted.open_checkpoint(cosigned).checkpoint, signed.checkpoint, store)
@@ -112,13 +114,17 @@ def _copy_tiles(
     for index in range(start // TILE_WIDTH, -(-checkpoint.size // TILE_WIDTH)):
         width = min(TILE_WIDTH, checkpoint.size - index * TILE_WIDTH)
         leaves = parse_hashes(read(TileName(0, index, width)), width)
+        had = tree.size - index * TILE_WIDTH
+        if had and leaves[:had] != parse_hashes(tile_reader(store.get)(TileName(0, index, had)), had):
+            # What the copy has is not asked of the tree again, so it must be what is served.
+            raise LogError(Code.INCONSISTENT_LOG, f"tile {index} does not begin with what the copy has")
         if entries:
             rows, places = (read(TileName(level, index, width)) for level in ("entries", "places"))
             if leaves != tuple(map(leaf_hash, parse_entries(rows, width))):
                 raise LogError(Code.LOG_MISMATCH, f"the entries of tile {index} do not lead to its hashes")
             parse_places(places, width)
             files |= {TileName("entries", index, width).path: rows, TileName("places", index, width).path: places}
-        for leaf in leaves[tree.size - index * TILE_WIDTH :]:
+        for leaf in leaves[had:]:
             files |= {name.path: data for name, data in tree.append(leaf)}
         if len(files) >= _KEPT:
             store.keep(_FENCE, files)
@@ -130,6 +136,24 @@ def _copy_tiles(
             )
         raise LogError(Code.LOG_MISMATCH, "the tiles do not lead to the checkpoint")
     store.commit(_FENCE, {**files, **{name.path: data for name, data in tree.partial()}}, signed.note)
+
+
+def _check_cosigned(cosigned: bytes | None, trusted: Root, store: FolderStore) -> None:
+    """Raise `LogError` (`inconsistent_log`) if what witnesses have cosigned lies before what the copy has of that."""
+    known = store.get(COSIGNED) if trusted.policy is not None else None
+    if known is None:
+        return
+    had = trusted.open_checkpoint(known).checkpoint.size
+    if cosigned is None or trusted.open_checkpoint(cosigned).checkpoint.size < had:
+        raise LogError(Code.INCONSISTENT_LOG, f"the copy has what witnesses cosigned at {had}, and the log does not")
+
+
+def _with_more_cosigners(signed: SignedCheckpoint, known: bytes | None, trusted: Root) -> SignedCheckpoint:
+    """Return the copy's checkpoint in place of the same one with fewer cosignatures."""
+    if known is None:
+        return signed
+    had = trusted.open_note(known)
+    return had if had.checkpoint == signed.checkpoint and len(had.cosigners) > len(signed.cosigners) else signed
 
 
 def _check_prefix(cosigned: Checkpoint, last: Checkpoint, store: FolderStore) -> None:

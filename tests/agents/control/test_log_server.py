@@ -124,6 +124,19 @@ async def test_the_last_checkpoint_with_a_quorum_is_beside(tmp_path: Path) -> No
         assert (answer.content, answer.headers["cache-control"]) == (log.notes[3], "no-cache")
 
 
+async def test_a_width_that_no_checkpoint_had_is_nobodys_fault(tmp_path: Path) -> None:
+    log = GrownLog.at(tmp_path / "log", [700])
+    async with serving(log.folder) as (server, client):
+        for path in ("/tile/0/002.p/100", "/tile/1/000.p/1"):
+            assert (await client.get(path)).status_code == 404, path
+        assert server.problem == ""
+        (log.folder / "tile" / "0" / "002.p" / "188").unlink()
+        assert (await client.get("/tile/0/002.p/188")).status_code == 500
+        # What is damaged stays so, whatever else is asked for.
+        assert (await client.get("/tile/0/000")).status_code == 200
+        assert server.problem
+
+
 async def test_a_damaged_log_is_the_fault_of_its_server(tmp_path: Path) -> None:
     log = GrownLog.at(tmp_path / "log", [300])
     tile = log.folder / "tile" / "0" / "000"

@@ -151,6 +151,43 @@ async def test_what_witnesses_cosigned_is_of_the_copied_log(tmp_path: Path) -> N
     assert of_folder(tmp_path / "copy", root).cosigned == 300
 
 
+async def test_what_the_copy_has_is_not_replaced(tmp_path: Path) -> None:
+    """A server may show other leaves in place of those that the tree of the copy is not asked about again."""
+    log, copy = GrownLog.at(tmp_path / "log", [300]), tmp_path / "copy"
+    fork = GrownLog.at(tmp_path / "fork", [300, 700], branch="fork")
+    had = 300 % 256
+    async with serving(log.folder, "entries = true") as (server, _):
+        await copied(server.port, copy)
+        for size, name in ((300, "001.p/44"), (700, "001")):
+            log.grow(size)
+            for level, row in (("0", 32), ("entries", 34), ("places", 17)):
+                tile, other = log.folder / "tile" / level / name, fork.folder / "tile" / level / "001"
+                tile.write_bytes(other.read_bytes()[: had * row] + tile.read_bytes()[had * row :])
+            with pytest.raises(LogError, match=r"inconsistent_log: tile 1 does not begin with what the copy has"):
+                await copied(server.port, copy)
+            assert of_folder(copy).passed
+            assert (of_folder(copy).tiles, (copy / "tile" / "0" / "001").exists()) == (7, False)
+
+
+async def test_cosignatures_that_a_copy_has_stay(tmp_path: Path) -> None:
+    log, root, copy = GrownLog.at(tmp_path / "log", [300, 700]), root_of(*WITNESSES), tmp_path / "copy"
+    shown, both = log.folder / "cosigned", cosigned(log.notes[700], *WITNESSES)
+    (log.folder / "checkpoint").write_bytes(both)
+    shown.write_bytes(both)
+    async with serving(log.folder, "entries = true") as (server, _):
+        assert await copied(server.port, copy, root) == 700
+        shown.write_bytes(cosigned(log.notes[300], *WITNESSES))
+        with pytest.raises(LogError, match="inconsistent_log: the copy has what witnesses cosigned at 700"):
+            await copied(server.port, copy, root)
+        shown.unlink()
+        with pytest.raises(LogError, match="inconsistent_log: the copy has what witnesses cosigned at 700"):
+            await copied(server.port, copy, root)
+        shown.write_bytes(both)
+        (log.folder / "checkpoint").write_bytes(cosigned(log.notes[700], WITNESSES[0]))
+        assert await copied(server.port, copy, root) == 700
+    assert [(copy / name).read_bytes() for name in ("checkpoint", "cosigned")] == [both, both]
+
+
 async def test_an_address_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(StateUnavailable, match=r"/checkpoint does not answer: "):
         await checked(held_port())

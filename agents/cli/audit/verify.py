@@ -82,21 +82,27 @@ def verify(
     origins = [known.origin for known in (trusted, *roots)]
     if len(set(origins)) < len(origins):
         raise click.UsageError(f"--beside is for other logs: give {_twice(origins)} once")
-    reports: dict[str, Verification] = {}
+    folders = [
+        str(one.resolve()) for one in (*(other for other, _ in beside), *((folder,) if folder is not None else ()))
+    ]
+    if len(set(folders)) < len(folders):
+        raise click.UsageError(f"--beside is for other exports: give {_twice(folders)} once")
+    # Pairs, because a report must not take another's place, whatever their exports are called.
+    reports: list[tuple[str, Verification]] = []
     for other, known in zip(others, roots, strict=True):
         with other.opened(known) as files:
-            reports[str(other.export)] = verify_export(files, known, beside=None, processes=processes)
+            reports.append((str(other.export), verify_export(files, known, beside=None, processes=processes)))
     with source.opened(trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, beside=None, processes=processes, progress=progress)
-        reports[str(folder or ("the mirror" if mirror else "the running deployment"))] = report
-        verify_together([*reports.values()])
+        reports.append((str(folder or ("the mirror" if mirror else "the running deployment")), report))
+        verify_together([found for _, found in reports])
         redecided = None
         if decisions:
             redecided, problems = asyncio.run(redecide(files, trusted, report))
             for name, problem in problems.items():
                 note(f"{name}: {problem}")
     status = 0
-    for name, found in reports.items():
+    for name, found in reports:
         where = _shown(name) if beside else ""
         made_again = redecided if found is report else None
         status = max(status, show_report(found, as_json=invocation.as_json, redecided=made_again, export=where))

@@ -99,6 +99,17 @@ def test_a_folder_or_the_running_deployment(export: Path) -> None:
         assert CliRunner().invoke(command, ["verify", *arguments]).exit_code == 2
 
 
+def test_no_export_is_given_twice(export: Path) -> None:
+    other = export.parent / "other.json"
+    other.write_text(json.dumps(WORLD.root() | {"origin": "log.example.org/other"}))
+    same = export.parent / "x" / ".." / "export"
+    (export.parent / "x").mkdir()
+    for folder in (export, same):
+        result = run(export, "--beside", str(folder), str(other))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "for other exports" in result.stderr
+
+
 def test_a_root_file_that_is_none(export: Path) -> None:
     (export.parent / "root.json").write_text("{}")
     with pytest.raises(ConfigurationError, match="root file"):

@@ -202,3 +202,20 @@ def test_a_full_tile_is_asked_for_once() -> None:
     with pytest.raises(LogError, match="is not there"):
         tile_reader(asked.append)(TileName(0, 0))
     assert asked == ["tile/0/000"]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        (TileName("entries", 0, 1), 1),
+        (TileName("places", 1, 7), 263),
+        (TileName(0, 0), 256),
+        (TileName(0, 2, 3), 515),
+        (TileName(1, 0, 2), 512),
+        (TileName(2, 0, 1), 65_536),
+    ],
+)
+def test_the_least_tree_that_has_all_of_a_tile(name: TileName, least: int) -> None:
+    assert name.is_of(least)
+    assert name.is_of(least + 1)
+    assert not name.is_of(least - 1)

@@ -11,8 +11,9 @@ from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import event_subject
-from sealbus.envelopes.records.batch import ClosedBatch
+from sealbus.envelopes.records.batch import AuditBatch, ClosedBatch
 from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
+from sealbus.envelopes.records.record import Record
 
 _new: Final = tuple.__new__
 _PLACES: Final = {name: place for place, name in enumerate(Draft._fields)}
@@ -70,6 +71,13 @@ def record_message(subject: str, closed: ClosedBatch, id_: bytes = b"") -> Outgo
     """Return the message that carries the records of `closed` on `subject`; `id_` is the guard id of a decision on a call."""
     draft = Draft(kind=Kind.RECORD, to=subject, body=closed.body, typ=AUDIT_MEDIA_TYPE, dig=closed.dig, id=id_)
     return OutgoingMessage(draft, RECORD_LIFE)
+
+
+def single_record(subject: str, record: Record) -> OutgoingMessage:
+    """Return the message that carries `record` alone on `subject`. It has no evidence, so it is no decision."""
+    batch = AuditBatch()
+    batch.add(record.encode())
+    return record_message(subject, batch.close())
 
 
 def event_of(token: str, name: str, content: Mapping[str, object], about: Header | None) -> OutgoingMessage:

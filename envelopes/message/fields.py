@@ -151,6 +151,15 @@ class RecordMap:
         """Take text."""
         return _typed(key, self.value(key), str)
 
+    def some_text(self, key: str) -> str:
+        """Take text that is not empty; return an empty one if the key is absent."""
+        if key not in self._left:
+            return ""
+        text = self.text(key)
+        if not text:
+            raise _malformed(key)
+        return text
+
     def octets(self, key: str) -> bytes:
         """Take bytes."""
         return _typed(key, self.value(key), bytes)

@@ -1,4 +1,4 @@
-"""Audit records: parses each of the six kinds, and those of later versions, into a typed value (SPEC.md section 8)."""
+"""Audit records: parses each of the nine kinds, and those of later versions, into a typed value (SPEC.md section 8)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.records.operation import ChangeRecord, ConnectionsRecord, ProcessRecord
 from sealbus.envelopes.records.work import SENT_HASHES, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -32,7 +33,18 @@ class LaterRecord:
         return self.item
 
 
-Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord | LaterRecord
+Record = (
+    DecisionRecord
+    | OutcomeRecord
+    | BundleRecord
+    | PolicyRecord
+    | CheckpointRecord
+    | DenialsRecord
+    | ChangeRecord
+    | ProcessRecord
+    | ConnectionsRecord
+    | LaterRecord
+)
 
 NOTARY_KINDS = frozenset({BundleRecord.kind, PolicyRecord.kind, CheckpointRecord.kind})
 """Kinds that count only if a configured SPIFFE ID of the notary sent them."""
@@ -47,6 +59,9 @@ _CONSTRUCTORS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingPro
         "policy": PolicyRecord.from_keys,
         "checkpoint": CheckpointRecord.from_keys,
         "denials": DenialsRecord.from_keys,
+        "change": ChangeRecord.from_keys,
+        "process": ProcessRecord.from_keys,
+        "connections": ConnectionsRecord.from_keys,
     }
 )
 

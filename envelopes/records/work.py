@@ -32,6 +32,19 @@ SENT_HASHES = 1_024
 """Most hashes of sent messages in an outcome; a stream of chunks may be longer (SPEC.md section 8)."""
 
 
+def check_minute_counts(minute: int, counts: Mapping[str, int]) -> None:
+    """Raise `SealError` unless `minute` starts a minute and `counts` has at least one code, each counted once or more."""
+    check_uint("minute", minute)
+    if minute % MINUTE:
+        raise SealError("minute is not the start of a minute")
+    if not counts:
+        raise SealError("nothing is counted")
+    for code in counts:
+        check_code("counts", code)
+    for count in counts.values():
+        check_uint("count", count, least=1)
+
+
 # A named tuple, which costs less than a frozen dataclass: every message has an outcome.
 
 
@@ -157,15 +170,7 @@ class DenialsRecord:
     counts: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        check_uint("minute", self.minute)
-        if self.minute % MINUTE:
-            raise SealError("minute is not the start of a minute")
-        if not self.counts:
-            raise SealError("denials are counted by code")
-        for code in self.counts:
-            check_code("denials", code)
-        for count in self.counts.values():
-            check_uint("count", count, least=1)
+        check_minute_counts(self.minute, self.counts)
         object.__setattr__(self, "counts", MappingProxyType(dict(self.counts)))
 
     @property

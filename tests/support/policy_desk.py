@@ -20,6 +20,7 @@ from sealbus.agents.cli.options import Invocation
 from sealbus.agents.cli.policy import deny
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
+from sealbus.agents.cli.policy.push import Act
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 
@@ -38,6 +39,8 @@ class Desk:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
+        self.acts: list[Act] = []
+        """What was to be recorded, in order."""
         self.root, root = key_file(folder / "root.pem")
         self.stock, stock = key_file(folder / "stock.pem")
         self.anchors: Mapping[str, PublicKey] = {key_id(root.public): root.public}
@@ -56,9 +59,11 @@ class Desk:
 
     @asynccontextmanager
     async def open_store(
-        self, invocation: Invocation | None = None
+        self, invocation: Invocation | None = None, act: Act | None = None
     ) -> AsyncIterator[tuple[PolicyStore, Mapping[str, PublicKey]]]:
         assert invocation is None or invocation.as_name == "operator"
+        if act is not None:
+            self.acts.append(act)
         async with running(self.folder / "nats", "a") as lab, lab.connection("a") as connection:
             yield PolicyStore(connection, "policies"), self.anchors
 

@@ -10,8 +10,10 @@ import click
 from sealbus.agents.cli.output import as_mapping, note, print_json
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.inspection.documents import shown_time
+from sealbus.envelopes.message.fields import ExtValue
 from sealbus.envelopes.printable import printable
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.operation import ChangeRecord, ConnectionsRecord, ProcessRecord
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 
 
@@ -77,6 +79,27 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
             "minute": shown_time(entry.record.minute),
             "counts": {str(code): count for code, count in sorted(entry.record.counts.items())},
         }
+    elif isinstance(entry.record, ChangeRecord):
+        base |= {
+            "action": str(entry.record.action),
+            "part": entry.record.part,
+            "serial": entry.record.serial,
+            "sha256": entry.record.digest.hex(),
+            "target": entry.record.target,
+            "reason": entry.record.reason,
+        }
+    elif isinstance(entry.record, ProcessRecord):
+        base |= {
+            "action": str(entry.record.action),
+            "instance": entry.record.instance.hex(),
+            "version": entry.record.version,
+            "facts": {name: _plain(fact) for name, fact in entry.record.facts.items()},
+        }
+    elif isinstance(entry.record, ConnectionsRecord):
+        base |= {
+            "minute": shown_time(entry.record.minute),
+            "counts": {str(code): count for code, count in sorted(entry.record.counts.items())},
+        }
     if entry.decided is not None:
         base |= {
             "message": entry.decided.id.hex(),
@@ -121,7 +144,22 @@ def as_line(entry: AuditEntry) -> str:
         minute = shown_time(entry.record.minute)
         verdict = "DENY " if entry.record.denied else "ALLOW"
         return f"{head} {verdict} {counts} more from {entry.record.iss.path} in the minute of {minute}, only counted"
-    return f"{head} {entry.record.kind} by {entry.recorder}"
+    by = f"by {entry.recorder.path}"
+    if isinstance(entry.record, ChangeRecord):
+        change = entry.record
+        what = f"{change.part} {change.serial}" + (f" {change.target}" if change.target else "")
+        return f"{head} CHANGE {change.action} {what} {by} {change.reason}".rstrip()
+    if isinstance(entry.record, ProcessRecord):
+        return f"{head} {entry.record.action.upper()} of {entry.record.instance.hex()} {by}, sealbus {entry.record.version}"
+    if isinstance(entry.record, ConnectionsRecord):
+        counts = ", ".join(f"{count} {code}" for code, count in sorted(entry.record.counts.items()))
+        return f"{head} REFUSED connections {by} in the minute of {shown_time(entry.record.minute)}: {counts}"
+    return f"{head} {entry.record.kind} {by}"
+
+
+def _plain(fact: ExtValue) -> ExtValue:
+    """Return a declared fact as JSON has it: bytes, such as a hash, in hex."""
+    return fact.hex() if isinstance(fact, bytes) else fact
 
 
 def _user_text(user: Mapping[str, object]) -> str:

@@ -10,7 +10,7 @@ import click
 from sealbus.agents.cli.options import Invocation, Moment, invocation_options, workload_id
 from sealbus.agents.cli.output import print_json, print_table
 from sealbus.agents.cli.policy.key_option import key_option, read_key
-from sealbus.agents.cli.policy.push import open_store, print_pushed
+from sealbus.agents.cli.policy.push import Act, open_store, print_pushed, reason_option
 from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def command() -> None:
     default=None,
     help="Deny only a workload's credentials issued before then, for instance after its keys were replaced.",
 )
-@click.option("--reason", default="", help="Shown to readers of the list.")
+@reason_option
 @key_option()
 @invocation_options("operator")
 async def add(
@@ -55,7 +55,7 @@ async def add(
         at=shown_time(wall_clock()),
         reason=reason,
     )
-    async with open_store(invocation) as (store, anchors):
+    async with open_store(invocation, Act("deny", f"{kind} {denial.id}", reason)) as (store, anchors):
         push = push_denial if invocation.settings().policy.denials == "entry" else change_platform
         pushed = await push(store, anchors, denials.add(denial), read_key(key_file))
     print_pushed(pushed, as_json=invocation.as_json)
@@ -83,15 +83,17 @@ async def ls(invocation: Invocation) -> None:
 @command.command("rm")
 @_kind
 @_identifier
+@reason_option
 @key_option()
 @invocation_options("operator")
-async def rm(kind: str, identifier: str, key_file: Path, invocation: Invocation) -> None:
+async def rm(kind: str, identifier: str, reason: str, key_file: Path, invocation: Invocation) -> None:
     """Remove ID from the deny list."""
     from sealbus.agents.runtime.policy import deny_list as denials
     from sealbus.agents.runtime.policy.push import change_platform
 
-    change = denials.forget(kind, _named(kind, identifier, invocation.config))
-    async with open_store(invocation) as (store, anchors):
+    named = _named(kind, identifier, invocation.config)
+    change = denials.forget(kind, named)
+    async with open_store(invocation, Act("allow", f"{kind} {named}", reason)) as (store, anchors):
         print_pushed(await change_platform(store, anchors, change, read_key(key_file)), as_json=invocation.as_json)
 
 

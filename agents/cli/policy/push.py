@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -21,21 +21,27 @@ if TYPE_CHECKING:
     from sealbus.policies.bundle.format import Bundle
 
 
+reason_option = click.option(
+    "--reason", default="", help="Recorded with the change; of a denial, also shown in the list."
+)
+
+
 @click.command("push")
 @click.argument("source", type=EXISTING, metavar="FOLDER|FILE")
 @click.option("--name", default="platform", show_default=True, help="platform, or the name of a team.")
 @key_option(required=False)
 @opa_option
 @click.option("--revision", default="", help="By default that of .manifest, or one made from the contents.")
+@reason_option
 @invocation_options("operator")
 async def push(
-    source: Path, name: str, key_file: Path | None, opa: Path | None, revision: str, invocation: Invocation,
+    source: Path, name: str, key_file: Path | None, opa: Path | None, revision: str, reason: str, invocation: Invocation,
 ) -> None:  # fmt: skip
     """Push a policy folder or a bundle signed with --key under the next serial; without --key, push a signed bundle."""
     from sealbus.agents.runtime.policy import push as policy_push
 
     signed = _signed_bundle(source) if key_file is None else None
-    async with open_store(invocation) as (store, anchors):
+    async with open_store(invocation, Act("push", reason=reason)) as (store, anchors):
         for change in await store.create():
             note(f"the bucket is not as the settings declare it: {change}; run `sealbus streams apply`")
         if signed is not None:
@@ -51,12 +57,15 @@ async def push(
 @click.option("--to", "serial", type=click.IntRange(1), required=True, help="A serial from `sealbus policy status`.")
 @key_option()
 @opa_option
+@reason_option
 @invocation_options("operator")
-async def rollback(name: str, serial: int, key_file: Path, opa: Path | None, invocation: Invocation) -> None:
+async def rollback(
+    name: str, serial: int, key_file: Path, opa: Path | None, reason: str, invocation: Invocation,
+) -> None:  # fmt: skip
     """Push the part NAME as it was under an older serial again, under a new serial."""
     from sealbus.agents.runtime.policy.push import roll_back
 
-    async with open_store(invocation) as (store, anchors):
+    async with open_store(invocation, Act("rollback", reason=reason)) as (store, anchors):
         pushed = await roll_back(store, anchors, name, serial, read_key(key_file), _check(opa))
     print_pushed(pushed, as_json=invocation.as_json)
 
@@ -77,21 +86,52 @@ def _check(program: Path | None) -> Callable[[Bundle], None] | None:
     return partial(opa_check, opa=opa)
 
 
+class Act(NamedTuple):
+    """What a command is about to do to the store, for the record of it (`ChangeRecord`)."""
+
+    action: str
+    target: str = ""
+    reason: str = ""
+
+
 @asynccontextmanager
-async def open_store(invocation: Invocation) -> AsyncGenerator[tuple[PolicyStore, Mapping[str, PublicKey]], None]:
-    """Open the store that the settings name, with the keys that sign the platform's part."""
+async def open_store(
+    invocation: Invocation, act: Act | None = None
+) -> AsyncGenerator[tuple[PolicyStore, Mapping[str, PublicKey]], None]:
+    """Open the store that the settings name, with the keys that sign the platform's part; `act` is recorded first."""
     from sealbus.agents.runtime.open import open_connection
+    from sealbus.agents.runtime.policy.change_record import ChangeRecorder
     from sealbus.agents.runtime.policy.source import anchors_of
     from sealbus.agents.runtime.policy.store import PolicyStore
+    from sealbus.bus.nats.transport import NatsTransport
+    from sealbus.bus.sending.outbox import Outbox
     from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.message.subjects import audit_subject
 
     settings = invocation.settings()
     policy = settings.policy
     if policy.bucket is None or not policy.keys:
         raise ConfigurationError('there is no policy store: set policy.bundle = "nats://policies" and policy.keys')
     anchors = anchors_of(policy)
-    async with open_connection(invocation.as_name, settings) as (_, connection):
-        yield PolicyStore(connection, policy.bucket, replicas=settings.streams.replicas), anchors
+    async with (
+        open_connection(invocation.as_name, settings) as (identity, connection),
+        Outbox(identity=identity, transport=(transport := NatsTransport(connection))) as outbox,
+    ):
+        recorder = (
+            ChangeRecorder(
+                outbox=outbox,
+                transport=transport,
+                subject=audit_subject(settings.names.token(identity.spiffe_id)),
+                action=act.action,
+                target=act.target,
+                reason=act.reason,
+                must=act.action != "deny",
+                warn=note,
+            )
+            if act is not None
+            else None
+        )
+        yield PolicyStore(connection, policy.bucket, replicas=settings.streams.replicas, before=recorder), anchors
 
 
 def print_pushed(pushed: Pushed, *, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from typing import Final
 from sealbus.agents.control.callout.key_files import load_folder, load_keys
 from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
 from sealbus.agents.control.callout.policy import NOT_KNOWN, StartingEngine, first_bundle, follow_bucket
+from sealbus.agents.control.callout.refused_minutes import RefusedMinutes
 from sealbus.agents.control.callout.responder import SUBJECT, Callout, ConnectEngine, ConnectRules, RefusedConnection
 from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
@@ -29,9 +30,11 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.options import ConnectionOptions, NkeyLogin
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, Identity
+from sealbus.bus.sending.message import single_record
+from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, ConnectRefused, SealbusError
-from sealbus.envelopes.message.subjects import refused_subject
+from sealbus.envelopes.message.subjects import audit_subject, refused_subject
 from sealbus.policies.bundle.in_force import InForce
 
 _logger: Final = logging.getLogger(__name__)
@@ -44,6 +47,9 @@ Use = Callable[[Connection], Coroutine[None, None, None]]
 
 KEPT_REFUSALS: Final = 256
 """Refusals kept while there is no connection to publish them on; beyond this the oldest are dropped and counted."""
+
+STORED: Final = 10.0
+"""Seconds within which the audit stream must have the record of a minute."""
 
 _BACKOFF: Final = ConnectionOptions().backoff
 
@@ -77,7 +83,20 @@ async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncG
         refused = RefusedConnections(
             subject=refused_subject(settings.names.token(identity.spiffe_id)), counters=counters
         )
-        uses: list[Use] = [refused.publish]
+        minutes = RefusedMinutes()
+
+        async def record(connection: Connection) -> None:
+            subject, transport = audit_subject(settings.names.token(identity.spiffe_id)), NatsTransport(connection)
+            async with Outbox(identity=identity, transport=transport) as outbox:
+                await minutes.store_minutes(
+                    lambda counted: outbox.publish(single_record(subject, counted), within=STORED)
+                )
+
+        def note(one: RefusedConnection) -> None:
+            refused.note(one)
+            minutes.note(str(one.code))
+
+        uses: list[Use] = [refused.publish, record]
         if first is None or not first.bootstrap:
             known.set()
         if first is not None:
@@ -94,7 +113,7 @@ async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncG
                 identity=identity,
                 engine=StartingEngine(engine, identity.spiffe_id, known),
                 counters=counters,
-                on_refused=refused.note,
+                on_refused=note,
             ) as callout,
         ):
             connect = partial(connection_of, CONTROL, settings, identity, counters)

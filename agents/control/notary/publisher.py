@@ -7,23 +7,17 @@ from typing import Final
 
 from sealbus.bus.clocks import wall_clock
 from sealbus.bus.ports import Clock, Identity, Transport
-from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.bus.sending.message import single_record
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.stream_names import AUDIT
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import IdentityUnavailable
-from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import audit_subject
-from sealbus.envelopes.records.batch import AuditBatch
-from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-_LIFE: Final = 3_600 * SECOND
 _NONE: Final = b'{"keys":[]}'
 """The bundle that is recorded for a trust domain without a bundle: none of its messages opens from then on."""
 _REMEMBERED: Final = 256
@@ -99,11 +93,7 @@ class RecordPublisher:
 
     async def publish_record(self, record: CheckpointRecord | BundleRecord | PolicyRecord) -> None:
         """Publish `record` in a message of its own. Raises as `Outbox.publish` does."""
-        batch = AuditBatch()
-        batch.add(record.encode())
-        closed = batch.close()
-        draft = Draft(kind=Kind.RECORD, to=self._site.subject, body=closed.body, dig=closed.dig, typ=AUDIT_MEDIA_TYPE)
-        posted = await self._site.outbox.publish(OutgoingMessage(draft, life=_LIFE), within=self._within)
+        posted = await self._site.outbox.publish(single_record(self._site.subject, record), within=self._within)
         if posted.ack is not None and posted.ack.stream == self._stream:
             # A closed period's last checkpoint is published in the next period's stream, and not read back from there.
             self.sent[posted.ack.sequence] = posted.sealed.header.iat

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.streams.declared import Stream
@@ -38,6 +38,9 @@ KEPT: Final = 20
 TRIES: Final = 5
 BEHIND: Final = 0.2
 """Seconds that a replica may be behind another. An object that does not fit its description for longer is damaged."""
+
+BeforeWriting: TypeAlias = Callable[[str, int, bytes], Awaitable[None]]
+"""Is called with the name of a part, its new serial, and the bytes that are about to be stored."""
 
 _FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
 
@@ -84,11 +87,15 @@ def policy_stream(bucket: str, *, replicas: int) -> Stream:
 class PolicyStore:
     """The bucket `bucket`, or `<bucket>@<cell>`, over an entered connection, which outlives it.
 
-    `create` makes it with `replicas` replicas.
+    `create` makes it with `replicas` replicas. `before` is called before a bundle or denial is written; if it raises, nothing
+    is written.
     """
 
-    def __init__(self, connection: Connection, bucket: str, *, replicas: int = 1) -> None:
+    def __init__(
+        self, connection: Connection, bucket: str, *, replicas: int = 1, before: BeforeWriting | None = None
+    ) -> None:
         self.objects = ObjectStore(connection, bucket)
+        self._before = before
         self._declared = policy_stream(bucket, replicas=replicas)
 
     async def create(self) -> Sequence[Change]:
@@ -141,6 +148,8 @@ class PolicyStore:
         It is first kept under its serial. Raises `ConfigurationError` if another push or a denial came first, or for
         revocations that do not fit one message; `BusUnavailable`.
         """
+        if self._before is not None:
+            await self._before(name, serial, raw)
         if name == PLATFORM and description != TAKES_DENIALS:
             last = await self._end_denials(last)
         former = f"{name}@{serial}"
@@ -183,6 +192,8 @@ class PolicyStore:
 
         Raises `BusUnavailable`, after which it may be stored or not.
         """
+        if self._before is not None:
+            await self._before(PLATFORM, serial, raw)
         written = await self.objects.put(f"{PLATFORM}@{serial}", raw, last=0, description=DENIAL_DESCRIPTION)
         if written is None:
             return False

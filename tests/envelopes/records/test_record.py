@@ -13,6 +13,7 @@ from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.message.fields import ExtValue
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.records.operation import ChangeRecord, ConnectionsRecord, ProcessRecord
 from sealbus.envelopes.records.record import NOTARY_KINDS, LaterRecord, Record, guard_id
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.proof import Proof
@@ -51,6 +52,9 @@ RECORDS: list[Record] = [
     PolicyRecord(revision="r", digest=b"h" * 32, size=1, location=""),
     CheckpointRecord(note=b"n"),
     DenialsRecord(iss=OWN, minute=0, counts={Code.DENIED: 1}),
+    ChangeRecord(action="deny", part="platform", serial=1, digest=b"d" * 32, target="user u-1", reason="left"),
+    ProcessRecord(action="start", instance=b"i" * 16, version="1", facts=EXT),
+    ConnectionsRecord(minute=0, counts={Code.DENIED: 1}),
     LaterRecord("moved", encode({"v": 1, "k": "moved", "of": [b"a", {"at": -1}], "by": "s" * 2_048}, text_bytes=2_048)),
     *(record._replace(ext=EXT) for record in (ALLOWED, DONE)),
 ]
@@ -62,7 +66,15 @@ def test_every_kind_is_read_back(record: Record) -> None:
 
 
 def test_what_counts_only_from_the_notary() -> None:
-    assert {record.kind for record in RECORDS} - NOTARY_KINDS == {"decision", "outcome", "denials", "moved"}
+    assert {record.kind for record in RECORDS} - NOTARY_KINDS == {
+        "decision",
+        "outcome",
+        "denials",
+        "change",
+        "process",
+        "connections",
+        "moved",
+    }
     assert frozenset({"bundle", "policy", "checkpoint"}) == NOTARY_KINDS
 
 

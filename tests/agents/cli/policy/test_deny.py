@@ -10,6 +10,7 @@ from support.settings import SMALLEST
 
 from sealbus.agents.cli.policy import status
 from sealbus.agents.cli.policy.deny import command
+from sealbus.agents.cli.policy.push import Act
 from sealbus.envelopes.errors import ConfigurationError
 
 pytestmark = pytest.mark.nats
@@ -49,6 +50,14 @@ def test_adding_listing_and_removing(desk: Desk) -> None:
     again = desk.run(command, "rm", "user", "eve", "--key", desk.root)
     assert isinstance(again.exception, ConfigurationError)
     assert "user eve is not denied" in again.exception.detail
+    assert desk.acts[2:-1] == [
+        Act("deny", "user eve", "left"),
+        Act("deny", "session s-1"),
+        Act("deny", f"workload {PRICING}"),
+        Act("deny", f"workload {PRICING}"),
+        Act("allow", f"workload {PRICING}"),
+        Act("allow", "user eve"),
+    ]
 
 
 def test_what_cannot_be_meant(desk: Desk) -> None:

@@ -229,7 +229,7 @@ async def test_without_the_server_that_leads_the_bucket_one_denies_revokes_and_s
             # It ends with 0 where nothing differs.
             await site.done("streams", "plan")
             await (await site.leader()).kill()
-            await site.done("deny", "add", "workload", "shop-web", "--key", key)
+            await site.done("deny", "add", "workload", "shop-web", "--key", key, "--reason", "leaked")
             await site.done(
                 "policy", "push", revocations(site.folder), "--name", "revocations",
                 "--key", site.folder / "revoker.pem",
@@ -237,6 +237,23 @@ async def test_without_the_server_that_leads_the_bucket_one_denies_revokes_and_s
             async with asyncio.timeout(ELECTED), working(site.settings) as worker:
                 assert worker.node.revocations().revision == "revocations-1"
             await site.until_let_in("shop-web", wanted=False)
+        # The callout has ended, and recorded what it refused. Another is needed to read that.
+        async with site.callout():
+            lines = (await site.done("audit", "tail", "--last", "200", "--json")).splitlines()
+        records = [json.loads(line) for line in lines if line.startswith("{")]
+        changes = [
+            (one["recorder"], one["action"], one["part"], one["serial"], one["target"], one["reason"])
+            for one in records
+            if one["kind"] == "change"
+        ]
+        # The first two pushes were before there was a stream of records.
+        operator, denied = "spiffe://example.org/agent/operator", "workload spiffe://example.org/agent/shop-web"
+        assert changes == [
+            (operator, "deny", "platform", 3, denied, "leaked"),
+            (operator, "push", "revocations", 1, "", ""),
+        ]
+        refused = [one["counts"] for one in records if one["kind"] == "connections"]
+        assert sum(counts["denied"] for counts in refused) >= 1
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Composition of one policy from the bundles of the platform and of each team. The same parts give the same bytes.
 
 Every engine decides by the composed bundle, the embedded engine and OPA alike. Its revision names each part with its serial:
-`1f0c2d3e4a5b.platform-12.pricing-3.stock-7`. The Rego of a team's part may refer only to itself and the platform, so no
+`1f0c...e4a5.platform-12.pricing-3.stock-7`. The Rego of a team's part may refer only to itself and the platform, so no
 team's decisions depend on another team's part.
 
 A part is accepted whole, or it is refused and the old part stays. Other teams are not affected. There is no I/O here: the
@@ -53,10 +53,10 @@ from sealbus.policies.lint.lint import parse_all
 from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 
 _REVISION_BYTES: Final = 256
-REVISION_DIGITS: Final = 12
-"""Digits of the hash in the revision of a composed policy."""
-LATER_DIGITS: Final = 64
-"""All digits of the hash, which later versions put there. This one composes what such a version decided by."""
+REVISION_DIGITS: Final = 64
+"""Digits of the hash in the revision of a composed policy: all of them."""
+FORMER_DIGITS: Final = 12
+"""Those of 0.2.0 and before. This version composes what such a version decided by."""
 MOST_REFUSED: Final = 256
 """Most refused denials that are remembered."""
 

@@ -97,7 +97,7 @@ class Bundle:
 def pack_bundle(modules: Mapping[str, bytes], data: DataDocument, manifest: Manifest) -> bytes:
     """Return the bytes of a bundle of `modules` (by path) and `data`, equal for equal contents.
 
-    The default revision is the first 20 hexadecimal digits of the SHA-256 of all contents. Nothing is checked: read the
+    The default revision is the SHA-256 of all contents in hexadecimal digits. Nothing is checked: read the
     result, then call `check_bundle`.
     """
     contents = {**modules, "data.json": canonical(data)}
@@ -107,7 +107,7 @@ def pack_bundle(modules: Mapping[str, bytes], data: DataDocument, manifest: Mani
         summary = sha256(canonical(roots))
         for path, content in sorted(contents.items()):
             summary.update(f"{path}\0{len(content)}\0".encode() + content)
-        revision = summary.hexdigest()[:20]
+        revision = summary.hexdigest()
     contents[MANIFEST] = canonical({"revision": revision, "roots": roots, "rego_version": 1, **_metadata(manifest)})
     return pack_archive(contents)
 

@@ -49,7 +49,7 @@ def test_the_same_content_gives_the_same_bytes_and_a_revision_of_its_own() -> No
     assert first == again
     revisions = {read_bundle(raw).revision for raw in (first, other)}
     assert len(revisions) == 2
-    assert all(len(revision) == 20 and int(revision, 16) for revision in revisions)
+    assert all(len(revision) == 64 and int(revision, 16) for revision in revisions)
     with tarfile.open(fileobj=io.BytesIO(first)) as tar:
         assert [(entry.name, entry.mtime, entry.uid, entry.mode) for entry in tar] == [
             (name, 0, 0, 0o644) for name in (".manifest", "a.rego", "b.rego", "data.json")

@@ -13,7 +13,7 @@ from support.teams import signed_platform, signed_team, team_policy
 from sealbus.agents.runtime.policy.history import former_policy, parts_of
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.envelopes.trust.keys import key_id
-from sealbus.policies.bundle.composition import LATER_DIGITS, REVISION_DIGITS, PartSet
+from sealbus.policies.bundle.composition import FORMER_DIGITS, REVISION_DIGITS, PartSet
 from sealbus.policies.bundle.denials import DENIAL, pack_denial
 from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.decision.documents import DataDocument
@@ -35,7 +35,7 @@ def test_the_parts_of_a_revision() -> None:
 
 
 @pytest.mark.nats
-@pytest.mark.parametrize("digits", [REVISION_DIGITS, LATER_DIGITS])
+@pytest.mark.parametrize("digits", [REVISION_DIGITS, FORMER_DIGITS])
 async def test_every_combination_that_a_process_can_have_had(tmp_path: Path, digits: int) -> None:
     platforms = {serial: signed_platform(ROOT, {"stock": STOCK}, serial=serial) for serial in (1, 2)}
     stocks = {
@@ -68,7 +68,7 @@ async def test_every_combination_that_a_process_can_have_had(tmp_path: Path, dig
 
 
 @pytest.mark.nats
-@pytest.mark.parametrize("digits", [REVISION_DIGITS, LATER_DIGITS])
+@pytest.mark.parametrize("digits", [REVISION_DIGITS, FORMER_DIGITS])
 async def test_a_policy_with_denials_is_composed_again(tmp_path: Path, digits: int) -> None:
     """By the denials up to its serial, on the bundle that was in force, though a later one was pushed by halves."""
     async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:

@@ -14,7 +14,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from support.kept_log import written
+from support.log_world import make_world
 from support.previous_release import build_previous_release
+from vectors.issuing import INVENTORY
+
+from sealbus.envelopes.records.operation import ChangeRecord, ConnectionsRecord
 
 WITHIN = 300.0
 """Seconds for a command, on a busy machine."""
@@ -66,6 +71,10 @@ class Side:
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run one command to its end and return what it printed."""
+        return self.told(*arguments, code=code)[0]
+
+    def told(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Run one command to its end and return what it printed, and what it told the user beside that."""
         done = subprocess.run(
             [sys.executable, "-P", "-m", "sealbus", *arguments],
             cwd=self.folder,
@@ -76,7 +85,7 @@ class Side:
             check=False,
         )
         assert done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
-        return done.stdout
+        return done.stdout, done.stderr
 
     @contextmanager
     def running(self, *arguments: str, ready: str) -> Iterator[None]:
@@ -134,3 +143,22 @@ def test_both_releases_work_side_by_side_under_the_permissions_of_either(
                 == 2 * TASKS
             )
             assert len(side.run("task", "ls", "--json").splitlines()) >= 2 * TASKS
+
+
+def test_the_release_before_verifies_a_log_with_records_that_it_does_not_know(former: Path, tmp_path: Path) -> None:
+    """It proves who sealed them, counts them, and finds what was altered in them."""
+    world, digest = make_world(3, 20), bytes(range(32))
+    known: list[ChangeRecord | ConnectionsRecord] = [
+        ChangeRecord(action="push", part="platform", serial=1, digest=digest, reason="a rule for refunds"),
+        ConnectionsRecord(minute=0, counts={"denied": 3}),
+    ]
+    world.put(world.audit(INVENTORY, [], [record.encode() for record in known]))
+    export, root = written(world.files(), tmp_path / "export"), tmp_path / "root.json"
+    root.write_text(json.dumps(world.root()))
+    side, command = Side(tmp_path, former), ("audit", "verify", str(export), "--root", str(root))
+    printed, told = side.told(*command)
+    assert printed == "verified\n"
+    assert "2 records are of kinds that a later version writes" in told
+    [messages] = (export / "messages").iterdir()
+    messages.write_bytes(messages.read_bytes().replace(b"refunds", b"refinds"))
+    assert "NOT VERIFIED" in side.run(*command, code=4)

@@ -20,7 +20,7 @@ SOON: Final = 2.0
 """Seconds for which a change that does not need its record waits for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ChangeRecorder:
     """Records changes on `subject`, by the identity of `outbox`, each as `action` with `target` and `reason`.
 
@@ -37,32 +37,35 @@ class ChangeRecorder:
     reason: str = ""
     must: bool = True
     warn: Callable[[str], None] = lambda _: None
+    given_up: bool = False
+    """Whether a record was not stored, so that another try of the same denial does not wait again."""
 
     async def __call__(self, part: str, serial: int, raw: bytes) -> None:
         """Record that `raw` is about to be stored as `part` under `serial`. Raises `BusUnavailable`, `ConfigurationError`."""
-        record = ChangeRecord(
-            action=self.action,
-            part=part,
-            serial=serial,
-            digest=sha256(raw).digest(),
-            target=self.target,
-            reason=self.reason,
-        )
+        if self.given_up:
+            return
         try:
-            await self._store(record)
-        except SealbusError as error:
-            text = f"the audit stream has no record of this change: {error}"
+            record = ChangeRecord(
+                action=self.action,
+                part=part,
+                serial=serial,
+                digest=sha256(raw).digest(),
+                target=self.target,
+                reason=self.reason,
+            )
+            async with asyncio.timeout(WITHIN if self.must else SOON):
+                await self._store(record)
+        except (SealbusError, TimeoutError) as error:
+            self.given_up = not self.must
+            text = f"the audit stream has no record of this change: {str(error) or 'it did not answer'}"
             if self.must:
                 raise BusUnavailable(f"{text}; nothing was changed") from error
             self.warn(text)
 
     async def _store(self, record: ChangeRecord) -> None:
         try:
-            async with asyncio.timeout(WITHIN if self.must else SOON):
-                await self.transport.audit_stream()
+            await self.transport.audit_stream()
         except ConfigurationError:
             self.warn("no stream takes records yet: this change is not recorded")
             return
-        except TimeoutError as error:
-            raise BusUnavailable("it did not answer") from error
-        await self.outbox.publish(single_record(self.subject, record), within=WITHIN if self.must else SOON)
+        await self.outbox.publish(single_record(self.subject, record), within=WITHIN)

@@ -53,14 +53,14 @@ class Desk:
     transport: NatsTransport
     warned: list[str] = field(default_factory=list)
 
-    def store(self, action: str, *, must: bool = True) -> PolicyStore:
+    def store(self, action: str, *, must: bool = True, reason: str = "left") -> PolicyStore:
         recorder = ChangeRecorder(
             outbox=self.outbox,
             transport=self.transport,
             subject="audit.a",
             action=action,
             target="user eve",
-            reason="left",
+            reason=reason,
             must=must,
             warn=self.warned.append,
         )
@@ -110,6 +110,20 @@ async def test_what_cannot_be_recorded_is_not_pushed_and_is_denied_all_the_same(
         assert list(await desk.store("push").denials(after=0)) == [2]
         [warning] = desk.warned
         assert "no record of this change" in warning
+
+
+async def test_a_denial_is_made_with_a_reason_that_no_record_can_hold(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await pushed(PolicyStore(desk.connection, "policies"), "platform", PLATFORM, 1)
+        await make_stream(desk.connection, "AUDIT", "audit.>")
+        store = desk.store("deny", must=False, reason="two\nlines")
+        assert await store.deny(ENTRY, 2)
+        # Nor is it tried again within the command.
+        assert not await store.deny(ENTRY, 2)
+        assert len(desk.warned) == 1
+        with pytest.raises(BusUnavailable, match="nothing was changed"):
+            await pushed(desk.store("push", reason="two\nlines"), "platform", PLATFORM, 3)
+        assert await desk.records() == []
 
 
 async def test_before_there_is_a_stream_of_records_everything_is_changed(tmp_path: Path) -> None:

@@ -7,6 +7,10 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.evidence.served_log._get: len(data) > DEFAULT_LIMITS.note_bytes [bound]",
         "sealbus.agents.evidence.served_log._copy_tiles: len(files) >= _KEPT [bound]",
     ),
+    "no two decisions have one place, and the rule about sessions is tested where one log is verified": (
+        "independent.verify_export.answers: before[leaf].place < verdict.place [bound]",
+        "independent.verify_export.shown_by: one.context['sid'].startswith('standing-') [by case]",
+    ),
     "infinite seconds from any time on are infinite: the clause spares the look at that time": (
         (
             "sealbus.bus.work.executor.ending.deadline_of: seconds == math.inf or (since := work.since) is None"
@@ -158,6 +162,8 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag [by prefix]",
         "sealbus.agents.control.policy_server.PolicyApplication._bundle: known == served.etag [by case]",
         "independent.verify_export.read_evidence: H(first) not in there [by prefix]",
+        "independent.verify_export.answers: leaf in before [by prefix]",
+        "independent.verify_export.check_entry: leaf not in decisions [by prefix]",
         "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
         "independent.verify_export.check_asked: denial.message == one.message [by prefix]",
         "independent.verify_export.Grants.take: before.message != granted.message [by prefix]",
@@ -245,6 +251,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.http.bodies.read_body: typ == MSGPACK [by case]",
         "independent.verify_export.read_record: record['k'] == 'decision' [by prefix]",
         "independent.verify_export.read_record: record['k'] == 'decision' [by case]",
+        "independent.verify_export.read_record: record['k'] not in TABLES [by case]",
         "independent.verify_export.read_record: record['k'] == 'outcome' [by prefix]",
         "independent.verify_export.read_record: record['k'] == 'outcome' [by case]",
         "independent.verify_export.read_record: key in ('v', 'k') [by prefix]",

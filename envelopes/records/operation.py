@@ -23,14 +23,14 @@ from sealbus.envelopes.message.fields import (
 from sealbus.envelopes.records.work import check_minute_counts
 
 INSTANCE_BYTES = 16
-"""Bytes of the random name of one run of a process."""
+"""Bytes of the random name of one run of a process, or of one count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeRecord:
     """What its sender was about to store in the policy store: `digest` is H of the bytes, under `serial` of `part`.
 
-    `action` is `push`, `rollback`, `deny`, `allow` or `revoke`, or the code of a newer writer. `target` is who is denied or
+    `action` is `push`, `rollback`, `deny` or `allow`, or the code of a newer writer. `target` is who is denied or
     allowed again, a kind and an id. `reason` is what the sender said. Both are empty if there is none. That a change came
     into force is shown by decisions and `policy` records.
     """
@@ -129,23 +129,28 @@ class ProcessRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionsRecord:
-    """How many connections to NATS the sender refused, by code, in the minute that starts at `minute`."""
+    """How many connections to NATS the sender refused, by code, in the minute that starts at `minute`.
+
+    `instance` is random, so that equal counts of two senders with one SPIFFE ID are two records.
+    """
 
     kind: ClassVar[str] = "connections"
 
     minute: int
+    instance: bytes
     counts: Mapping[str, int]
 
     def __post_init__(self) -> None:
         check_minute_counts(self.minute, self.counts)
+        check_bytes("instance", self.instance, least=INSTANCE_BYTES, most=INSTANCE_BYTES)
         object.__setattr__(self, "counts", MappingProxyType(dict(self.counts)))
 
     def encode(self) -> bytes:
         """Return the encoded map."""
         counts: dict[str, Value] = {str(code): count for code, count in self.counts.items()}
-        return encode({"v": 1, "k": self.kind, "min": self.minute, "cnt": counts})
+        return encode({"v": 1, "k": self.kind, "min": self.minute, "ins": self.instance, "cnt": counts})
 
     @classmethod
     def from_keys(cls, keys: RecordMap) -> ConnectionsRecord:
         """Return the record in a decoded map; raise `EnvelopeError` or, for ranges, `SealError`."""
-        return cls(minute=keys.uint("min"), counts=keys.counts("cnt"))
+        return cls(minute=keys.uint("min"), instance=keys.octets("ins"), counts=keys.counts("cnt"))

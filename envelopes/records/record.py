@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 @dataclass(frozen=True, slots=True)
 class LaterRecord:
-    """A record of a kind that this version does not know: well formed, counted, and not interpreted."""
+    """A record of a kind, or form, that this version does not know: well formed, counted, and not interpreted."""
 
     kind: str
     item: bytes = field(repr=False)
@@ -59,6 +60,12 @@ _CONSTRUCTORS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingPro
         "policy": PolicyRecord.from_keys,
         "checkpoint": CheckpointRecord.from_keys,
         "denials": DenialsRecord.from_keys,
+    }
+)
+"""The kinds of which a record that does not fit its table is refused."""
+
+_LATER: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
+    {
         "change": ChangeRecord.from_keys,
         "process": ProcessRecord.from_keys,
         "connections": ConnectionsRecord.from_keys,
@@ -69,8 +76,9 @@ _CONSTRUCTORS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingPro
 def parse_record(item: bytes) -> Record:
     """Parse a record; raise `EnvelopeError` (`malformed`, step 0) for any other bytes.
 
-    It must have exactly the keys of its kind's table, with their types and limits. A record of a kind that has no table is a
-    `LaterRecord`, whatever its keys. The statements of a record are not verified.
+    It must have exactly the keys of its kind's table, with their types and limits. A record of a kind that has no table, or
+    that does not fit the table of a kind of after 0.1.0, is a `LaterRecord`, whatever its keys: older readers take it, and
+    what a log says must not change. The statements of a record are not verified.
     """
     decoded = unpack(item, items=SENT_HASHES, entries=DEFAULT_LIMITS.text_items, lists=True, step=0)
     if type(decoded) is not dict or not _is_flat(decoded):
@@ -82,7 +90,19 @@ def parse_record(item: bytes) -> Record:
     if construct is None:
         if CODE_FORM.fullmatch(kind) is None:
             raise EnvelopeError(Code.MALFORMED, 0, "record: k")
-        return LaterRecord(kind, item)
+        return _later(kind, keys, item)
+    return _constructed(construct, keys)
+
+
+def _later(kind: str, keys: RecordMap, item: bytes) -> Record:
+    construct = _LATER.get(kind)
+    if construct is not None:
+        with suppress(EnvelopeError):
+            return _constructed(construct, keys)
+    return LaterRecord(kind, item)
+
+
+def _constructed(construct: Callable[[RecordMap], Record], keys: RecordMap) -> Record:
     try:
         record = construct(keys)
     except SealError as error:

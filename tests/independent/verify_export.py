@@ -576,12 +576,8 @@ def is_extensions(value: Any) -> bool:
     if type(value) is not dict or not 1 <= len(value) <= 16:
         return False
     return all(is_text(name) for name in value) and all(
-        is_text(one) or (type(one) is int and abs(one) <= TOP) or type(one) in (bytes, bool) for one in value.values()
+        is_text(one) or type(one) in (int, bytes, bool) for one in value.values()
     )
-
-
-def are_counts(value: Any) -> bool:
-    return type(value) is dict and bool(value) and all(is_code(k) and is_uint(n, 1) for k, n in value.items())
 
 
 TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
@@ -652,35 +648,8 @@ TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
         {
             "iss": is_spiffe,
             "min": lambda v: is_uint(v) and v % (60 * SECOND) == 0,
-            "cnt": are_counts,
+            "cnt": lambda v: type(v) is dict and bool(v) and all(is_code(k) and is_uint(n, 1) for k, n in v.items()),
         },
-    ),
-    "change": (
-        "act par ser sha",
-        "tgt rsn",
-        {
-            "act": is_code,
-            "par": lambda v: is_text(v, 1),
-            "ser": lambda v: is_uint(v, 1),
-            "sha": lambda v: is_bytes(v, 32, 32),
-            "tgt": lambda v: is_text(v, 1, 2048),
-            "rsn": lambda v: is_text(v, 1, 2048),
-        },
-    ),
-    "process": (
-        "act ins ver",
-        "fct",
-        {
-            "act": is_code,
-            "ins": lambda v: is_bytes(v, 16, 16),
-            "ver": lambda v: is_text(v, 1),
-            "fct": is_extensions,
-        },
-    ),
-    "connections": (
-        "min cnt",
-        "",
-        {"min": lambda v: is_uint(v) and v % (60 * SECOND) == 0, "cnt": are_counts},
     ),
 }
 

@@ -150,7 +150,7 @@ def test_the_release_before_verifies_a_log_with_records_that_it_does_not_know(fo
     world, digest = make_world(3, 20), bytes(range(32))
     known: list[ChangeRecord | ConnectionsRecord] = [
         ChangeRecord(action="push", part="platform", serial=1, digest=digest, reason="a rule for refunds"),
-        ConnectionsRecord(minute=0, counts={"denied": 3}),
+        ConnectionsRecord(minute=0, instance=bytes(16), counts={"denied": 3}),
     ]
     world.put(world.audit(INVENTORY, [], [record.encode() for record in known]))
     export, root = written(world.files(), tmp_path / "export"), tmp_path / "root.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from sealbus.bus.ports import Clock
 from sealbus.bus.telemetry import OperatorLog
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.records.operation import ConnectionsRecord
+from sealbus.envelopes.records.operation import INSTANCE_BYTES, ConnectionsRecord
 from sealbus.envelopes.records.work import MINUTE
 
 KEPT: Final = 1_440
@@ -62,8 +63,11 @@ class RefusedMinutes:
             self._end_minute()
         try:
             while self._ended:
-                await store(self._ended[0])
-                self._ended.popleft()
+                record = self._ended[0]
+                await store(record)
+                # Meanwhile it may have made room for a later one.
+                if self._ended and self._ended[0] is record:
+                    self._ended.popleft()
         except SealbusError as error:
             self._operator_log.warning("refused connections are counted and not recorded yet: %s", error)
 
@@ -78,5 +82,7 @@ class RefusedMinutes:
             if len(self._ended) == KEPT:
                 lost = self._ended.popleft()
                 self._operator_log.warning("%d refused connections are in no record", sum(lost.counts.values()))
-            self._ended.append(ConnectionsRecord(minute=self._minute, counts=self._counts))
+            self._ended.append(
+                ConnectionsRecord(minute=self._minute, instance=os.urandom(INSTANCE_BYTES), counts=self._counts)
+            )
         self._counts = Counter()

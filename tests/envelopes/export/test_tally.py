@@ -25,7 +25,7 @@ def counted(kind: str) -> dict[Row, int]:
 
 def test_decisions() -> None:
     rows = counted("decision")
-    assert rows[Row(INVENTORY, "inventory.update", "allow", "")] == 10
+    assert rows[Row(INVENTORY, "inventory.update", "allow", "")] == 11
     assert rows[Row(INVENTORY, "inventory.update", "deny", "policy_unavailable")] == 2
 
 

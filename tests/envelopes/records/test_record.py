@@ -7,6 +7,8 @@ from hashlib import sha256
 
 import pytest
 from support.both_readers import parse_record
+from vectors import recorded
+from vectors.world import Message
 
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
@@ -56,7 +58,7 @@ RECORDS: list[Record] = [
     ChangeRecord(action="push", part="stock", serial=2, digest=b"d" * 32),
     ProcessRecord(action="start", instance=b"i" * 16, version="1", facts=EXT),
     ProcessRecord(action="end", instance=b"i" * 16, version="1"),
-    ConnectionsRecord(minute=0, counts={Code.DENIED: 1}),
+    ConnectionsRecord(minute=0, instance=b"i" * 16, counts={Code.DENIED: 1}),
     LaterRecord("moved", encode({"v": 1, "k": "moved", "of": [b"a", {"at": -1}], "by": "s" * 2_048}, text_bytes=2_048)),
     *(record._replace(ext=EXT) for record in (ALLOWED, DONE)),
 ]
@@ -112,6 +114,15 @@ def test_whatever_is_of_no_table_is_malformed(value: Value) -> None:
 def test_a_kind_without_a_table_is_of_a_later_version(kind: str) -> None:
     item = encode({"v": 1, "k": kind, "not": 0})
     assert parse_record(item) == LaterRecord(kind, item)
+
+
+@pytest.mark.parametrize(("kind", "typed"), [("change", 2), ("process", 2), ("connections", 1)])
+def test_what_older_readers_take_whatever_its_form_is_never_refused(kind: str, typed: int) -> None:
+    items = recorded.records(Message())[kind]
+    read = [parse_record(item) for item in items]
+    assert [isinstance(record, LaterRecord) for record in read] == [n >= typed for n in range(len(items))]
+    assert {record.kind for record in read} == {kind}
+    assert [record.encode() for record in read] == items
 
 
 @pytest.mark.parametrize(

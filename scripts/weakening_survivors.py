@@ -7,6 +7,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.evidence.served_log._get: len(data) > DEFAULT_LIMITS.note_bytes [bound]",
         "sealbus.agents.evidence.served_log._copy_tiles: len(files) >= _KEPT [bound]",
     ),
+    "of two notes of one checkpoint with as many cosigners either is as good": (
+        "sealbus.agents.evidence.served_log._with_more_cosigners: len(had.cosigners) > len(signed.cosigners) [bound]",
+    ),
     "no two decisions have one place, and the rule about sessions is tested where one log is verified": (
         "independent.verify_export.answers: before[leaf].place < verdict.place [bound]",
         "independent.verify_export.shown_by: one.context['sid'].startswith('standing-') [by case]",

@@ -185,7 +185,11 @@ async def test_cosignatures_that_a_copy_has_stay(tmp_path: Path) -> None:
         shown.write_bytes(both)
         (log.folder / "checkpoint").write_bytes(cosigned(log.notes[700], WITNESSES[0]))
         assert await copied(server.port, copy, root) == 700
-    assert [(copy / name).read_bytes() for name in ("checkpoint", "cosigned")] == [both, both]
+        assert [(copy / name).read_bytes() for name in ("checkpoint", "cosigned")] == [both, both]
+        fewer = cosigned(log.grow(900), WITNESSES[0])
+        (log.folder / "checkpoint").write_bytes(fewer)
+        assert await copied(server.port, copy, root) == 900
+    assert [(copy / name).read_bytes() for name in ("checkpoint", "cosigned")] == [fewer, both]
 
 
 async def test_an_address_that_does_not_answer(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Iterator
 from functools import partial
 from traceback import walk_tb
 
@@ -15,6 +16,13 @@ from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.lint import regorus as home
 from sealbus.policies.lint.module import Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter, parse_module
+
+
+@pytest.fixture(autouse=True)
+def _dropped_where_it_was_made() -> Iterator[None]:
+    """Collect what a caught error keeps alive with its frames: an engine must be dropped on the thread that made it."""
+    yield
+    gc.collect()
 
 
 def module(text: str) -> Module:

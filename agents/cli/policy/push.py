@@ -87,7 +87,7 @@ def _check(program: Path | None) -> Callable[[Bundle], None] | None:
 
 
 class Act(NamedTuple):
-    """What a command is about to do to the store, for the record of it (`ChangeRecord`)."""
+    """The change that a command makes in the store, as `ChangeRecord` has it."""
 
     action: str
     target: str = ""

@@ -35,6 +35,7 @@ from sealbus.agents.edge.oauth.issuers import is_secure_url
 from sealbus.agents.login.provider import LoginFailed
 from sealbus.agents.login.public_client import PublicClient
 from sealbus.agents.runtime.open import audit_trail, open_connected_node
+from sealbus.agents.runtime.process.process_record import recorded_process
 from sealbus.agents.runtime.settings.schema import ConsoleTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
@@ -92,11 +93,12 @@ class RunningConsole:
 
 @asynccontextmanager
 async def open_console(
-    settings: Settings, *, counters: Counters, issuer_tls: ssl.SSLContext | None = None
+    settings: Settings, *, counters: Counters, issuer_tls: ssl.SSLContext | None = None, recorded: bool = True
 ) -> AsyncGenerator[RunningConsole, None]:
     """Open the console under the identity `console`. Raises `ConfigurationError` with one line for a missing setting.
 
-    `issuer_tls` verifies the provider's server; by default with the system's authorities.
+    `issuer_tls` verifies the provider's server; by default with the system's authorities. With `recorded` the audit
+    stream has records of the console's start and end.
     """
     table = settings.console
     origin, edge_url = _origin(table), table.edge or settings.edge.resource
@@ -106,6 +108,8 @@ async def open_console(
     async with AsyncExitStack() as stack:
         edge = await stack.enter_async_context(EdgeClient(edge_url))
         node, connection = await stack.enter_async_context(open_connected_node(CONSOLE, settings, counters=counters))
+        if recorded:
+            await stack.enter_async_context(recorded_process(node))
         worker = await stack.enter_async_context(Worker(console_agent(node.sending), node))
         policies = await stack.enter_async_context(DecidingPolicies(settings, connection))
         views = Views(settings, node, connection, policies)

@@ -60,18 +60,20 @@ class Control:
         from outside, while an ended process is started again.
         """
         async with asyncio.TaskGroup() as group:
-            running = []
+            running: dict[str, asyncio.Task[None]] = {}
             for name, opener in self._openers.items():
                 entered = asyncio.Event()
-                running.append(group.create_task(self._run(name, opener, entered), name=f"role-{name}"))
+                running[name] = group.create_task(self._run(name, opener, entered, stop), name=f"role-{name}")
                 await _first_of(entered, stop)
                 if stop.is_set():
                     break
             else:
                 self.started.set()
             await stop.wait()
-            for task in running:
-                task.cancel()
+            for name, task in running.items():
+                # An open role stops by itself, and closes in order.
+                if name not in self._roles:
+                    task.cancel()
 
     def not_ready(self) -> dict[str, str]:
         """Return why roles cannot do their work, by role; empty if all can. Answers from memory."""
@@ -79,13 +81,23 @@ class Control:
         return {name: problem for name, problem in problems.items() if problem}
 
     async def _run(
-        self, name: str, opener: Callable[[], AbstractAsyncContextManager[Role]], entered: asyncio.Event
+        self,
+        name: str,
+        opener: Callable[[], AbstractAsyncContextManager[Role]],
+        entered: asyncio.Event,
+        stop: asyncio.Event,
     ) -> None:
-        async with opener() as role:
+        async with opener() as role, asyncio.TaskGroup() as group:
             self._roles[name] = role
             entered.set()
-            await role.run()
-        raise ConfigurationError(f"the role {name} has ended while the process runs")
+            working = group.create_task(role.run(), name=f"working-{name}")
+            stopping = group.create_task(stop.wait(), name=f"stopping-{name}")
+            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+            ended = working.done()
+            working.cancel()
+            stopping.cancel()
+        if ended:
+            raise ConfigurationError(f"the role {name} has ended while the process runs")
 
 
 async def _first_of(*events: asyncio.Event) -> None:

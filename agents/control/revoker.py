@@ -26,6 +26,7 @@ from sealbus.agents.runtime.open import open_connected_node
 from sealbus.agents.runtime.policy.revocation import REVOKER, Revocation, listed_with
 from sealbus.agents.runtime.policy.source import anchors_of
 from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.process.process_record import recorded_process
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
 from sealbus.agents.sdk.agent import Agent
@@ -369,5 +370,5 @@ async def open_revoker(settings: Settings, *, counters: Counters) -> AsyncGenera
         store = PolicyStore(connection, policy.bucket)
         clock = node.site.bus_clock
         revoker = Revoker(store, anchors, key, in_force=node.revocations, counters=counters, clock=clock)
-        async with Worker(revoker_agent(revoker), node, WORKER_LIMITS) as worker:
+        async with recorded_process(node), Worker(revoker_agent(revoker), node, WORKER_LIMITS) as worker:
             yield RevokerRole(revoker, worker)

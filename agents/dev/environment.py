@@ -197,7 +197,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             await stack.enter_async_context(running_notary(settings))
         from sealbus.agents.edge.edge import open_edge
 
-        edge = await stack.enter_async_context(open_edge(settings))
+        edge = await stack.enter_async_context(open_edge(settings, recorded=False))
         if options.declared.exit:
             await stack.enter_async_context(running_exit(settings))
         if site.console:

@@ -307,7 +307,7 @@ def _own_subject(subject: OwnSubject) -> list[str]:
 async def running_exit(settings: Settings) -> AsyncGenerator[None, None]:
     """Run the exit of `settings` while entered."""
     stop = asyncio.Event()
-    async with open_exit(settings) as worker, Background() as group:
+    async with open_exit(settings, recorded=False) as worker, Background() as group:
         group.create_task(worker.run(stop), name="exit")
         await worker.ready.wait()
         try:
@@ -328,7 +328,7 @@ async def running_console(settings: Settings) -> AsyncGenerator[None, None]:
     """Run the console of `settings` while entered, once its agent takes calls: it asks itself whether a person may look."""
     from sealbus.agents.console.console import open_console
 
-    async with open_console(settings, counters=Counters()) as console, _running(console):
+    async with open_console(settings, counters=Counters(), recorded=False) as console, _running(console):
         await console.ready.wait()
         yield
 

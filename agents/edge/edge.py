@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -43,6 +43,7 @@ from sealbus.agents.edge.v1.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.process.process_record import recorded_process
 from sealbus.agents.runtime.settings.schema import A2aTable, EdgeTable, IssuerTable, McpTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
@@ -76,9 +77,10 @@ class RunningEdge:
 
 
 @asynccontextmanager
-async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
+async def open_edge(settings: Settings, *, recorded: bool = True) -> AsyncGenerator[RunningEdge, None]:
     """Open the edge that the settings describe; leaving stops listening, finishes open requests, and closes everything.
 
+    With `recorded` the audit stream has records of its start and end.
     Raises `ConfigurationError`, one line that names the setting, for a value that is missing or cannot be used.
     """
     table = settings.edge
@@ -99,7 +101,7 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
             raise ConfigurationError(
                 f"context.minters does not name {node.own}: no agent would accept a context of this edge"
             )
-        async with serve_edge(table, node) as edge:
+        async with recorded_process(node) if recorded else nullcontext(), serve_edge(table, node) as edge:
             yield edge
 
 

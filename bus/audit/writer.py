@@ -70,6 +70,7 @@ class _Noted(NamedTuple):
     then: Callable[[], None]
     about: VerifiedResult | None
     lost: Callable[[], None]
+    kept: bool
 
 
 class AuditWriter:
@@ -292,15 +293,19 @@ class AuditWriter:
         about: VerifiedResult | None = None,
         *,
         lost: Callable[[], None] = lambda: None,
+        kept: bool = False,
     ) -> None:
-        """Queue `record` to be stored with others. After the attempt call `then`; if it failed, call `lost` first."""
-        noted = _Noted(record, then, about, lost)
+        """Queue `record` to be stored with others. After the attempt call `then`; if it failed, call `lost` first.
+
+        A caller that has `kept` the record reports its loss or notes it again: here a failure is neither counted nor logged.
+        """
+        noted = _Noted(record, then, about, lost, kept)
         try:
             self._noted.put_nowait(noted)
         except asyncio.QueueFull:
             await self._noted.put(noted)
 
-    async def _store(self, batch: AuditBatch) -> Posted | None:
+    async def _store(self, batch: AuditBatch, *, kept: bool = False) -> Posted | None:
         posted = None
         closed, records, began = batch.close(), len(batch), time.perf_counter()
         try:
@@ -310,7 +315,8 @@ class AuditWriter:
                 posted = await self._outbox.publish(record_message(self._subject, closed), within=self._limits.within)
                 self._counters.add("sealbus_audit_messages_total")
         except SealbusError as error:
-            self._note_result(error)
+            if not kept:
+                self._note_result(error)
             raise
         self._took.observe(time.perf_counter() - began, n=records)
         self._note_result(None)
@@ -335,12 +341,14 @@ class AuditWriter:
             noted.then()
 
     async def _try_store(self, batch: AuditBatch, waiting: Sequence[_Noted]) -> None:
+        lost = sum(not noted.kept for noted in waiting)
         try:
-            await self._store(batch)
+            await self._store(batch, kept=not lost)
         except SealbusError as error:
-            # The effect has happened and its decision is stored; handling it again would not recover the outcome.
-            self._counters.add("sealbus_outcomes_lost_total", len(batch))
-            _logger.error("%d outcomes not stored: %s", len(batch), error)  # noqa: TRY400 - the error says all
+            if lost:
+                # The effect has happened and its decision is stored; handling it again would not recover the outcome.
+                self._counters.add("sealbus_outcomes_lost_total", lost)
+                _logger.error("%d outcomes not stored: %s", lost, error)  # noqa: TRY400 - the error says all
             for noted in waiting:
                 noted.lost()
 

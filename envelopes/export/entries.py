@@ -127,7 +127,7 @@ class EntryReader:
             name = leaf[:NAME_BYTES]
             if name not in self.names and (self._only is None or name in self._only):
                 self.names[name] = None
-                self.tally.take_record(record, recorder, counted=counted)
+                self.tally.take_record(record, recorder, counted=counted, time=frame.stored)
 
     def _check_decision(self, frame: Frame, audit: VerifiedAudit, leaf: bytes, record: DecisionRecord) -> None:
         try:

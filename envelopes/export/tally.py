@@ -1,4 +1,4 @@
-"""Counts over an export: entries, records, decisions and outcomes, by recorder.
+"""Counts over an export: entries, records, decisions and outcomes, by recorder; and processes without an end.
 
 It also finds the records that a log has more than once. The leaf of a record names it, and the record counts at its first
 place. A recorder that is not sure whether the stream has a record stores it again. An attacker who captured an audit message
@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.export.processes import OpenProcesses
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.operation import ProcessRecord
 from sealbus.envelopes.records.record import LaterRecord, Record
 from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -56,6 +58,8 @@ class Tally:
     entries: Counter[str] = field(default_factory=Counter)
     records: Counter[str] = field(default_factory=Counter)
     rows: Counter[Row] = field(default_factory=Counter)
+    processes: OpenProcesses = field(default_factory=OpenProcesses)
+    """The processes that started in the span, and have no end in the log."""
 
     @property
     def later(self) -> int:
@@ -63,22 +67,26 @@ class Tally:
         return self.records[_LATER]
 
     def add(self, other: Tally) -> None:
-        """Add the counts of another tally."""
+        """Add the counts of another tally, of the part of the log that follows."""
+        self.processes.add(other.processes)
         self.entries.update(other.entries)
         self.records.update(other.records)
         for row, count in other.rows.items():
             self._count(row, count)
 
     def remove(self, other: Tally) -> None:
-        """Subtract the record counts of another tally; entries stay."""
+        """Subtract the record counts of another tally, of repeated records; entries stay."""
+        self.processes.remove(other.processes)
         self.records.subtract(other.records)
         for row, count in other.rows.items():
             self._count(row, -count)
 
-    def take_record(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
-        """Count a verified record by kind and, if it is `counted`, by row."""
+    def take_record(self, record: Record, recorder: SpiffeId, *, counted: bool, time: int = 0) -> None:
+        """Count a verified record, stored at `time` (microseconds), by kind and, if it is `counted`, by row."""
         # Any agent may invent kinds, and they must not fill memory.
         self.records[_LATER if isinstance(record, LaterRecord) else record.kind] += 1
+        if isinstance(record, ProcessRecord):
+            self.processes.take_record(record, recorder, time=time, counted=counted)
         if not counted:
             return
         agent = recorder.value

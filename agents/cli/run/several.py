@@ -22,6 +22,7 @@ from sealbus.agents.runtime.metric_texts import METRIC_TEXTS
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.process.in_flight import InFlightTable
 from sealbus.agents.runtime.process.loop_watch import LoopWatch
+from sealbus.agents.runtime.process.process_record import recorded_process
 from sealbus.agents.runtime.process.shared_parts import SharedParts
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker, settle_collector
@@ -244,6 +245,7 @@ def _opener(
         async with open_node(agent.name, options.settings, shared=shared) as node:
             node.counters.describe(METRIC_TEXTS)
             async with (
+                recorded_process(node),
                 exporting_metrics(agent.name, node.counters),
                 Worker(agent, node, options.limits, in_flight=table) as worker,
             ):

@@ -200,11 +200,13 @@ async def _run_alone(agent: Agent, table: InFlightTable | None, options: RunOpti
     from sealbus.agents.runtime.metric_export import exporting_metrics
     from sealbus.agents.runtime.open import open_node
     from sealbus.agents.runtime.process.loop_watch import LoopWatch
+    from sealbus.agents.runtime.process.process_record import recorded_process
     from sealbus.agents.runtime.worker import Worker, settle_collector
 
     async with AsyncExitStack() as stack:
         async with ended_by(stop):
             node = await stack.enter_async_context(open_node(agent.name, options.settings))
+            await stack.enter_async_context(recorded_process(node))
             worker = await stack.enter_async_context(Worker(agent, node, options.limits, in_flight=table))
         if stop.is_set():
             return True

@@ -41,6 +41,7 @@ from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens
 from sealbus.agents.runtime.assembly import WorkerLimits
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.process.process_record import recorded_process
 from sealbus.agents.runtime.settings.schema import ApiTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
@@ -100,9 +101,12 @@ def _declare(agent: Agent, api: Api, opened: Callable[[], OpenApi]) -> None:
 
 
 @asynccontextmanager
-async def open_exit(settings: Settings, limits: WorkerLimits | None = None) -> AsyncGenerator[Worker, None]:
+async def open_exit(
+    settings: Settings, limits: WorkerLimits | None = None, *, recorded: bool = True
+) -> AsyncGenerator[Worker, None]:
     """Open the exit that the settings describe: a worker, to be run; leaving closes everything.
 
+    With `recorded` the audit stream has records of its start and end.
     Raises `ConfigurationError`, one line that names the setting, for a value that is missing or cannot be used.
     """
     table = settings.egress
@@ -110,6 +114,8 @@ async def open_exit(settings: Settings, limits: WorkerLimits | None = None) -> A
         raise ConfigurationError("egress.apis is empty: name the APIs that agents may reach")
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node(table.agent, settings))
+        if recorded:
+            await stack.enter_async_context(recorded_process(node))
         apis = []
         for name, api in table.apis.items():
             # Connections for each API: an authorization server that hangs does not delay tokens for other APIs.

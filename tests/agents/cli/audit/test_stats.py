@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from support.kept_log import written
 from support.log_world import make_world
 from vectors.issuing import INVENTORY
+from vectors.recorded import record_map
 
 from sealbus.agents.cli.audit.group import command
 from sealbus.envelopes.limits import SECOND
@@ -55,3 +56,20 @@ def test_what_does_not_verify_is_said(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.exit_code == 4
     assert "NOT VERIFIED: 1 finding," in result.stderr
+
+
+def test_a_process_without_an_end_is_shown(tmp_path: Path) -> None:
+    world = make_world(1, 2)
+    for action, instance in (("start", 1), ("start", 2), ("end", 1)):
+        record = record_map("process", act=action, ins=bytes([instance]) * 16, ver="1.2")
+        world.put(world.audit(INVENTORY, [], [record]))
+    world.record_checkpoint()
+    written(world.files(), tmp_path / "export")
+    (tmp_path / "root.json").write_text(json.dumps(world.root()))
+    documents = [json.loads(line) for line in run(tmp_path, "--json").stdout.splitlines()]
+    [shown] = [one for one in documents if "process" in one]
+    assert (shown["agent"], shown["process"], shown["version"]) == (INVENTORY, "02" * 16, "1.2")
+    result = run(tmp_path)
+    assert result.exit_code == 0
+    assert f"no end: {INVENTORY} {'02' * 16}, sealbus 1.2, started {shown['started']}" in result.stdout
+    assert "01" * 16 not in result.stdout

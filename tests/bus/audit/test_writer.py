@@ -225,7 +225,7 @@ async def test_a_bus_that_takes_nothing_keeps_nobody_who_leaves_with_an_error(
         async with bus:
             node = (await bus.client("shop-web")).node
 
-            async def stuck(batch: object) -> None:
+            async def stuck(batch: object, **_: object) -> None:
                 del batch
                 await never.wait()
 

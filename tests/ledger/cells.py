@@ -101,6 +101,7 @@ class CellsLedger:
     site: CellsSite
     folder: Path
     book: Book
+    group: asyncio.TaskGroup
     told: dict[int, str] = field(default_factory=dict)
     senders: dict[int, str] = field(default_factory=dict)
     """The cell in which each task was sent."""
@@ -108,6 +109,7 @@ class CellsLedger:
     where: dict[str, str] = field(default_factory=lambda: {MOVED: "default", "vault": "east"})
     """The cell whose settings the processes of each agent get."""
     workers: dict[tuple[str, int], asyncio.subprocess.Process] = field(default_factory=dict)
+    _kept: dict[tuple[str, int], asyncio.Task[None]] = field(default_factory=dict)
 
     def settings_file(self, cell: str) -> Path:
         return self.folder / f"{cell}.toml"
@@ -115,56 +117,70 @@ class CellsLedger:
     def settings(self, cell: str) -> Settings:
         return load_settings(self.settings_file(cell))
 
+    def log_file(self, agent: str, number: int) -> Path:
+        return self.folder / f"{agent}-{number}.log"
+
     def log(self, cell: str) -> Path:
         return self.folder / f"{cell}-log"
 
-    async def start_worker(self, agent: str, number: int) -> None:
-        """Start one process of an agent, in the cell that it has now."""
-        clock = self.folder / "clock"
-        clock.write_bytes(bytes(8))
+    async def start(self, agent: str) -> None:
+        """Start all processes of an agent, in the cell that it has now, and each again when it ends, as a supervisor does."""
+        for number in range(AGENTS[agent]):
+            started = asyncio.Event()
+            self._kept[agent, number] = self.group.create_task(self._keep(agent, number, started))
+            await started.wait()
+
+    async def stop(self, agent: str) -> None:
+        """Kill all processes of an agent."""
+        for worker in [worker for worker in self._kept if worker[0] == agent]:
+            self._kept.pop(worker).cancel()
+            await ended(self.workers.pop(worker), signal.SIGKILL)
+
+    async def _keep(self, agent: str, number: int, started: asyncio.Event) -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": str(TESTS),
             "LEDGER_AGENT": agent,
             "LEDGER_BOOK": str(self.folder / "book.sqlite"),
-            "LEDGER_CLOCK": str(clock),
+            "LEDGER_CLOCK": str(self.folder / "clock"),
         }
-        command = ("-m", "sealbus", "worker", "run", "ledger.bank:agent")
-        with (self.folder / f"{agent}-{number}.log").open("ab") as log:
-            self.workers[agent, number] = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
-                "--config",
-                str(self.settings_file(self.where[agent])),
-                env=environment,
-                cwd=TESTS,
-                stdout=log,
-                stderr=log,
-            )
-
-    async def start(self, agent: str) -> None:
-        """Start all processes of an agent."""
-        await asyncio.gather(*(self.start_worker(agent, number) for number in range(AGENTS[agent])))
-
-    async def stop(self, agent: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop all processes of an agent."""
-        await asyncio.gather(*(ended(one, how) for (name, _), one in self.workers.items() if name == agent))
+        command = (
+            "-m",
+            "sealbus",
+            "worker",
+            "run",
+            "ledger.bank:agent",
+            "--config",
+            str(self.settings_file(self.where[agent])),
+        )
+        while True:
+            with self.log_file(agent, number).open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, *command, env=environment, cwd=TESTS, stdout=log, stderr=log
+                )
+            self.workers[agent, number] = process
+            started.set()
+            await process.wait()
 
     async def kill_one(self, chance: random.Random) -> None:
-        """kill -9 a process while it has work, and start it again."""
+        """kill -9 a process while it has work."""
         agent, number = chance.choice(sorted(self.workers))
         await self.effect_after(time.time(), agent)
         await ended(self.workers[agent, number], signal.SIGKILL)
         self.kills += 1
-        await self.start_worker(agent, number)
 
     async def effect_after(self, moment: float, agent: str) -> None:
         """Wait until a task for `agent` that was acknowledged after `moment` is done."""
         query = """SELECT count(*) FROM effects JOIN acknowledged USING (number)
                    WHERE effects.at > ?1 AND acknowledged.at > ?1 AND number / 2 % 2 = ?2"""
-        async with asyncio.timeout(120.0):
-            while not self.book.value(query, moment, [*AGENTS].index(agent)):  # noqa: ASYNC110 -- other processes write it
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(SETTLE):
+                while not self.book.value(query, moment, [*AGENTS].index(agent)):  # noqa: ASYNC110 -- other processes write it
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            for name, number in self.workers:
+                error.add_note(f"{name}-{number} said last:\n{self.log_file(name, number).read_text()[-2_000:]}")
+            raise
 
     async def push(self, placed: Mapping[str, Placement]) -> None:
         """Push the policy in which the registry says that: the callout has it first, then everybody hears of it."""
@@ -181,7 +197,7 @@ class CellsLedger:
         It is killed while it has work, so that claims of before count for what is delivered after.
         """
         await self.effect_after(time.time(), MOVED)
-        await self.stop(MOVED, signal.SIGKILL)
+        await self.stop(MOVED)
         since = int((time.time() + ahead) * SECOND)
         await self.push({**EAST, MOVED: Placement("east", "default", since)})
         self.where[MOVED] = "east"
@@ -254,7 +270,8 @@ async def open_cells(folder: Path) -> AsyncIterator[CellsLedger]:
         (folder / "platform.pem").write_text(public_pem(ROOT.public))
         book = Book(folder / "book.sqlite")
         stack.callback(book.close)
-        ledger = CellsLedger(site=site, folder=folder, book=book)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        ledger = CellsLedger(site=site, folder=folder, book=book, group=group)
         for cell, bucket in zip(CELLS, ("policies", "policies@default"), strict=True):
             policy = (
                 f'engine = "embedded"\nbundle = "nats://{bucket}"\nkeys = ["{folder / "platform.pem"}"]\n'
@@ -266,13 +283,13 @@ async def open_cells(folder: Path) -> AsyncIterator[CellsLedger]:
             make_key_file(folder / f"{cell}.key", origin)
             text += NOTARY.format(origin=origin, folder=folder, cell=cell)
             ledger.settings_file(cell).write_text(text)
+        (folder / "clock").write_bytes(bytes(8))
         await ledger.push(EAST)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
         for cell, name in NOTARIES.items():
             notary = await stack.enter_async_context(open_notary(ledger.settings(cell), name=name))
             stack.callback(group.create_task(notary.run()).cancel)
         for agent in AGENTS:
-            stack.push_async_callback(ledger.stop, agent, signal.SIGKILL)
+            stack.push_async_callback(ledger.stop, agent)
             await ledger.start(agent)
         yield ledger
 

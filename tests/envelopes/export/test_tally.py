@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vectors.issuing import INVENTORY, PLANNER
 from vectors.recorded import records
 from vectors.world import Message
 
+from sealbus.envelopes.export.processes import Run, Started
 from sealbus.envelopes.export.tally import MOST_ROWS, Row, Span, Tally
+from sealbus.envelopes.records.operation import ProcessRecord
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.records.work import READ_AGAIN, DenialsRecord
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -64,6 +68,16 @@ def test_what_is_not_counted_by_row() -> None:
     tally = Tally()
     tally.take_record(ALL["decision"][0], RECORDER, counted=False)
     assert (tally.records.total(), tally.rows.total()) == (1, 0)
+
+
+def test_processes_are_counted_with_their_times() -> None:
+    start = ProcessRecord(action="start", instance=bytes(16), version="0.2.0")
+    tally = Tally()
+    tally.take_record(start, RECORDER, counted=True, time=7)
+    tally.take_record(ALL["decision"][0], RECORDER, counted=True, time=8)
+    tally.take_record(replace(start, instance=bytes([1]) * 16), RECORDER, counted=False, time=9)
+    assert tally.processes.started == {Run(INVENTORY, bytes(16)): Started(7, "0.2.0")}
+    assert tally.records["process"] == 2
 
 
 def test_what_was_counted_before_is_removed() -> None:

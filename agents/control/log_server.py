@@ -45,10 +45,13 @@ class LogRoutes:
     def __init__(self, store: FolderStore, *, entries: bool) -> None:
         self._store = store
         self._entries = entries
-        self.problem = ""
-        self._damaged = ""
-        """The path of the file that was damaged when it was last asked for."""
+        self._damage: dict[str, str] = {}
+        """The path of the file that was damaged when it was last asked for, if there is one, and what was wrong."""
+
+    @property
+    def problem(self) -> str:
         """Why the log could not be served when it was last asked for; empty if it could."""
+        return next(iter(self._damage.values()), "")
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the server."""
@@ -78,11 +81,10 @@ class LogRoutes:
             data = await in_thread(read)
         except (LogError, StateUnavailable) as error:
             # A damaged file: nobody who asks for it has caused that.
-            self.problem, self._damaged = str(error), path
+            self._damage = {path: str(error)}
             _logger.error("the log cannot be served: %s", error)  # noqa: TRY400  the text says all
             raise
-        if path == self._damaged:
-            self.problem = self._damaged = ""
+        self._damage.pop(path, None)
         return data
 
     def _note(self, path: str) -> bytes:

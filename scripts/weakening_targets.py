@@ -170,6 +170,7 @@ TARGETS: dict[str, str] = {
         "envelopes/message/test_chain envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
         " envelopes/records/test_archive_steps"
     ),
+    "envelopes/message/declaration": "envelopes/message/test_declaration",
     "envelopes/message/freshness": (
         "envelopes/message/test_freshness envelopes/accept/test_steps_near envelopes/accept/test_steps"
     ),

@@ -67,6 +67,7 @@ class Worker:
         self.routes = self.parts.routes
         self.schedules = self.parts.schedules
         """The schedules of this agent, as this process runs them."""
+        node.outbox.declare(agent.declares)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

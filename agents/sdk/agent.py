@@ -20,6 +20,7 @@ from sealbus.agents.sdk.options import (
     handler_options,
 )
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.declaration import NOTHING_DECLARED, Declaration
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.names import is_token
 
@@ -74,12 +75,16 @@ class Agent:
 
     The name stands for the SPIFFE ID that the settings' template or `[agents]` table gives it. Nothing runs until a worker
     (`sealbus worker run MODULE:AGENT`, or `sealbus.testing.TestBus`) takes the agent.
+
+    `declares` is the agent's word about its model, prompt and tools. Each message of its workers carries it, signed; policies
+    read it (`input.subject.properties`), and its processes record it when they start.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, declares: Declaration = NOTHING_DECLARED) -> None:
         if not is_token(name):
             raise ConfigurationError(f"agent name {name!r}: letters, digits, - and _ only")
         self.name = name
+        self.declares = declares
         self.handlers: dict[str, Handler[Any, Any]] = {}
         self._lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
 

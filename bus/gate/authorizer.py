@@ -26,6 +26,7 @@ from sealbus.envelopes.errors import (
     SealbusError,
 )
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.declaration import NOTHING_DECLARED, Declaration
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -201,7 +202,11 @@ def request_about(
     header = message.header
     return Request(
         caller=caller_for(
-            header.iss, message.context, tuple([link.iss.value for link in message.chain]), _grant(message)
+            header.iss,
+            message.context,
+            tuple([link.iss.value for link in message.chain]),
+            _grant(message),
+            Declaration.declared_in(header.ext) if header.ext else None,
         ),
         action=action,
         properties=properties if isinstance(properties, dict) else {},
@@ -220,8 +225,12 @@ def caller_for(
     context: UserContext | None,
     chain: tuple[str, ...] = (),
     grant: tuple[str, ...] | None = None,
+    declared: Declaration | None = None,
 ) -> Caller:
-    """Return the caller `subject`, acting for the user of `context`; an empty `chain` stands for `subject` alone."""
+    """Return the caller `subject`, acting for the user of `context`; an empty `chain` stands for `subject` alone.
+
+    `declared` is None, which needs no hashing, for a caller that declares nothing.
+    """
     return Caller(
         subject=subject.value,
         trust_domain=subject.trust_domain.name,
@@ -229,6 +238,7 @@ def caller_for(
         user=_user(context) if context is not None else NO_USER,
         chain=chain or (subject.value,),
         grant=grant,
+        declared=declared or NOTHING_DECLARED,
     )
 
 

@@ -21,6 +21,7 @@ from sealbus.envelopes.accept.result import VerifiedResult
 from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.errors import AuditUnavailable, Code, SealbusError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.declaration import Declaration
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.trust.caches import BoundedMap
@@ -128,7 +129,9 @@ def _refusal(received: Received, outcome: Decision | SealbusError) -> SealbusErr
 def _question(received: Received, now: int) -> Request:
     header = received.result.header
     return Request(
-        caller=caller_for(header.iss, received.context),
+        caller=caller_for(
+            header.iss, received.context, declared=Declaration.declared_in(header.ext) if header.ext else None
+        ),
         action=f"{received.action}.reply",
         time=now,
         nats_subject=header.to,

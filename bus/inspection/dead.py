@@ -27,6 +27,7 @@ from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.chain import covers
+from sealbus.envelopes.message.declaration import without_declaration
 from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
@@ -333,7 +334,7 @@ def sent_again(
             grt=common_grants([header, *(parse_header(ancestor.header) for ancestor in envelope.ancestors)]),
             idm=header.idm if own == header.iss else header.digest.hex(),
             tid=header.tid,
-            ext=header.ext,
+            ext=without_declaration(header.ext),
         ),
         life=header.exp - header.iat,
         end_after=(header.end or header.exp) - header.iat,

@@ -32,6 +32,7 @@ from sealbus.bus.ports import (
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.envelopes.errors import BusUnavailable, SealbusError, SealError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.declaration import NOTHING_DECLARED, Declaration
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed, Sealer, seal
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -124,6 +125,7 @@ class Outbox:
         self._room = asyncio.Semaphore(self._limits.in_flight)
         self._group = Background()
         self._closed = True
+        self._declaration = NOTHING_DECLARED
         self._unstored: dict[str, float] = {}
         """When a message was last left unacknowledged, by the first token of its subject; our declarations bound these."""
 
@@ -131,6 +133,10 @@ class Outbox:
     def own(self) -> SpiffeId:
         """The SPIFFE ID that it seals for."""
         return self._identity.spiffe_id
+
+    def declare(self, declaration: Declaration) -> None:
+        """Mark all messages that are sealed from now on with `declaration`, except records (SPEC.md section 3)."""
+        self._declaration = declaration
 
     @property
     def waiting(self) -> int:
@@ -287,12 +293,17 @@ class Outbox:
 
     def _seal_together(self, batch: Sequence[_Waiting], sealer: Sealer, now: int) -> None:
         drafts = []
+        marks = self._declaration.marks
         for waiting in batch:
             draft = waiting.message.draft
             new_id = draft.id or self._new_id(now)
             if waiting.reseal and draft.idm is None and draft.kind in _KEYED:
                 waiting.message = waiting.message.with_entries(idm=new_id.hex())
-            drafts.append(waiting.message.at(now, new_id=new_id))
+            draft = waiting.message.at(now, new_id=new_id)
+            # The process of a record has declared it in a record of its own.
+            drafts.append(
+                draft._replace(ext={**(draft.ext or {}), **marks}) if marks and draft.kind is not Kind.RECORD else draft
+            )
         for waiting, sealed in zip(batch, seal(drafts, sealer), strict=True):
             header = sealed.header
             waiting.sealed = sealed

@@ -15,6 +15,7 @@ from typing import Final
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.declaration import NOTHING_DECLARED, Declaration
 from sealbus.policies.decision.documents import InputDocument, bounded_document, encoded_json
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
@@ -168,7 +169,8 @@ class Caller:
     """The sender, its user, its chain and its grant, which many messages have in common.
 
     `chain` has SPIFFE IDs, the root first. `grant` has the actions that the chain's narrowest grant allows, None for no
-    limit. Construction raises `PolicyFailed` as for `Request`. The caller's part of the input document is made only once.
+    limit. `declared` is what the sender declares of itself. Construction raises `PolicyFailed` as for `Request`. The
+    caller's part of the input document is made only once.
     """
 
     subject: str
@@ -177,13 +179,15 @@ class Caller:
     user: User = NO_USER
     chain: tuple[str, ...] = ()
     grant: tuple[str, ...] | None = None
+    declared: Declaration = NOTHING_DECLARED
     encoded: tuple[bytes, bytes] = field(init=False, repr=False, compare=False)
     """The bytes before the action's name, and the bytes between the number of the delivery and the approvals."""
 
     def __post_init__(self) -> None:
         user, grant = self.user, self.grant
         _check_texts(self.subject, self.trust_domain, self.tenant, *self.chain, *(grant or ()))
-        subject = {"type": "workload", "id": self.subject, "properties": {"trust_domain": self.trust_domain}}
+        properties = {"trust_domain": self.trust_domain, **_declared(self.declared)}
+        subject = {"type": "workload", "id": self.subject, "properties": properties}
         rest = {
             "user": {**_members(user), "claims": _sorted(user.claims)},
             "chain": self.chain,
@@ -191,6 +195,12 @@ class Caller:
         }
         encoded = b'{"v":1,"subject":%b,"action":{"name":' % encoded_json(subject), b",%b" % encoded_json(rest)[1:-1]
         object.__setattr__(self, "encoded", encoded)
+
+
+def _declared(declaration: Declaration) -> dict[str, str]:
+    """Return what is declared, by the names of the input document; hashes in hexadecimal."""
+    told = {"model": declaration.model, "prompt": declaration.prompt.hex(), "tools": declaration.tools.hex()}
+    return {name: value for name, value in told.items() if value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,11 +23,12 @@ from sealbus.policies.types.value import (
 
 _SCALAR: Final = join_all([TEXT, NUMBER, BOOLEAN])
 _PROPERTIES: Final = object_of(TEXT, join_all([_SCALAR, array_of(_SCALAR)]))
+_SENDER: Final = record(dict.fromkeys(("trust_domain", "model", "prompt", "tools"), TEXT))
 
 REQUEST: Final = record(
     {
         "v": NUMBER,
-        "subject": record({"type": TEXT, "id": TEXT, "properties": record({"trust_domain": TEXT})}),
+        "subject": record({"type": TEXT, "id": TEXT, "properties": _SENDER}),
         "action": record({"name": TEXT, "properties": _PROPERTIES}),
         "resource": record({"type": TEXT, "id": TEXT, "properties": _PROPERTIES}),
         "context": record(

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
     from sealbus.bus.sending.answer import CallExpired, RemoteError
     from sealbus.envelopes.errors import Denied, ResourceNotFound, SealbusError
+    from sealbus.envelopes.message.declaration import Declaration
 
 __all__ = [
     "Agent",
     "CallExpired",
     "Client",
     "Context",
+    "Declaration",
     "Denied",
     "Gathered",
     "Reject",
@@ -48,6 +50,7 @@ _HOMES = MappingProxyType(
         "CallExpired": "sealbus.bus.sending.answer",
         "Client": "sealbus.agents.runtime.client",
         "Context": "sealbus.agents.sdk.context",
+        "Declaration": "sealbus.envelopes.message.declaration",
         "Denied": "sealbus.envelopes.errors",
         "Gathered": "sealbus.agents.sdk.gather",
         "Reject": "sealbus.bus.routing.retry",

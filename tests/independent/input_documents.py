@@ -34,7 +34,7 @@ def input_document(
         "subject": {
             "type": "workload",
             "id": header["iss"],
-            "properties": {"trust_domain": domain_of(header["iss"])},
+            "properties": {"trust_domain": domain_of(header["iss"]), **declared_by(header)},
         },
         "action": {"name": action, "properties": in_order(properties)},
         "resource": {"type": said["type"], "id": said["id"], "properties": in_order(said["properties"])},
@@ -55,6 +55,16 @@ def input_document(
     data = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     need(len(data) <= 65_536, "policy_error", "size")
     return data
+
+
+def declared_by(header: Mapping[str, Any]) -> dict[str, str]:
+    marks, found = header.get("ext", {}), {}
+    if isinstance(model := marks.get("_mdl"), str) and model:
+        found["model"] = model
+    for name, mark in (("prompt", "_prm"), ("tools", "_tls")):
+        if isinstance(digest := marks.get(mark), bytes) and len(digest) == 32:
+            found[name] = digest.hex()
+    return found
 
 
 def in_order(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,21 @@ def inputs() -> Json:
                                    parked=waited),
         {}, {"delivery": 2, "approvals": [APPROVAL, {**APPROVAL, "verdict": "deny", "user": "u-3"}], "parked": waited},
     ))  # fmt: skip
+    prompt, tools = digest("a prompt"), digest("tools")
+    marked: list[tuple[str, dict[str, object], dict[str, Json]]] = [
+        ("all is declared", {"_mdl": "m-1 \u00e9\"", "_prm": prompt, "_tls": tools},
+         {"model": "m-1 \u00e9\"", "prompt": prompt.hex(), "tools": tools.hex()}),
+        ("only the tools are declared", {"_one": True, "_tls": tools, "a": 1}, {"tools": tools.hex()}),
+        ("a model without a name", {"_mdl": "", "_prm": prompt}, {"prompt": prompt.hex()}),
+        ("a model that is no text", {"_mdl": 1, "_prm": prompt}, {"prompt": prompt.hex()}),
+        ("hashes of other lengths", {"_mdl": "m", "_prm": prompt[1:], "_tls": tools + b"0"}, {"model": "m"}),
+        ("hashes that are no bytes", {"_mdl": "m", "_prm": prompt.hex(), "_tls": True}, {"model": "m"}),
+    ]  # fmt: skip
+    for name, ext, found in marked:
+        subject: dict[str, Json] = {
+            "type": "workload", "id": PLANNER, "properties": {"trust_domain": PLANNER.split("/")[2], **found},
+        }  # fmt: skip
+        cases.append((name, Asked((Message(fields={"ext": ext}),)), {"subject": subject}, {}))
     return {
         "accept": [_case(*case) for case in cases],
         "reject": [{"name": name, "document": _pieces(data)} for name, data in _refused().items()],

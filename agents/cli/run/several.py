@@ -245,7 +245,7 @@ def _opener(
         async with open_node(agent.name, options.settings, shared=shared) as node:
             node.counters.describe(METRIC_TEXTS)
             async with (
-                recorded_process(node),
+                recorded_process(node, declares=agent.declares),
                 exporting_metrics(agent.name, node.counters),
                 Worker(agent, node, options.limits, in_flight=table) as worker,
             ):

@@ -206,7 +206,7 @@ async def _run_alone(agent: Agent, table: InFlightTable | None, options: RunOpti
     async with AsyncExitStack() as stack:
         async with ended_by(stop):
             node = await stack.enter_async_context(open_node(agent.name, options.settings))
-            await stack.enter_async_context(recorded_process(node))
+            await stack.enter_async_context(recorded_process(node, declares=agent.declares))
             worker = await stack.enter_async_context(Worker(agent, node, options.limits, in_flight=table))
         if stop.is_set():
             return True

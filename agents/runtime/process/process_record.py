@@ -17,6 +17,7 @@ from sealbus.agents.runtime.node import Node
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background
 from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.message.declaration import NOTHING_DECLARED, Declaration
 from sealbus.envelopes.records.operation import INSTANCE_BYTES, ProcessRecord
 
 _logger: Final = logging.getLogger(__name__)
@@ -26,15 +27,18 @@ AGAIN: Final = Backoff(initial_interval=1.0, maximum_interval=30.0, jitter=0.5)
 
 
 @asynccontextmanager
-async def recorded_process(node: Node, *, again: Backoff = AGAIN) -> AsyncGenerator[bytes, None]:
+async def recorded_process(
+    node: Node, *, declares: Declaration = NOTHING_DECLARED, again: Backoff = AGAIN
+) -> AsyncGenerator[bytes, None]:
     """Record the start of a process on the entered `node` and, if the block ends without an error, its end.
 
-    Yields the process's random instance. The start is stored in the background, and tried again after the pauses `again`
-    until it is stored, so that the block runs without it. Leaving notes the end; the node's writer stores it when it closes.
+    Both records have `declares` as facts. Yields the process's random instance. The start is stored in the background, and
+    tried again after the pauses `again` until it is stored, so that the block runs without it. Leaving notes the end; the
+    node's writer stores it when it closes.
     """
     instance, release = secrets.token_bytes(INSTANCE_BYTES), version("sealbus")
-    start = _Start(ProcessRecord(action="start", instance=instance, version=release), node, again)
-    end = ProcessRecord(action="end", instance=instance, version=release)
+    start = _Start(ProcessRecord(action="start", instance=instance, version=release, facts=declares.marks), node, again)
+    end = ProcessRecord(action="end", instance=instance, version=release, facts=declares.marks)
     async with Background() as group:
         storing = group.create_task(start.store(), name="process-start")
         yield instance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.message.declaration import Declaration
 from sealbus.policies.decision.approval import approval_question
 from sealbus.policies.decision.connect import ConnectRequest, OwnSubjectFacts, connect_document
 from sealbus.policies.decision.request import Caller, GivenApproval, Request, Resource, User, input_document
@@ -14,6 +15,7 @@ from sealbus.policies.types.value import Type
 
 PROPERTIES = {"text": "a", "number": 1, "boolean": True, "list": ["a", 1, False], "empty": []}
 TYPES = DataTypes({}, [])
+DECLARED = Declaration.of(model="m", prompt="p", tools="t")
 
 
 def missing(value: Json, one: Type, path: str = "") -> list[str]:
@@ -37,6 +39,7 @@ def test_a_request_is_of_its_type() -> None:
         caller=Caller(
             subject="spiffe://example.org/agent/a",
             trust_domain="example.org",
+            declared=DECLARED,
             user=User(scope=("a",), claims=PROPERTIES),
             chain=("spiffe://example.org/agent/a",),
             grant=("a.b",),
@@ -59,7 +62,7 @@ def test_a_request_is_of_its_type() -> None:
 
 def test_a_question_of_approval_is_of_its_type() -> None:
     request = Request(
-        caller=Caller(subject="s", trust_domain="example.org"),
+        caller=Caller(subject="s", trust_domain="example.org", declared=DECLARED),
         action="a._approve",
         resource=Resource(type="task", id="1"),
         time=1,

@@ -26,6 +26,7 @@ from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.declaration import NOTHING_DECLARED, Declaration
 from sealbus.envelopes.message.user_context import UserContext, mint_context, parse_payload
 from sealbus.policies.decision.request import Resource as ResourceInput
 from sealbus.testing import TestBus
@@ -199,6 +200,14 @@ def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
     assert module.request_of(one, {}, ResourceInput(type="", id=""), now=0).caller.grant == nearest
 
 
+@pytest.mark.parametrize("declared", [Declaration.of(model="m-1", prompt="Be brief."), NOTHING_DECLARED])
+def test_the_policy_is_told_what_the_sender_declares(declared: Declaration) -> None:
+    message = opened()
+    message = message._replace(header=message.header._replace(ext=dict(declared.marks) or None))
+    request = module.request_about(message, "a.b", {}, ResourceInput(type="", id=""), now=0)
+    assert request.caller.declared == declared
+
+
 def test_a_caller_is_one_for_all_that_a_user_asks_through_the_same_chain_and_for_nobody_else() -> None:
     def context(**changes: object) -> UserContext:
         draft = context_draft()._replace(**changes)  # type: ignore[arg-type]  # fields of their own types
@@ -219,6 +228,8 @@ def test_a_caller_is_one_for_all_that_a_user_asks_through_the_same_chain_and_for
         caller_for(own, context(clm={"admin": True}, ten="acme"), ("a", own.value)),
         caller_for(own, context(clm={"admin": True}, acr="urn:x:2"), ("a", own.value)),
         caller_for(own, context(clm={"admin": True}, aut=NOW - 9 * SECOND), ("a", own.value)),
+        caller_for(own, alice, ("a", own.value), None, Declaration.of(model="m-1")),
+        caller_for(own, alice, ("a", own.value), None, Declaration.of(model="m-2")),
         caller_for(own, None, ("a", own.value)),
     ]
     documents = {(one.tenant, one.encoded) for one in callers}

@@ -14,6 +14,7 @@ AUDIT: Final = "AUDIT"
 REFUSALS: Final = "REFUSALS"
 STATE: Final = "STATE"
 HELD: Final = "HELD"
+PEOPLE: Final = "PEOPLE"
 
 CONTROL: Final = "control.>"
 """What agents are told about work; stored in TASKS, as tasks are."""
@@ -28,6 +29,7 @@ SUBJECTS: Final[Mapping[str, str]] = MappingProxyType(
         REFUSALS: "refused.>",
         STATE: "state.>",
         HELD: "held.>",
+        PEOPLE: "people.>",
     }
 )
 """The subjects of each stream, in the order in which streams are declared."""

@@ -27,7 +27,7 @@ from sealbus.agents.cli.explanations import CODES
 from sealbus.agents.cli.main import root as root_command
 from sealbus.agents.runtime.settings import schema
 from sealbus.agents.sdk import options as method_options
-from sealbus.bus.stream_names import AUDIT, TASKS
+from sealbus.bus.stream_names import AUDIT, PEOPLE, TASKS
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.envelopes import errors
 from sealbus.envelopes.errors import RETRIED_CODES, Code, SealbusError
@@ -468,7 +468,7 @@ def subject_names() -> str:
         for name, function in inspect.getmembers(subjects, inspect.isfunction)
         if name.endswith("_subject") and function.__module__ == subjects.__name__ and not name.startswith("_")
     ]
-    streams = declared_streams({TASKS: 1, AUDIT: 1})
+    streams = declared_streams({TASKS: 1, AUDIT: 1, PEOPLE: 1})
     return (
         "# Subjects and streams\n\n## Subjects\n\n"
         + "".join(f"- {text}\n" for _, text in made)

@@ -34,8 +34,8 @@ from sealbus.agents.edge.oauth.tokens.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.tokens.assertion import Assertions
 from sealbus.agents.edge.oauth.tokens.introspection import Introspection
 from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens
+from sealbus.agents.edge.oauth.tokens.pseudonyms import DerivedPseudonyms, PseudonymKey, Pseudonyms, RandomPseudonyms
 from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
-from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
 from sealbus.agents.edge.v1.openapi import openapi_document, read_schemas
 from sealbus.agents.edge.v1.standing_grants import EdgeGrants
 from sealbus.agents.edge.v1.task_owners import TaskOwners
@@ -89,7 +89,9 @@ async def open_edge(settings: Settings, *, recorded: bool = True) -> AsyncGenera
     issuers_of(table)
     Exposed(table.actions, settings.names)
     _public_tls(table, Counters())
-    _pseudonyms(table)
+    _pseudonym_key(table)
+    if table.pseudonyms == "random" and settings.streams.max_bytes.people is None:
+        raise ConfigurationError('streams.max_bytes.people is not set: edge.pseudonyms = "random" keeps rows in PEOPLE')
     _nonces(table, DEFAULT_EDGE_LIMITS)
     if table.token_key is not None:
         read_key(table.token_key)
@@ -147,11 +149,11 @@ async def serve_edge(
             possession=Possession(
                 _resource(table), ReplayGuard("proof", node.site), nonces=_nonces(table, limits), limits=limits
             ),
-            pseudonyms=_pseudonyms(table),
+            pseudonyms=_pseudonyms(table, node),
             kept_tokens=_kept_tokens(table, node),
             limits=limits,
         )
-        owners = TaskOwners(node, front.pseudonyms, front.user_id)
+        owners = TaskOwners(node, pseudonymous=front.pseudonyms is not None)
         grants = EdgeGrants(front, owners) if table.schedules else None
         actions = Actions(front)
         scheduling = await stack.enter_async_context(_scheduling(node, grants)) if grants is not None else None
@@ -384,8 +386,19 @@ def _resource(table: EdgeTable) -> str:
     return resource
 
 
-def _pseudonyms(table: EdgeTable) -> Pseudonyms | None:
-    return Pseudonyms.read(table.pseudonym_key) if table.pseudonym_key is not None else None
+def _pseudonym_key(table: EdgeTable) -> PseudonymKey | None:
+    if table.pseudonym_key is not None:
+        return PseudonymKey.read(table.pseudonym_key)
+    if table.pseudonyms == "random":
+        raise ConfigurationError('edge.pseudonym_key is not set: edge.pseudonyms = "random" finds rows by it')
+    return None
+
+
+def _pseudonyms(table: EdgeTable, node: Node) -> Pseudonyms | None:
+    key = _pseudonym_key(table)
+    if key is None or table.pseudonyms == "derived":
+        return DerivedPseudonyms(key) if key is not None else None
+    return RandomPseudonyms(key, node.transport, node.site.elapsed)
 
 
 def _kept_tokens(table: EdgeTable, node: Node) -> KeptTokens | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from starlette.requests import Request
@@ -20,8 +20,9 @@ from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken, AccessTokenVerifier
 from sealbus.agents.edge.oauth.tokens.assertion import Assertion, Assertions
 from sealbus.agents.edge.oauth.tokens.kept_tokens import KeptTokens, Owner
+from sealbus.agents.edge.oauth.tokens.pseudonyms import Pseudonyms
 from sealbus.agents.edge.oauth.tokens.security_events import SecurityEventVerifier
-from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter, Pseudonyms, user_id
+from sealbus.agents.edge.oauth.tokens.user_context import ContextMinter
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON, MSGPACK
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
@@ -92,8 +93,8 @@ class Exposed:
 class Front:
     """One edge. `resource` is its identifier by RFC 9728, a URL; `stopping` is set when open streams must end.
 
-    `shows_certificates` says whether clients can present a certificate. With `pseudonyms` the contexts that it mints name
-    users by pseudonyms, else by their ids.
+    `shows_certificates` says whether clients can present a certificate. Behind the edge users have their `pseudonyms` for
+    names, without them their ids.
     """
 
     node: Node
@@ -125,21 +126,24 @@ class Front:
         return TokenBuckets(rate=rate, burst=burst, entries=self.limits.rate_entries, clock=elapsed)
 
     async def verified(self, token: str, *, now: int) -> AccessToken:
-        """Return the contents of `token` (`AccessTokenVerifier.verify`).
+        """Return the contents of `token` (`AccessTokenVerifier.verify`), named.
 
         Raises `TokenRefused` (`revoked`) if its user, session or client is revoked. The bus would deny their messages; this
         also protects what the edge itself knows of their tasks. Raises `ClockSkew` while our clock and the broker's disagree,
-        or the broker's time is not known.
+        or the broker's time is not known; `BusUnavailable` if the user's pseudonym cannot be read.
         """
         self._check_clock()
-        return self.unrevoked(await self.verifier.verify(token, now=now))
+        return self.unrevoked(await self.named(await self.verifier.verify(token, now=now)))
 
     async def asserted(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
-        """Return a partner's `assertion` from `presenter`, verified but not yet used; raises as `verified`."""
+        """Return a partner's `assertion` from `presenter`, verified and named but not yet used; raises as `verified`."""
         self._check_clock()
         verified = await self.assertions.verify(assertion, presenter=presenter, now=now)
-        self.unrevoked(verified.contents)
-        return verified
+        return replace(verified, contents=self.unrevoked(await self.named(verified.contents)))
+
+    async def named(self, token: AccessToken) -> AccessToken:
+        """Return `token` with its subject's name behind the edge. Raises `BusUnavailable`."""
+        return replace(token, name=await self.user_id(token.issuer, token.subject))
 
     def _check_clock(self) -> None:
         """Raise `ClockSkew` unless our clock is known to be right: tokens are judged, and messages dated, by it."""
@@ -147,25 +151,40 @@ class Front:
             raise problem
 
     def unrevoked(self, token: AccessToken) -> AccessToken:
-        """Return `token`; raise `TokenRefused` (`revoked`) if its user, session or client is revoked by now."""
+        """Return the named `token`; raise `TokenRefused` (`revoked`) if its user, session or client is revoked by now.
+
+        A user is also revoked by the name without rows, which was the user's before there were random pseudonyms.
+        """
         revocations = self.node.revocations()
         if not revocations:
             return token
-        reason = revocations.reason(
-            issuer=token.issuer,
-            user=self.user_id(token.issuer, token.subject),
-            session=token.session,
-            client=token.client,
-            login=token.auth_time or 0,
+        keyed = (
+            self.pseudonyms.key.derived(token.issuer, token.subject) if self.pseudonyms is not None else token.subject
         )
-        if reason is not None:
-            raise TokenRefused(reason, code=Code.REVOKED)
+        for name in {token.name, self._in_domain(token.issuer, keyed)}:
+            reason = revocations.reason(
+                issuer=token.issuer,
+                user=name,
+                session=token.session,
+                client=token.client,
+                login=token.auth_time or 0,
+            )
+            if reason is not None:
+                raise TokenRefused(reason, code=Code.REVOKED)
         return token
 
-    def user_id(self, issuer: str, subject: str) -> str:
-        """Return the name on the bus of the user that `issuer`, one of the rows, calls `subject`."""
+    async def user_id(self, issuer: str, subject: str) -> str:
+        """Return the name behind the edge of the user that `issuer`, one of the rows, calls `subject`.
+
+        Raises `BusUnavailable`.
+        """
+        name = subject if self.pseudonyms is None else await self.pseudonyms.of(issuer, subject)
+        return self._in_domain(issuer, name)
+
+    def _in_domain(self, issuer: str, name: str) -> str:
+        """Return the `name` of a user of `issuer`: that of a partner's user is `NAME@DOMAIN`."""
         [domain] = [row.domain for row in self.issuers if row.issuer == issuer]
-        return user_id(issuer, subject, domain, self.pseudonyms)
+        return name if domain is None else f"{name}@{domain}"
 
     async def admitted(self, request: Request) -> AccessToken:
         """Return the contents of the request's access token, after its sender has proved to hold the key of a bound token.
@@ -193,7 +212,7 @@ class Front:
             return
         if not any(issuer.keep_tokens for issuer in self.issuers if issuer.issuer == token.issuer):
             return
-        owner = Owner(token.issuer, self.user_id(token.issuer, token.subject), token.client, token.session)
+        owner = Owner(token.issuer, token.name, token.client, token.session)
         await self.kept_tokens.keep(presented, owner, expires=token.expires, now=now)
 
     async def body(self, request: Request, token: AccessToken, allowed: tuple[str, ...] = (JSON, MSGPACK)) -> Content:
@@ -226,7 +245,7 @@ class Front:
 
     def context(self, token: AccessToken, request: Request, workload: SpiffeId | None = None) -> Statement:
         """Return a fresh user context of `token` for `request`: for `workload`, or for a chain that starts at the edge."""
-        minter = ContextMinter(trust_domain=self.node.own.trust_domain, pseudonyms=self.pseudonyms, limits=self.limits)
+        minter = ContextMinter(trust_domain=self.node.own.trust_domain, limits=self.limits)
         return minter.mint(
             token,
             self.node.identity.sealer(),

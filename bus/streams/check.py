@@ -68,12 +68,12 @@ _logger = logging.getLogger(__name__)
 
 _ALL: Final = frozenset(Guard)
 _IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
-_KEPT: Final = _IDS | {Guard.STATE, Guard.HELD, Guard.OBJECTS, Guard.MIRROR}
+_KEPT: Final = _IDS | {Guard.STATE, Guard.HELD, Guard.OBJECTS, Guard.PEOPLE, Guard.MIRROR}
 _WHOLE: Final = _IDS | {Guard.HELD, Guard.MIRROR}
 _UNREMOVED: Final = _IDS | {Guard.MIRROR}
 _AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
-_OBJECTS: Final = frozenset({Guard.OBJECTS})
-_BY_SUBJECT: Final = frozenset({Guard.STATE, Guard.OBJECTS})
+_UNTIL_DELETED: Final = frozenset({Guard.OBJECTS, Guard.PEOPLE})
+_BY_SUBJECT: Final = _UNTIL_DELETED | {Guard.STATE}
 _HELD: Final = frozenset({Guard.HELD})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 _RECORDS: Final = _EVIDENCE | {Guard.MIRROR}
@@ -125,7 +125,7 @@ _CONDITIONS: Final = (
         lambda value: value in (None, 0) or _at_least(value, KEPT_SECONDS),
         f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
     ),
-    _Condition("max_age", _RECORDS | _OBJECTS, lambda value: value in (None, 0), "none"),
+    _Condition("max_age", _RECORDS | _UNTIL_DELETED, lambda value: value in (None, 0), "none"),
     _Condition(
         "max_age",
         _HELD,

@@ -12,6 +12,8 @@
     STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
     HELD       held.>      values that outlive a    32 days, every version, refuses when full,
                            day                      nothing can be deleted
+    PEOPLE     people.>    the pseudonym of each    until it is deleted, refuses when full;
+                           person, at random        only where `max_bytes` has its size
 
 The replay guard of SPEC.md section 7 needs these settings, because the server rebuilds its memory of message ids from the
 stored messages. A message must stay in its stream while a copy of it would still be accepted. For the same reason TASKS and
@@ -29,7 +31,19 @@ from typing import Final, Literal
 
 from sealbus.bus.nats.api import NANOSECONDS
 from sealbus.bus.ports import JsonObject
-from sealbus.bus.stream_names import AUDIT, CONTROL, DEAD, EVENTS, HELD, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
+from sealbus.bus.stream_names import (
+    AUDIT,
+    CONTROL,
+    DEAD,
+    EVENTS,
+    HELD,
+    PEOPLE,
+    REFUSALS,
+    RESULTS,
+    STATE,
+    SUBJECTS,
+    TASKS,
+)
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -83,6 +97,8 @@ class Guard(Enum):
     """Copies of signed records that the server itself brings from another stream. None may be removed."""
     OBJECTS = "objects"
     """Parts of an object store. Each description has a digest, and content that matters is signed (`object_store`)."""
+    PEOPLE = "people"
+    """Pseudonyms that have no other source. With a new row a person would get a second name, which no revocation names."""
     NONE = "none"
     """Statuses, which their readers count once, and dead letters and refusals, which gate nothing."""
 
@@ -199,6 +215,14 @@ _DECLARED: Final = (
         deny_delete=True,
         deny_purge=True,
     ),
+    Stream(
+        name=PEOPLE,
+        description="sealbus: the pseudonyms of people",
+        guard=Guard.PEOPLE,
+        max_age=0,
+        per_subject=1,
+        direct=True,
+    ),
 )
 """The streams, without the subjects, sizes and replicas that a deployment decides."""
 
@@ -206,7 +230,7 @@ _DECLARED: Final = (
 def declared_streams(
     max_bytes: Mapping[str, int], *, own: Sequence[OwnSubject] = (), replicas: int = 1
 ) -> tuple[Stream, ...]:
-    """Return the eight declared streams, in the order of `SUBJECTS`.
+    """Return the declared streams, in the order of `SUBJECTS`: eight, and PEOPLE if `max_bytes` has its size.
 
     `max_bytes` has sizes by stream name, and must have those of TASKS and AUDIT. The deployment's `own` subjects join TASKS
     or EVENTS by their kind; calls are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not
@@ -217,7 +241,7 @@ def declared_streams(
             raise ConfigurationError(f"streams.max_bytes.{name.lower()}: no such stream")
     sizes = {**DEFAULT_MAX_BYTES, **max_bytes}
     for name in SUBJECTS:
-        if name not in sizes:
+        if name not in sizes and name != PEOPLE:
             raise ConfigurationError(
                 f"streams.max_bytes.{name.lower()} is not set: say how much {name} may hold, for instance 1GiB"
             )
@@ -233,6 +257,7 @@ def declared_streams(
             replicas=replicas,
         )
         for stream in _DECLARED
+        if stream.name in sizes
     )
 
 

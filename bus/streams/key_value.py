@@ -1,9 +1,9 @@
-"""Small values by subject, shared by all processes of an identity: the stream STATE, written by compare-and-set.
+"""Small values by subject, shared by all processes of an identity, usually in the stream STATE: written by compare-and-set.
 
 A write names the sequence that it replaces: if two processes write at the same moment, one write fails. NATS permissions
-limit an identity to `state.<own token>.`. Values here are not signed. The operator of the broker can change them, and any
-agent can have bytes stored under another agent's token, because nats-server answers under any reply subject that a client
-names. The writer signs a value that would do harm if forged (`signed_value`).
+limit an identity to `state.<own token>.` in STATE. Values here are not signed. The operator of the broker can change them,
+and any agent can have bytes stored under another agent's token, because nats-server answers under any reply subject that a
+client names. The writer signs a value that would do harm if forged (`signed_value`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from sealbus.envelopes.errors import BusUnavailable
 
 
 class KeyValue:
-    """The values on one transport. Every wait ends after `within` seconds, with `BusUnavailable`.
+    """The values of `stream` on one transport. Every wait ends after `within` seconds, with `BusUnavailable`.
 
     After `BusUnavailable` from a write the value may be stored: read, and write again if it is not.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, stream: str = STATE) -> None:
         self._transport = transport
+        self._stream = stream
 
     async def create(self, subject: str, payload: bytes, *, within: float = 5.0) -> int | None:
         """Store the first value of `subject`; return its sequence, or `None` if the subject holds one already.
@@ -53,4 +54,4 @@ class KeyValue:
 
         A replica may answer, and may be behind the leader. `replace` tells for certain, because only the leader accepts it.
         """
-        return await self._transport.last(STATE, subject, within=within)
+        return await self._transport.last(self._stream, subject, within=within)

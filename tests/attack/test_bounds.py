@@ -445,6 +445,7 @@ def person(name: str) -> AccessToken:
     return AccessToken(
         issuer="https://idp.example.org",
         subject=name,
+        name=name,
         client="web",
         session="s",
         auth_time=None,

@@ -74,8 +74,8 @@ async def test_with_pseudonyms_a_user_is_known_by_theirs(tmp_path: Path) -> None
         issuer = edge.issuer.issuer
         for name, status in (
             ("alice", 200),
-            (pseudonyms.of(issuer, "bob"), 200),
-            (pseudonyms.of(issuer, "alice"), 401),
+            (pseudonyms.key.derived(issuer, "bob"), 200),
+            (pseudonyms.key.derived(issuer, "alice"), 401),
         ):
             revoked = Revocations(users={(issuer, name): 1 << 52})
             edge.edge.node.revocations = lambda revoked=revoked: revoked  # type: ignore[misc]  # mypy knows no type for it

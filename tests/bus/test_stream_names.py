@@ -7,6 +7,6 @@ from sealbus.bus.streams.declared import declared_streams
 
 
 def test_every_name_is_declared_with_its_subjects() -> None:
-    declared = declared_streams({"TASKS": 1, "AUDIT": 1})
+    declared = declared_streams({"TASKS": 1, "AUDIT": 1, "PEOPLE": 1})
     told = {TASKS: (SUBJECTS[TASKS], CONTROL)}
     assert {one.name: one.subjects for one in declared} == {name: (one,) for name, one in SUBJECTS.items()} | told

@@ -8,6 +8,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ async def test_tokens_of_a_client_and_of_a_user_are_taken(
 
     sealer = SvidIssuer().sealer(agent("edge"), iat=now(), exp=now() + 3_600 * SECOND)
     minter = ContextMinter(trust_domain=TRUST_DOMAIN)
-    context = parse_payload(minter.mint(token, sealer, transaction=bytes(16), now=now(), workload=None).payload)
+    context = parse_payload(
+        minter.mint(replace(token, name="alice"), sealer, transaction=bytes(16), now=now(), workload=None).payload
+    )
     assert (context.sub, context.idp, context.exp) == ("alice", provider.issuer, token.expires)
     assert context.sid == token.session != ""
 

@@ -147,7 +147,7 @@ def test_each_stream_and_subject_is_there(reference: ModuleType) -> None:
     page = reference.subject_names()
     for name, subjects in SUBJECTS.items():
         assert f"| `{name}` | `{subjects}`" in page
-        assert f"- `{subjects.partition('.')[0]}." in page or name in {"STATE", "HELD"}
+        assert f"- `{subjects.partition('.')[0]}." in page or name in {"STATE", "HELD", "PEOPLE"}
     assert "| `AUDIT` | `audit.>` | signed decision and outcome records | ever | refuses | forbidden |" in page
 
 

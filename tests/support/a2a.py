@@ -226,6 +226,7 @@ def token_of(issuer: str, user: str) -> AccessToken:
     return AccessToken(
         issuer=issuer,
         subject=user,
+        name=user,
         client="shop-web",
         session="s",
         scope=(),

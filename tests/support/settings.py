@@ -62,6 +62,7 @@ deliver = "mirror-west"
 tasks = "1GiB"
 audit = 5_000_000
 refusals = "64 MiB"
+people = "8 MiB"
 [subjects."orders.created"]
 kind = "event"
 owner = "orders"
@@ -102,6 +103,7 @@ connections_of_address = 200
 event_streams = 1_000
 token_service = ":8444"
 pseudonym_key = "pseudonyms.key"
+pseudonyms = "random"
 nonce_key = "nonces.key"
 token_key = "tokens.key"
 context_start = 600

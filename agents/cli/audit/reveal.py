@@ -42,7 +42,7 @@ def command(
     A pseudonym cannot be turned back into an id. The pseudonyms of the candidates are computed and compared. Exit codes: 0
     all found, 1 a pseudonym belongs to none of the candidates.
     """
-    from sealbus.agents.edge.oauth.tokens.user_context import PSEUDONYM_PREFIX, Pseudonyms
+    from sealbus.agents.edge.oauth.tokens.pseudonyms import PSEUDONYM_PREFIX, PseudonymKey
 
     if not named and users is None:
         raise click.UsageError("name candidates: --user ID, or --users FILE")
@@ -51,12 +51,12 @@ def command(
         raise click.UsageError(f"{wrong[0]!r} is not a pseudonym: pseudonyms begin with {PSEUDONYM_PREFIX}")
     if key is None or not issuers:
         key, issuers = _settings(config, key, issuers)
-    keyed = Pseudonyms.read(key)
+    keyed = PseudonymKey.read(key)
     # The pseudonym of a partner's user ends with @ and the partner's domain.
     wanted = {name.partition("@")[0] for name in pseudonyms}
     for user in _candidates(named, users):
         for issuer in issuers:
-            pseudonym = keyed.of(issuer, user)
+            pseudonym = keyed.derived(issuer, user)
             if pseudonyms and pseudonym not in wanted:
                 continue
             wanted.discard(pseudonym)

@@ -19,7 +19,7 @@ from typing import Final
 
 from sealbus.agents.dev.nats.accounts import POLICIES, SYSTEM, accounts
 from sealbus.bus.ports import JsonObject
-from sealbus.bus.stream_names import EVENTS, HELD, RESULTS, STATE, TASKS
+from sealbus.bus.stream_names import EVENTS, HELD, PEOPLE, RESULTS, STATE, TASKS
 from sealbus.bus.streams.declared import approval_durable, control_durable, own_durable, schedule_durable
 from sealbus.bus.work.cancel.stop import STOPS
 from sealbus.envelopes.errors import ConfigurationError
@@ -188,11 +188,14 @@ def _added(role: BrokerRole, spiffe_id: SpiffeId, names: Names) -> tuple[str, ..
     """Return the subjects that `role` may publish to in addition to an agent's."""
     match role:
         case BrokerRole.EDGE:
-            # To tell any agent of approvals, to list what waits anywhere, and its own values about tasks of A2A.
+            # To tell any agent of approvals, to list what waits anywhere, its own values about tasks of A2A, and the
+            # pseudonyms of people.
             return (
                 "control.*.approve",
                 f"{_API}.CONSUMER.CREATE.{HELD}.*.held.*.task.>",
                 f"{_API}.CONSUMER.CREATE.{STATE}.*.state.{names.token(spiffe_id)}.a2a.>",
+                "people.*",
+                f"{_API}.DIRECT.GET.{PEOPLE}.people.*",
             )
         case BrokerRole.EXIT:
             # The users' tokens that the edge keeps, encrypted.

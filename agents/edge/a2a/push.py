@@ -74,6 +74,7 @@ class _WebhookSubscription:
             "handle": self.handle,
             "context": self.context_id,
             "who": [token.issuer, token.subject, token.client, token.session, token.auth_time],
+            "name": token.name,
             "configs": [MessageToDict(config) for config in self.configs],
             "after": self.after,
             "done": self.done,
@@ -87,14 +88,14 @@ class _WebhookSubscription:
         return cls(
             handle=document["handle"],
             context_id=document["context"],
-            token=_whose(issuer, subject, client, session, auth_time),
+            token=_whose(issuer, subject, client, session, auth_time, document.get("name", "")),
             configs=tuple([ParseDict(config, TaskPushNotificationConfig()) for config in document["configs"]]),
             after=document["after"],
             done=document["done"],
         )
 
 
-def _whose(issuer: str, subject: str, client: str, session: str, auth_time: int | None) -> AccessToken:
+def _whose(issuer: str, subject: str, client: str, session: str, auth_time: int | None, name: str) -> AccessToken:
     """Return a token with only the members that revocations name; it authorizes nothing."""
     return AccessToken(
         issuer=issuer,
@@ -109,6 +110,7 @@ def _whose(issuer: str, subject: str, client: str, session: str, auth_time: int 
         amr=None,
         issued=0,
         expires=0,
+        name=name,
     )
 
 
@@ -152,7 +154,7 @@ class Pushing:
     ) -> TaskPushNotificationConfig:
         """Store a checked config in place of one with its id, and post all states after `newest` to it."""
         task = config.task_id = handle.message_id
-        whose = _whose(token.issuer, token.subject, token.client, token.session, token.auth_time)
+        whose = _whose(token.issuer, token.subject, token.client, token.session, token.auth_time, token.name)
         for _ in range(_WRITES):
             subscription, last = await self._read(task)
             after = newest.sequence if newest is not None else -1

@@ -53,7 +53,7 @@ class RevocationRoutes:
         try:
             token = _ascii(body)
             event = await self._front.events.event(token, now=self._front.node.clock())
-            revoked = self._named(event.revoked) if event.revoked is not None else None
+            revoked = await self._named(event.revoked) if event.revoked is not None else None
         except EdgeError as error:
             return _refusal(error, {"err": error.error, "description": error.detail})
         await self._handle(event, revoked, request)
@@ -65,7 +65,7 @@ class RevocationRoutes:
             form = await read_form(request, self._front.limits)
             token = form.get("logout_token", "")
             event = await self._front.events.logout(token, now=self._front.node.clock())
-            revoked = self._named(event.revoked) if event.revoked is not None else None
+            revoked = await self._named(event.revoked) if event.revoked is not None else None
         except EdgeError as error:
             # The one error of OAuth for all faults; `error.error` has the words of RFC 8935.
             return _refusal(error, {"error": "invalid_request", "error_description": error.detail})
@@ -85,11 +85,11 @@ class RevocationRoutes:
         # Only now, so that a report whose revocation was not published can be sent again.
         await events.remember(event, now=self._front.node.clock())
 
-    def _named(self, revocation: Revocation) -> Revocation:
-        """Return `revocation` with the user's name in contexts; raise 400 for a name that no context can hold."""
+    async def _named(self, revocation: Revocation) -> Revocation:
+        """Return `revocation` with the user's name in contexts; raise 400 for a name that no context can hold, or 503."""
         if revocation.kind != "user":
             return revocation
-        name = self._front.user_id(revocation.issuer, revocation.id)
+        name = await self._front.user_id(revocation.issuer, revocation.id)
         if not is_text(name):
             raise EdgeError(Code.BAD_TOKEN, 400, "the user's id is too long", error="invalid_request")
         return revocation.model_copy(update={"id": name})

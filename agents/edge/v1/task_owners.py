@@ -23,7 +23,6 @@ from starlette.requests import Request
 
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
-from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
 from sealbus.agents.edge.v1.approvals import ParkedTaskReader
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle, handle_text
@@ -55,7 +54,8 @@ _PAUSE: Final = 0.25
 class TaskOwners:
     """The owners of one edge's tasks.
 
-    With `pseudonyms` it stores a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
+    Where users are `pseudonymous` it stores the pseudonym, otherwise a hash of the user. From ids it could be computed by
+    anyone with a list of users.
     `charge` counts a read of HELD as one more request of the token's user, and may raise 429. `context` mints the context of
     the user who reads; the policy decides on results for that user.
     """
@@ -63,17 +63,16 @@ class TaskOwners:
     def __init__(
         self,
         node: Node,
-        pseudonyms: Pseudonyms | None = None,
-        user_id: Callable[[str, str], str] = lambda _, subject: subject,
+        *,
+        pseudonymous: bool = False,
         charge: Callable[[AccessToken, float], None] = lambda *_: None,
         context: Callable[[AccessToken, Request], Statement] | None = None,
     ) -> None:
         self._node = node
-        self._user_id = user_id
         self._charge = charge
         self._context = context
         self._parked_tasks = ParkedTaskReader(node)
-        self._pseudonyms = pseudonyms
+        self._pseudonymous = pseudonymous
         self._keyed = KeyValue(node.transport)
 
     async def keep(self, handle: TaskHandle, token: AccessToken) -> None:
@@ -147,7 +146,7 @@ class TaskOwners:
         if parked is None or context is None:
             raise _no_task()
         person = (context.idp, context.sub, context.typ)
-        if person != (token.issuer, self._user_id(token.issuer, token.subject), token.type):
+        if person != (token.issuer, token.name, token.type):
             raise _no_task()
         pending = AskedTask(pending=PendingRequest.of(parked.message.header), action=parked.parked.decision.action)
         return self._node.sending.handle(handle_text(pending))
@@ -173,14 +172,12 @@ class TaskOwners:
     def _owner_of(self, token: AccessToken) -> str:
         # A client or workload with the same id as a user is not that user.
         kind = [token.type.value] if token.type is not None else []
-        name = token.subject
-        if self._pseudonyms is not None:
-            name = self._pseudonyms.of(token.issuer, name)
-        return self._known_as(token.issuer, name, kind)
+        domain = f"@{token.domain}" if token.domain is not None else ""
+        return self._known_as(token.issuer, token.name.removesuffix(domain), kind)
 
     def _known_as(self, issuer: str, name: str, kind: list[str]) -> str:
         """Return the stored form of an owner whose name in contexts, without a partner's domain, is `name`."""
-        if self._pseudonyms is not None:
+        if self._pseudonymous:
             return " ".join([name, *kind])
         return sha256(json.dumps([issuer, name, *kind]).encode()).hexdigest()
 

@@ -53,7 +53,9 @@ class Tasks:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self.owners = TaskOwners(front.node, front.pseudonyms, front.user_id, front.charge, front.context)
+        self.owners = TaskOwners(
+            front.node, pseudonymous=front.pseudonyms is not None, charge=front.charge, context=front.context
+        )
 
     async def submit(self, request: Request) -> Response:
         """`POST /v1/tasks/{agent}/{verb}`: 202 with the status URL once the task is stored, whether or not its agent runs."""

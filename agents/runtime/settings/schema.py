@@ -213,7 +213,10 @@ class ChainTable(_Table):
 
 
 class MaxBytesTable(_Table):
-    """The size of each stream. TASKS and AUDIT are required where streams are declared (`bus.streams`)."""
+    """The size of each stream. TASKS and AUDIT are required where streams are declared (`bus.streams`).
+
+    There is a stream PEOPLE only with a size for it, as `edge.pseudonyms` = "random" needs.
+    """
 
     tasks: Size | None = None
     events: Size | None = None
@@ -223,6 +226,7 @@ class MaxBytesTable(_Table):
     refusals: Size | None = None
     state: Size | None = None
     held: Size | None = None
+    people: Size | None = None
 
 
 class MirrorTable(_Table):
@@ -452,7 +456,8 @@ class EdgeTable(_Table):
     TLS, by default none. `actions` are `<agent>.<verb>` or `<agent>.*`; no other action is exposed. `schemas` are files of
     `sealbus agent schema`: /v1/openapi.json shows everyone their content about exposed actions. `cors` are the origins whose
     pages may read answers, by default none. With `pseudonym_key`, a file made by `sealbus edge key`, user contexts hold
-    pseudonyms instead of users' ids. With `nonce_key`, made in the same way, proofs of possession must hold a nonce of the
+    pseudonyms instead of users' ids: `derived` from the key, or `random`, each kept in a row of PEOPLE, which
+    `sealbus edge forget` deletes. With `nonce_key`, made in the same way, proofs of possession must hold a nonce of the
     edge. With `token_key`, made in the same way, tokens of issuers with `keep_tokens` are kept for the exit, encrypted.
     `client_authorities` is a PEM file of the authorities of client certificates, to which tokens can be bound.
     `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: by
@@ -472,6 +477,7 @@ class EdgeTable(_Table):
     event_streams: Annotated[int, Field(ge=1, le=65_536)] = 512
     token_service: str | None = None
     pseudonym_key: Path | None = None
+    pseudonyms: Literal["derived", "random"] = "derived"
     nonce_key: Path | None = None
     token_key: Path | None = None
     client_authorities: Path | None = None

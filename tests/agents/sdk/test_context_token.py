@@ -18,6 +18,7 @@ from sealbus.envelopes.errors import Code, EnvelopeError
 TOKEN = AccessToken(
     issuer="https://idp.example",
     subject="alice",
+    name="alice",
     client="shop-web",
     session="session-1",
     scope=("read",),

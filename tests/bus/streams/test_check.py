@@ -22,7 +22,7 @@ from sealbus.bus.streams.check import (
 from sealbus.bus.streams.declared import declared_streams, stream_named
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-STREAMS = declared_streams({"TASKS": 1_000, "AUDIT": 2_000})
+STREAMS = declared_streams({"TASKS": 1_000, "AUDIT": 2_000, "PEOPLE": 3_000})
 SECOND = 1_000_000_000
 GUARDED = ("TASKS", "EVENTS", "AUDIT")
 # What nats-server 2.15.1 adds to a configuration that leaves everything else out.
@@ -121,6 +121,11 @@ HOSTILE = [
     (("HELD",), "deny_delete", GONE, "absent", "true, or the newest version can be removed"),
     (("HELD",), "deny_purge", False, "false", "true, or newer versions can be removed"),
     (("HELD",), "subjects", ["held.notary.>"], "held.notary.>", "to include"),
+    (("PEOPLE",), "max_age", 2_764_800 * SECOND, "2764800 s", "none"),
+    (("PEOPLE",), "discard", "old", "old", "new"),
+    (("PEOPLE",), "storage", "memory", "memory", "file"),
+    (("PEOPLE",), "allow_direct", False, "false", "true, or no process can read its values"),
+    (("PEOPLE",), "subjects", ["people.a.>"], "people.a.>", "to include"),
     (tuple(SUBJECTS), "retention", "workqueue", "workqueue", "limits"),
     (tuple(SUBJECTS), "sources", [{"name": "ELSEWHERE"}], "set", "stores copies from elsewhere"),
     (tuple(SUBJECTS), "mirror", {"name": "ELSEWHERE"}, "set", "is filled from elsewhere"),

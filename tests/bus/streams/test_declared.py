@@ -25,8 +25,8 @@ def own(subject: str, kind: Kind) -> OwnSubject:
     return OwnSubject(subject=subject, kind=kind, owner=SpiffeId("spiffe://example.org/agent/orders"), action="a.b")
 
 
-def test_the_eight_streams_are_declared_in_order() -> None:
-    streams = declared_streams(SIZES)
+def test_the_streams_are_declared_in_order() -> None:
+    streams = declared_streams({**SIZES, "PEOPLE": 1})
     assert tuple(stream.name for stream in streams) == tuple(SUBJECTS)
     assert [stream.subjects for stream in streams] == [
         ("task.>", "control.>"),
@@ -37,7 +37,15 @@ def test_the_eight_streams_are_declared_in_order() -> None:
         ("refused.>",),
         ("state.>",),
         ("held.>",),
+        ("people.>",),
     ]
+
+
+def test_people_has_a_stream_only_where_its_size_is_said() -> None:
+    assert declared_streams(SIZES) == declared_streams({**SIZES, "PEOPLE": 3})[:-1]
+    people = stream_named(declared_streams({**SIZES, "PEOPLE": 3}), "PEOPLE")
+    assert (people.guard, people.discard, people.max_age, people.max_bytes) == (Guard.PEOPLE, "new", 0, 3)
+    assert (people.per_subject, people.direct, people.deny_delete) == (1, True, False)
 
 
 def test_tasks_keeps_what_was_acknowledged_for_24_h_5_min_and_refuses_when_full() -> None:

@@ -176,9 +176,9 @@ def _told(found: StreamState) -> JsonObject:
 async def test_apply_makes_what_is_missing_and_then_has_nothing_to_do() -> None:
     server = Server()
     assert await apply(STREAMS, server) == [Create(stream=stream) for stream in STREAMS]
-    assert [verb for verb, _ in server.written] == ["CREATE"] * len(SUBJECTS)
+    assert [verb for verb, _ in server.written] == ["CREATE"] * len(STREAMS)
     assert await apply(STREAMS, server) == []
-    assert len(server.written) == len(SUBJECTS)
+    assert len(server.written) == len(STREAMS)
 
 
 async def test_apply_updates_in_one_write_and_keeps_the_operators_choices() -> None:

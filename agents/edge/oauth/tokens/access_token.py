@@ -56,7 +56,8 @@ class Binding:
 class AccessToken:
     """The contents of a verified access token or assertion that the edge uses; the token itself is not kept.
 
-    `subject` is the issuer's name for the subject, `type` its type, None for a user. `client` is the name of the client in
+    `subject` is the issuer's name for the subject, `name` its name behind the edge, which the edge adds (`Front.named`): a
+    token without it gives no context. `type` is the subject's type, None for a user. `client` is the name of the client in
     policies: that of a client of a partner ends with `@` and the partner's `domain`. Times are microseconds since the Unix
     epoch. `claims` are those of the issuer's allow-list, by their names in the user context. `session` is the session that
     the issuer names, or else the token's id. A token with `bound` is accepted only from a sender that proves to hold that key
@@ -78,6 +79,7 @@ class AccessToken:
     type: SubjectType | None = None
     domain: TrustDomain | None = None
     bound: Binding | None = None
+    name: str = ""
 
     def __repr__(self) -> str:
         return f"AccessToken(issuer={self.issuer!r}, expires={self.expires!r}, ...)"

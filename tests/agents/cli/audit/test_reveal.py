@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from sealbus.agents.cli.audit.group import command
 from sealbus.agents.cli.run.edge import command as edge
-from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
+from sealbus.agents.edge.oauth.tokens.pseudonyms import PseudonymKey
 
 IDP = "https://idp.example.org"
 
@@ -29,7 +29,7 @@ def run(*arguments: str | Path, text: str | None = None) -> Result:
 
 def test_a_candidate_is_found_in_a_list(key: Path, tmp_path: Path) -> None:
     (tmp_path / "users").write_text("bob\n\nålice\r\ncarol\n", encoding="utf-8")
-    pseudonym = Pseudonyms.read(key).of(IDP, "ålice")
+    pseudonym = PseudonymKey.read(key).derived(IDP, "ålice")
     for users, text in ((tmp_path / "users", None), ("-", "bob\nålice\n")):
         found = run(pseudonym, "--key", key, "--issuer", IDP, "--users", users, "--json", text=text)
         assert found.exit_code == 0, found.output
@@ -39,13 +39,13 @@ def test_a_candidate_is_found_in_a_list(key: Path, tmp_path: Path) -> None:
 
 
 def test_a_partners_user_is_found_under_the_domain(key: Path) -> None:
-    pseudonym = Pseudonyms.read(key).of(IDP, "alice")
+    pseudonym = PseudonymKey.read(key).derived(IDP, "alice")
     found = run(f"{pseudonym}@partner.example", "--key", key, "--issuer", IDP, "--user", "alice")
     assert (found.exit_code, found.stdout) == (0, f"{pseudonym}  alice  {IDP}\n")
 
 
 def test_who_is_none_of_them_is_not_found(key: Path) -> None:
-    pseudonym = Pseudonyms.read(key).of(IDP, "alice")
+    pseudonym = PseudonymKey.read(key).derived(IDP, "alice")
     for issuer, user in ((IDP, "bob"), ("https://other.example.org", "alice")):
         found = run(pseudonym, "--key", key, "--issuer", issuer, "--user", user)
         assert (found.exit_code, found.stdout) == (1, "")
@@ -55,9 +55,9 @@ def test_who_is_none_of_them_is_not_found(key: Path) -> None:
 def test_without_a_pseudonym_that_of_each_candidate_is_told(key: Path) -> None:
     found = run("--key", key, "--issuer", IDP, "--issuer", "https://b.example.org", "--user", "alice", "--user", "bob")
     assert found.exit_code == 0
-    under = Pseudonyms.read(key)
+    under = PseudonymKey.read(key)
     assert found.stdout.splitlines() == [
-        f"{under.of(issuer, user)}  {user}  {issuer}"
+        f"{under.derived(issuer, user)}  {user}  {issuer}"
         for user in ("alice", "bob")
         for issuer in (IDP, "https://b.example.org")
     ]
@@ -77,7 +77,7 @@ issuer = "{IDP}"
 '''
     settings.write_text(text)
     found = run("--user", "alice", "--config", settings)
-    assert found.stdout == f"{Pseudonyms.read(key).of(IDP, 'alice')}  alice  {IDP}\n"
+    assert found.stdout == f"{PseudonymKey.read(key).derived(IDP, 'alice')}  alice  {IDP}\n"
     settings.write_text(text.replace("pseudonym_key", "# "))
     assert "give --key FILE" in run("--user", "alice", "--config", settings).stderr
     settings.write_text(text.partition("[[edge")[0])

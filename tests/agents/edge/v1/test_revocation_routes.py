@@ -112,7 +112,7 @@ async def test_with_pseudonyms_a_users_id_does_not_leave_the_edge(tmp_path: Path
         await report(edge, event_token(edge.issuer, ACCOUNT_DISABLED, iss_sub(edge.issuer, "alice")))
         await log_out(edge, logout_token(edge.issuer, sid=None))
         await log_out(edge, logout_token(edge.issuer, sid="s-1"))
-        assert [one.id for one in told.of] == [pseudonyms.of(edge.issuer.issuer, "alice")] * 2 + ["s-1"]
+        assert [one.id for one in told.of] == [await pseudonyms.of(edge.issuer.issuer, "alice")] * 2 + ["s-1"]
 
 
 async def test_a_partners_user_is_named_as_policies_know_them() -> None:

@@ -16,7 +16,6 @@ from support.shop import Shop, Update
 
 from sealbus.agents.edge.http.problem import EdgeError, too_often
 from sealbus.agents.edge.oauth.tokens.access_token import AccessToken
-from sealbus.agents.edge.oauth.tokens.user_context import Pseudonyms
 from sealbus.agents.edge.v1 import task_owners as owners
 from sealbus.agents.edge.v1.task_owners import TaskOwners
 from sealbus.agents.runtime.node import Node
@@ -34,6 +33,7 @@ from sealbus.testing import TestBus
 ALICE = AccessToken(
     issuer="https://idp.example",
     subject="alice",
+    name="alice",
     client="shop-web",
     session="session-1",
     scope=(),
@@ -128,14 +128,14 @@ async def test_another_process_of_the_edge_finds_it_too(desk: Desk) -> None:
 
 
 async def test_nobody_else_does(desk: Desk) -> None:
-    assert await desk.refuses(token=replace(ALICE, subject="bob"))
+    assert await desk.refuses(token=replace(ALICE, name="bob"))
     assert await desk.refuses(token=replace(ALICE, issuer="https://other.example"))
-    assert await desk.refuses(token=replace(ALICE, issuer="https://idp.examplea", subject="lice"))
+    assert await desk.refuses(token=replace(ALICE, issuer="https://idp.examplea", name="lice"))
 
 
-@pytest.mark.parametrize("pseudonyms", [None, Pseudonyms(bytes(32))], ids=["", "pseudonyms"])
-async def test_a_client_is_not_the_user_whose_id_it_has(desk: Desk, pseudonyms: Pseudonyms | None) -> None:
-    owned = TaskOwners(desk.node, pseudonyms)
+@pytest.mark.parametrize("pseudonymous", [False, True], ids=["", "pseudonyms"])
+async def test_a_client_is_not_the_user_whose_id_it_has(desk: Desk, pseudonymous: bool) -> None:
+    owned = TaskOwners(desk.node, pseudonymous=pseudonymous)
     client = replace(ALICE, client="alice", type=SubjectType.CLIENT)
     for owner, other in ((ALICE, client), (client, ALICE)):
         handle: TaskHandle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
@@ -204,16 +204,16 @@ async def test_junk_is_nobodys(desk: Desk, written: bytes) -> None:
 
 
 async def test_with_pseudonyms_a_task_is_found_by_them_alone(desk: Desk) -> None:
-    under, other = Pseudonyms(bytes(32)), Pseudonyms(bytes(31) + b"1")
+    alice, other = replace(ALICE, name="pseudonym:5e"), replace(ALICE, name="pseudonym:5f")
+    hidden = TaskOwners(desk.node, pseudonymous=True)
     with pytest.raises(EdgeError):
-        await TaskOwners(desk.node, under).find_task(desk.task, ALICE)
+        await hidden.find_task(desk.task, alice)
     handle: TaskHandle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
-    await TaskOwners(desk.node, under).keep(handle, ALICE)
-    assert (await TaskOwners(desk.node, under).find_task(handle.message_id, ALICE)).text == handle.text
-    bob = replace(ALICE, subject="bob")
-    for pseudonyms, token in ((other, ALICE), (None, ALICE), (under, bob)):
+    await hidden.keep(handle, alice)
+    assert (await hidden.find_task(handle.message_id, alice)).text == handle.text
+    for owned, token in ((hidden, other), (hidden, ALICE), (TaskOwners(desk.node), alice)):
         with pytest.raises(EdgeError):
-            await TaskOwners(desk.node, pseudonyms).find_task(handle.message_id, token)
+            await owned.find_task(handle.message_id, token)
 
 
 @dataclass(kw_only=True)
@@ -258,7 +258,7 @@ async def test_a_task_that_waits_is_found_when_its_owner_is_kept_no_more(waits: 
     assert (found.message_id, found.action) == (waits.task, "payments.pay")
     assert waits.charged == [1.0]
     for other in (
-        replace(alice, subject="bob"),
+        replace(alice, name="bob"),
         replace(alice, issuer="https://other.example"),
         replace(alice, type=SubjectType.CLIENT),
     ):

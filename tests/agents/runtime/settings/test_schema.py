@@ -143,7 +143,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert settings.lifetimes == Lifetimes(
         context_start=1_800 * SECOND, context_life=7_200 * SECOND, chain_life=14_400 * SECOND, chain_after=600 * SECOND
     )
-    assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20}
+    assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20, "PEOPLE": 8 << 20}
     assert (settings.streams.replicas, settings.streams.replicated_consumers) == (3, True)
     mirror = settings.streams.mirror
     assert (mirror.domain, mirror.stream, mirror.deliver) == ("home", "AUDIT-2026-12", "mirror-west")

@@ -143,8 +143,8 @@ async def test_a_partners_user_is_revoked_by_the_name_that_policies_know() -> No
             answer = await site.post(site.grant(site.assertion(jti=name)))
             assert (answer.status_code, answer.json().get("code")) == (status, None if status == 200 else "revoked")
             assert (await site.public(site.partner.token(sub="mia"))).status_code == (200 if status == 200 else 401)
-        assert site.edge.front.user_id(site.issuer.issuer, "alice") == "alice"
-        assert site.edge.front.user_id(issuer, "mia") == f"mia@{PARTNER}"
+        assert await site.edge.front.user_id(site.issuer.issuer, "alice") == "alice"
+        assert await site.edge.front.user_id(issuer, "mia") == f"mia@{PARTNER}"
 
 
 async def test_what_is_for_the_edge_is_no_assertion(assertions: Assertions, partner: LoopbackIssuer) -> None:

@@ -13,7 +13,7 @@ from support.engines import ScriptedEngine, allow
 from support.shop import Price, Shop
 
 from sealbus.agents.edge.oauth.private_file import KEY_BYTES
-from sealbus.agents.edge.oauth.tokens.user_context import PSEUDONYM_PREFIX, Pseudonyms
+from sealbus.agents.edge.oauth.tokens.pseudonyms import PSEUDONYM_PREFIX, PseudonymKey
 from sealbus.envelopes.errors import ConfigurationError
 
 KEY = bytes(range(KEY_BYTES))
@@ -28,29 +28,29 @@ def written(path: Path, content: bytes) -> Path:
 
 def test_a_pseudonym_is_the_hmac_of_issuer_and_user() -> None:
     expected = hmac.digest(KEY, b"sealbus.pseudonym.v1\0\0\0\x17" + IDP.encode() + b"alice", hashlib.sha256)
-    assert Pseudonyms(KEY).of(IDP, "alice") == PSEUDONYM_PREFIX + expected.hex()
+    assert PseudonymKey(KEY).derived(IDP, "alice") == PSEUDONYM_PREFIX + expected.hex()
 
 
 def test_only_the_same_user_under_the_same_key_has_the_same() -> None:
-    under = Pseudonyms(KEY)
-    assert under.of(IDP, "alice") == Pseudonyms(KEY).of(IDP, "alice")
+    under = PseudonymKey(KEY)
+    assert under.derived(IDP, "alice") == PseudonymKey(KEY).derived(IDP, "alice")
     others = [
-        under.of(IDP, "bob"), under.of("https://idp.example.com", "alice"), under.of(IDP + "a", "lice"),
-        under.of(IDP, "Alice"), Pseudonyms(bytes(32)).of(IDP, "alice"),
+        under.derived(IDP, "bob"), under.derived("https://idp.example.com", "alice"), under.derived(IDP + "a", "lice"),
+        under.derived(IDP, "Alice"), PseudonymKey(bytes(32)).derived(IDP, "alice"),
     ]  # fmt: skip
-    assert len({under.of(IDP, "alice"), *others}) == 6
+    assert len({under.derived(IDP, "alice"), *others}) == 6
 
 
 def test_a_key_is_read_from_its_file_and_shown_nowhere(tmp_path: Path) -> None:
     for end in (b"", b"\n"):
-        under = Pseudonyms.read(written(tmp_path / "key", KEY.hex().encode() + end))
-        assert under.of(IDP, "alice") == Pseudonyms(KEY).of(IDP, "alice")
-        assert repr(under) == "Pseudonyms(...)"
+        under = PseudonymKey.read(written(tmp_path / "key", KEY.hex().encode() + end))
+        assert under.derived(IDP, "alice") == PseudonymKey(KEY).derived(IDP, "alice")
+        assert repr(under) == "PseudonymKey(...)"
 
 
 def test_a_key_of_another_length_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="32 bytes"):
-        Pseudonyms(KEY[1:])
+        PseudonymKey(KEY[1:])
 
 
 async def test_behind_the_edge_the_users_id_is_nowhere_and_the_user_still_has_the_task(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ async def test_behind_the_edge_the_users_id_is_nowhere_and_the_user_still_has_th
         await edge.bus.idle()
         priced = await edge.post("/v1/calls/pricing/quote", {"item_id": "42"}, sub="somebody-real")
         assert Price.model_validate(priced.json()).price == 7
-        pseudonym = Pseudonyms(KEY).of(edge.issuer.issuer, "somebody-real")
+        pseudonym = PseudonymKey(KEY).derived(edge.issuer.issuer, "somebody-real")
         assert {one["context"]["user"]["id"] for one in engine.asked} == {pseudonym}
         stored = [one.payload for stream in edge.bus.broker.streams for one in edge.bus.stored(stream)]
         assert len(stored) > 3

@@ -42,6 +42,7 @@ _COMMANDS = MappingProxyType(
         "identity": ("operate.identity", "Show this workload's identity."),
         "policy": ("policy.group", "Test, build, sign, push and backtest policies."),
         "deny": ("policy.deny", "Deny a workload, user, session or client from the next message on."),
+        "forget": ("person.forget", "Take a person out: delete what says whose a pseudonym is."),
         "streams": ("operate.streams", "Compare streams with their declaration, and repair them."),
         "backup": ("operate.backup", "Write streams and log into a new folder."),
         "restore": ("operate.restore", "Restore a backup into an empty server, and check it."),

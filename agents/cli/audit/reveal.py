@@ -1,16 +1,23 @@
-"""`sealbus audit reveal`: find the user behind a pseudonym, given the key and candidates."""
+"""`sealbus audit reveal`: find the user behind a pseudonym, given the key, candidates, and the rows of random ones."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.options import EXISTING_FILE, config_option, json_option
+from sealbus.agents.cli.options import EXISTING_FILE, Invocation, invocation_options
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.people import open_rows
 from sealbus.envelopes.printable import printable
+
+if TYPE_CHECKING:
+    from sealbus.agents.edge.oauth.tokens.pseudonyms import PseudonymKey, RandomPseudonyms
+    from sealbus.agents.runtime.settings.settings import Settings
 
 
 @click.command("reveal")
@@ -26,21 +33,20 @@ from sealbus.envelopes.printable import printable
     default=None,
     help="A file of candidates, one id a line; - for standard input.",
 )
-@config_option
-@json_option
-def command(
+@invocation_options("operator")
+async def command(
     pseudonyms: tuple[str, ...],
     key: Path | None,
     issuers: tuple[str, ...],
     named: tuple[str, ...],
     users: Path | None,
-    config: str | None,
-    as_json: bool,
+    invocation: Invocation,
 ) -> None:
     """Print which of the candidates a PSEUDONYM stands for; without one, print the pseudonym of every candidate.
 
-    A pseudonym cannot be turned back into an id. The pseudonyms of the candidates are computed and compared. Exit codes: 0
-    all found, 1 a pseudonym belongs to none of the candidates.
+    A pseudonym cannot be turned back into an id. The pseudonyms of the candidates are computed and compared. Where the
+    settings say edge.pseudonyms = "random", the candidates' rows are read too; with --key and --issuer no settings are read,
+    nor rows. Exit codes: 0 all found, 1 a pseudonym belongs to none of the candidates.
     """
     from sealbus.agents.edge.oauth.tokens.pseudonyms import PSEUDONYM_PREFIX, PseudonymKey
 
@@ -49,32 +55,56 @@ def command(
     wrong = [text for text in pseudonyms if not text.startswith(PSEUDONYM_PREFIX)]
     if wrong:
         raise click.UsageError(f"{wrong[0]!r} is not a pseudonym: pseudonyms begin with {PSEUDONYM_PREFIX}")
+    settings = None
     if key is None or not issuers:
-        key, issuers = _settings(config, key, issuers)
-    keyed = PseudonymKey.read(key)
+        settings = invocation.settings()
+        key, issuers = _from_settings(settings, key, issuers)
     # The pseudonym of a partner's user ends with @ and the partner's domain.
     wanted = {name.partition("@")[0] for name in pseudonyms}
-    for user in _candidates(named, users):
-        for issuer in issuers:
-            pseudonym = keyed.derived(issuer, user)
-            if pseudonyms and pseudonym not in wanted:
-                continue
-            wanted.discard(pseudonym)
-            if as_json:
-                print_json({"pseudonym": pseudonym, "issuer": issuer, "user": user})
-            else:
-                click.echo(printable(f"{pseudonym}  {user}  {issuer}"))
-        if pseudonyms and not wanted:
-            break
+    async with _names(invocation, settings, PseudonymKey.read(key)) as names:
+        for user in _candidates(named, users):
+            for issuer in issuers:
+                for pseudonym in await names.of(issuer, user):
+                    if pseudonyms and pseudonym not in wanted:
+                        continue
+                    wanted.discard(pseudonym)
+                    if invocation.as_json:
+                        print_json({"pseudonym": pseudonym, "issuer": issuer, "user": user})
+                    else:
+                        click.echo(printable(f"{pseudonym}  {user}  {issuer}"))
+            if pseudonyms and not wanted:
+                break
     for name in sorted(wanted):
         note(f"{name} matches none of the candidates under this key")
     raise SystemExit(1 if wanted else 0)
 
 
-def _settings(config: str | None, key: Path | None, issuers: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
-    from sealbus.agents.runtime.settings.settings import load_settings
+class _Names:
+    """All pseudonyms that a user has: the one derived from `key`, and that of the row, if there are `rows` and it has one."""
 
-    edge = load_settings(config).edge
+    def __init__(self, key: PseudonymKey, rows: RandomPseudonyms | None) -> None:
+        self._key = key
+        self._rows = rows
+
+    async def of(self, issuer: str, user: str) -> list[str]:
+        derived = self._key.derived(issuer, user)
+        if self._rows is None:
+            return [derived]
+        row = await self._rows.find(issuer, user)
+        return [row.pseudonym, derived] if row is not None else [derived]
+
+
+@asynccontextmanager
+async def _names(invocation: Invocation, settings: Settings | None, key: PseudonymKey) -> AsyncGenerator[_Names, None]:
+    if settings is None or settings.edge.pseudonyms == "derived":
+        yield _Names(key, None)
+        return
+    async with open_rows(invocation, settings, key) as (rows, _):
+        yield _Names(key, rows)
+
+
+def _from_settings(settings: Settings, key: Path | None, issuers: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    edge = settings.edge
     key = key or edge.pseudonym_key
     issuers = issuers or tuple(table.issuer for table in edge.issuers)
     if key is None:

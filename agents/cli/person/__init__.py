@@ -1,1 +1,1 @@
-"""Commands for a person and their login: `sealbus login`, `logout`, `token`, `approvals`, `mcp`."""
+"""Commands for a person: `sealbus login`, `logout`, `token`, `approvals`, `mcp`; and about one: `forget`."""

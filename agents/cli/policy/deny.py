@@ -15,6 +15,7 @@ from sealbus.bus.inspection.documents import shown_time
 
 if TYPE_CHECKING:
     from sealbus.agents.runtime.policy.deny_list import Denial
+    from sealbus.agents.runtime.policy.push import Pushed
 
 
 _kind = click.argument("kind", type=click.Choice(["workload", "user", "session", "client"]))
@@ -44,21 +45,30 @@ async def add(
     """Deny ID: a SPIFFE ID or an agent's name, a user's, session's or client's id."""
     if issued_before is not None and kind != "workload":
         raise click.UsageError("--issued-before is for workloads")
+    named = _named(kind, identifier, invocation.config)
+    pushed = await deny(invocation, kind, named, reason=reason, key_file=key_file, before=issued_before or 0)
+    print_pushed(pushed, as_json=invocation.as_json)
+
+
+async def deny(
+    invocation: Invocation,
+    kind: str,
+    id_: str,
+    *,
+    reason: str,
+    key_file: Path,
+    before: int = 0,
+    action: str = "deny",
+) -> Pushed:
+    """Push the denial of `id_`, recorded as `action`; raises as `change_platform` does."""
     from sealbus.agents.runtime.policy import deny_list as denials
     from sealbus.agents.runtime.policy.push import change_platform, push_denial
     from sealbus.bus.clocks import wall_clock
 
-    denial = denials.Denial(
-        kind=kind,
-        id=_named(kind, identifier, invocation.config),
-        before=issued_before or 0,
-        at=shown_time(wall_clock()),
-        reason=reason,
-    )
-    async with open_store(invocation, Act("deny", f"{kind} {denial.id}", reason)) as (store, anchors):
+    denial = denials.Denial(kind=kind, id=id_, before=before, at=shown_time(wall_clock()), reason=reason)
+    async with open_store(invocation, Act(action, f"{kind} {id_}", reason)) as (store, anchors):
         push = push_denial if invocation.settings().policy.denials == "entry" else change_platform
-        pushed = await push(store, anchors, denials.add(denial), read_key(key_file))
-    print_pushed(pushed, as_json=invocation.as_json)
+        return await push(store, anchors, denials.add(denial), read_key(key_file))
 
 
 @command.command("ls")

@@ -457,7 +457,7 @@ class EdgeTable(_Table):
     `sealbus agent schema`: /v1/openapi.json shows everyone their content about exposed actions. `cors` are the origins whose
     pages may read answers, by default none. With `pseudonym_key`, a file made by `sealbus edge key`, user contexts hold
     pseudonyms instead of users' ids: `derived` from the key, or `random`, each kept in a row of PEOPLE, which
-    `sealbus edge forget` deletes. With `nonce_key`, made in the same way, proofs of possession must hold a nonce of the
+    `sealbus forget` deletes. With `nonce_key`, made in the same way, proofs of possession must hold a nonce of the
     edge. With `token_key`, made in the same way, tokens of issuers with `keep_tokens` are kept for the exit, encrypted.
     `client_authorities` is a PEM file of the authorities of client certificates, to which tokens can be bound.
     `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: by

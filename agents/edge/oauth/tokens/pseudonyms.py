@@ -5,7 +5,7 @@ belongs to a given user. A random pseudonym stands in the one row that leads fro
 
     people.<HMAC of the person>    random (32 bytes) || HMAC of the row's subject and random (32 bytes)
 
-Once this row is deleted (`sealbus edge forget`), nobody can say whose pseudonym it was, with the key or without. All edges of
+Once this row is deleted (`sealbus forget`), nobody can say whose pseudonym it was, with the key or without. All edges of
 a deployment share the rows and the key: with two names, a person could approve a task of their own.
 """
 
@@ -16,11 +16,13 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
 
 from sealbus.agents.edge.oauth.private_file import KEY_BYTES, read_key
-from sealbus.bus.ports import Transport
+from sealbus.bus.nats.api import api
+from sealbus.bus.ports import Request, Transport
 from sealbus.bus.stream_names import PEOPLE
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -75,7 +77,7 @@ class PseudonymKey:
         return random + hmac.digest(self._key, _ROW + row.encode() + random, hashlib.sha256)
 
     def pseudonym_in(self, row: str, value: bytes) -> str:
-        """Return the pseudonym in the `value` of `row`; raise `BusUnavailable` for bytes that this key did not make for it."""
+        """Return the pseudonym in the `value` of `row`; raise `BusUnavailable` for bytes that are not the key's for it."""
         random = value[:_RANDOM_BYTES]
         if len(value) != _ROW_BYTES or not hmac.compare_digest(value, self.row_value(row, random)):
             raise BusUnavailable(f"a row of {PEOPLE} was not written under edge.pseudonym_key")
@@ -123,6 +125,7 @@ class RandomPseudonyms:
 
     def __init__(self, key: PseudonymKey, transport: Transport, elapsed: Callable[[], float]) -> None:
         self.key: Final = key
+        self._transport = transport
         self._rows = KeyValue(transport, PEOPLE)
         self._elapsed = elapsed
         self._known: BoundedMap[str, tuple[str, float]] = BoundedMap(KNOWN)
@@ -146,6 +149,19 @@ class RandomPseudonyms:
         stored = await self._rows.get(row)
         return Row(self.key.pseudonym_in(row, stored.payload), stored.sequence) if stored is not None else None
 
+    async def find_pseudonym(self, pseudonym: str) -> Row | None:
+        """Return the row with `pseudonym`, or `None` if there is none; reads all rows. Raises as `of`.
+
+        Rows that are not ours are left out.
+        """
+        async with aclosing(self._transport.values(PEOPLE, f"{PEOPLE_PREFIX}>")) as batches:
+            async for batch in batches:
+                for row, stored in batch:
+                    with suppress(BusUnavailable):
+                        if self.key.pseudonym_in(row, stored.payload) == pseudonym:
+                            return Row(pseudonym, stored.sequence)
+        return None
+
     async def _read_or_create(self, row: str) -> str:
         for look in range(_LOOKS):
             if look:
@@ -157,3 +173,13 @@ class RandomPseudonyms:
             if await self._rows.create(row, value) is not None:
                 return self.key.pseudonym_in(row, value)
         raise BusUnavailable(f"a row of {PEOPLE} that another process has stored is not seen yet")
+
+
+async def delete_row(row: Row, request: Request) -> None:
+    """Delete `row` from PEOPLE by a `request` of the JetStream API; the server overwrites its bytes.
+
+    Raises `BusUnavailable` if the server does not say that it did.
+    """
+    answer = await api(request, f"STREAM.MSG.DELETE.{PEOPLE}", {"seq": row.sequence})
+    if answer.get("success") is not True:
+        raise BusUnavailable(f"row #{row.sequence} of {PEOPLE}: the server does not say that it was deleted")

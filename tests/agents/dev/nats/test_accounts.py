@@ -68,7 +68,9 @@ def test_own_tasks_and_events_cross_and_own_calls_do_not() -> None:
 
 def test_what_any_stream_listens_to_crosses() -> None:
     """Else nobody could publish there: a new stream is added here as well."""
-    declared = {one for stream in declared_streams({"TASKS": 1, "AUDIT": 1, "PEOPLE": 1}, own=OWN) for one in stream.subjects}
+    declared = {
+        one for stream in declared_streams({"TASKS": 1, "AUDIT": 1, "PEOPLE": 1}, own=OWN) for one in stream.subjects
+    }
     assert declared | {"$O.policies.>"} == set(stored_subjects(OWN))
 
 

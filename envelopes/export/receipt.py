@@ -144,10 +144,8 @@ class ProvenRecord(NamedTuple):
     decided: VerifiedDecided | None
     """The decided message, if the record is a decision."""
     checkpoint: Checkpoint
-    index: int
-    """The number of the recorder's message in the log."""
     leaf: bytes
-    """The hash of its entry."""
+    """The hash of the entry of the recorder's message."""
 
 
 def check_receipt(data: bytes, root: Root) -> ProvenRecord:
@@ -195,7 +193,6 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
         stored=shown.stored,
         decided=decided,
         checkpoint=checkpoint,
-        index=shown.index,
         leaf=verified_entry(shown.sequence, time=shown.stored, header_digest=header.digest).leaf,
     )
 
@@ -207,7 +204,7 @@ def check_cose_receipt(data: bytes, proven: ProvenRecord, root: Root) -> None:
     """
     receipt = CoseReceipt.parse(data)
     checkpoint = verify_cose_receipt(receipt, proven.leaf, origin=root.origin, verifiers=root.keys)
-    if (receipt.index, checkpoint) != (proven.index, proven.checkpoint):
+    if checkpoint != proven.checkpoint:
         raise LogError(Code.BAD_PROOF, "a COSE receipt of another checkpoint")
 
 

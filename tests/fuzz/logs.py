@@ -21,6 +21,7 @@ from sealbus.envelopes.export.latest import check_latest
 from sealbus.envelopes.export.receipt import check_receipt
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint, open_strictly, parse_checkpoint
+from sealbus.envelopes.log.cose_receipt import CoseReceipt, verify_cose_receipt
 from sealbus.envelopes.log.cosignature import (
     CosignatureSigner,
     CosignatureType,
@@ -258,6 +259,20 @@ def root_file(data: bytes) -> None:
     assert Root.parse(parsed.encode()).encode() == parsed.encode()
 
 
+def cose_receipt(data: bytes) -> None:
+    """A COSE receipt of an entry, parsed and verified."""
+    try:
+        parsed = CoseReceipt.parse(data)
+    except LogError as error:
+        check_refusal(error)
+        return
+    assert parsed.encode() == data
+    try:
+        verify_cose_receipt(parsed, bytes(32), origin=_ORIGIN, verifiers=_keys())
+    except LogError as error:
+        check_refusal(error)
+
+
 @cache
 def _root() -> Root:
     return Root.parse(json.dumps(load("exports.json")["root"]).encode())
@@ -299,5 +314,6 @@ TARGETS: Mapping[str, Target] = {
     "frames": frames,
     "root": root_file,
     "record_receipt": record_receipt,
+    "cose_receipt": cose_receipt,
     "export": export,
 }

@@ -1,8 +1,8 @@
 """Judges receipts by a tool that shares no code with sealbus. It reads one question.
 
-Run it as `python -I -S judge.py FOLDER`, with the folder of the packages. The question is JSON on standard
-input: `judge` (`proofbundle` or `scitt-cose`), `key`, `origin`, `entry` in hex, and `receipts`, each in hex. The answer is a JSON array, true for each
-receipt that the judge accepts.
+Run it as `python -I -S judge.py FOLDER`, with the folder of the packages. The question is JSON on standard input: `judge`
+(`proofbundle` or `scitt-cose`), `key`, `origin`, `entry` in hex, and `receipts`, each in hex. The answer is a JSON array,
+true for each receipt that the judge accepts.
 """
 
 from __future__ import annotations

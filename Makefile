@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools/bin
 NPM := .tools/oidc-provider/.ready .tools/pyright/.ready .tools/axe-core/.ready .tools/a2a-js/.ready .tools/mcp-js/.ready .tools/mcp-conformance/.ready
 NODE := .tools/node/.ready
+JUDGES := .tools/receipts/.ready
 READY := $(VENV)/.ready
 BASE ?= HEAD~1
 ENGINE ?= embedded
@@ -146,7 +147,7 @@ DEBIAN := .tools/debian/missing
 $(DEBIAN): scripts/debian_tools.sh
 	@scripts/debian_tools.sh $(CURDIR)/.tools
 
-$(NODE): deploy/tools/node/requirements.txt $(READY)
+$(NODE) $(JUDGES): .tools/%/.ready: deploy/tools/%/requirements.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(dir $@) --upgrade --require-hashes --requirement $<
 	@touch $@
 
@@ -156,7 +157,7 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/omniwitness $(TOOLS)/tessera-fsck $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) $(DOCS) ## build the programs that the tests need, and get what builds the site
+tools: engine-tool $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/omniwitness $(TOOLS)/tessera-fsck $(TOOLS)/spire-server $(TOOLS)/spire-agent $(DEBIAN) $(NPM) $(NODE) $(JUDGES) $(DOCS) ## build the programs that the tests need, and get what builds the site
 
 KEYCLOAK := 26.7.3
 KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))

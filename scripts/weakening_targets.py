@@ -156,6 +156,7 @@ TARGETS: dict[str, str] = {
         "envelopes/log/test_strict_note envelopes/export/test_export_vectors envelopes/export/test_export_near"
         " envelopes/log/test_checkpoint envelopes/log/test_log_vectors envelopes/log/test_cosignature"
     ),
+    "envelopes/log/cose_receipt": "envelopes/log/test_cose_receipt envelopes/log/test_log_vectors",
     "envelopes/log/cosignature": "envelopes/log/test_cosignature",
     "envelopes/log/entries": "envelopes/log/test_entries envelopes/log/test_log_vectors envelopes/log/test_entry_order",
     "envelopes/log/note": (

@@ -21,6 +21,7 @@ from sealbus.envelopes.export.trust import TrustArchive, parse_bundle, pinned_bu
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint
+from sealbus.envelopes.log.cose_receipt import CoseReceipt, verify_cose_receipt
 from sealbus.envelopes.log.entries import verified_entry
 from sealbus.envelopes.log.note import base64_text, parse_base64, parse_number
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt, parse_receipt
@@ -143,6 +144,8 @@ class ProvenRecord(NamedTuple):
     decided: VerifiedDecided | None
     """The decided message, if the record is a decision."""
     checkpoint: Checkpoint
+    leaf: bytes
+    """The hash of the entry of the recorder's message."""
 
 
 def check_receipt(data: bytes, root: Root) -> ProvenRecord:
@@ -183,7 +186,26 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
             raise EnvelopeError(Code.WRONG_AUDIENCE, 4, "a decision not recorded by the message's recipient")
     elif evidence:
         raise LogError(Code.BAD_NOTE, "receipt: evidence for a record that needs none")
-    return ProvenRecord(record, header.iss, shown.sequence, shown.stored, decided, checkpoint)
+    return ProvenRecord(
+        record=record,
+        recorder=header.iss,
+        sequence=shown.sequence,
+        stored=shown.stored,
+        decided=decided,
+        checkpoint=checkpoint,
+        leaf=verified_entry(shown.sequence, time=shown.stored, header_digest=header.digest).leaf,
+    )
+
+
+def check_cose_receipt(data: bytes, proven: ProvenRecord, root: Root) -> None:
+    """Raise `LogError` unless the COSE receipt `data` is of the entry of `proven`, in the log at the same checkpoint.
+
+    Its key is one of `root.keys`. No witness has cosigned it, so it adds nothing to what the receipt itself proves.
+    """
+    receipt = CoseReceipt.parse(data)
+    checkpoint = verify_cose_receipt(receipt, proven.leaf, origin=root.origin, verifiers=root.keys)
+    if checkpoint != proven.checkpoint:
+        raise LogError(Code.BAD_PROOF, "a COSE receipt of another checkpoint")
 
 
 def _check_earlier(receipt: RecordReceipt, checkpoint: Checkpoint, root: Root) -> None:

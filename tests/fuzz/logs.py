@@ -18,9 +18,10 @@ from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.format import encode_frame, entry_of, read_frames
 from sealbus.envelopes.export.latest import check_latest
-from sealbus.envelopes.export.receipt import check_receipt
+from sealbus.envelopes.export.receipt import ProvenRecord, check_cose_receipt, check_receipt
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint, open_strictly, parse_checkpoint
+from sealbus.envelopes.log.cose_receipt import CoseReceipt, verify_cose_receipt
 from sealbus.envelopes.log.cosignature import (
     CosignatureSigner,
     CosignatureType,
@@ -258,9 +259,32 @@ def root_file(data: bytes) -> None:
     assert Root.parse(parsed.encode()).encode() == parsed.encode()
 
 
+def cose_receipt(data: bytes) -> None:
+    """A COSE receipt of an entry, parsed, verified, and compared with the receipt of a record."""
+    try:
+        parsed = CoseReceipt.parse(data)
+    except LogError as error:
+        check_refusal(error)
+        return
+    assert parsed.encode() == data
+    try:
+        verify_cose_receipt(parsed, bytes(32), origin=_ORIGIN, verifiers=_keys())
+    except LogError as error:
+        check_refusal(error)
+    try:
+        check_cose_receipt(data, _proven(), _root())
+    except LogError as error:
+        check_refusal(error)
+
+
 @cache
 def _root() -> Root:
     return Root.parse(json.dumps(load("exports.json")["root"]).encode())
+
+
+@cache
+def _proven() -> ProvenRecord:
+    return check_receipt(load("exports.json")["receipts"][0]["text"].encode(), _root())
 
 
 def record_receipt(data: bytes) -> None:
@@ -299,5 +323,6 @@ TARGETS: Mapping[str, Target] = {
     "frames": frames,
     "root": root_file,
     "record_receipt": record_receipt,
+    "cose_receipt": cose_receipt,
     "export": export,
 }

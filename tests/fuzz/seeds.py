@@ -176,6 +176,7 @@ def _logs() -> Mapping[str, Iterable[bytes]]:
             *(bytes([24]) + data for name, data in files.items() if name.startswith("tile")),
         ],
         "logs.receipt": [bytes.fromhex(case["hex"]) for case in log["receipts"]["accept"]],
+        "logs.cose_receipt": [bytes.fromhex(case["hex"]) for case in log["cose_receipts"]["accept"]],
         "logs.frames": [encode_frame(frame) for frame in _frames(files["messages/000"])],
         "logs.root": [
             json.dumps(exports["root"]).encode(),

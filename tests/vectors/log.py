@@ -8,6 +8,7 @@ from hashlib import sha256
 from vectors.issuing import Json
 
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
+from sealbus.envelopes.log.cose_receipt import CoseReceipt, sign_cose_receipt
 from sealbus.envelopes.log.entries import (
     Entry,
     creation_entry,
@@ -61,6 +62,7 @@ def log() -> Json:
         "notes": _notes(),
         "checkpoints": _checkpoints(),
         "receipts": _receipts(),
+        "cose_receipts": _cose_receipts(),
         "restorations": _restorations(),
     }
 
@@ -304,6 +306,40 @@ def _checkpoints() -> Json:
         "reject": [
             *(_case(name, sign_note(text, [LOG]), "bad_note") for name, text in texts.items()),
             _case("another log", other, "wrong_log"),
+        ],
+    }
+
+
+def _cose_receipts() -> Json:
+    """`leaf` is given to whoever checks; `size` and `root` are those of the checkpoint that the same key signed."""
+    tree = _tiled(7)
+    leaf = _leaf(4).leaf
+    made = sign_cose_receipt(Receipt(4, tree.inclusion(4), _note(7, tree.root())), leaf, origin=ORIGIN, signer=LOG)
+    data = made.encode()
+
+    def case(name: str, code: str, receipt: CoseReceipt | bytes, shown: bytes = leaf) -> Json:
+        raw = receipt if isinstance(receipt, bytes) else receipt.encode()
+        return _case(name, raw, code, leaf=shown.hex())
+
+    return {
+        "origin": ORIGIN,
+        "verifiers": [LOG.verifier.text],
+        "accept": [_case("entry 4 of 7", data, leaf=leaf.hex(), size=7, root=tree.root().hex())],
+        "reject": [
+            case("another entry", "bad_note_signature", made, _leaf(5).leaf),
+            case("another index", "bad_note_signature", replace(made, index=5)),
+            case("another size", "bad_note_signature", replace(made, size=8)),
+            case("a node left out", "bad_proof", replace(made, path=made.path[1:])),
+            case("a node more", "bad_proof", replace(made, path=(*made.path, bytes(32)))),
+            case("of another log", "wrong_log", replace(made, origin="log.example.org/other")),
+            case("by another key", "untrusted_note", replace(made, key_id=bytes(4))),
+            case("another signature", "bad_note_signature", replace(made, signature=bytes(64))),
+            case("two sizes", "bad_note", data.replace(b"\x83\x07\x04", b"\x83\x06\x04")),
+            case("a longer head", "bad_note", data.replace(b"\xf6\x58\x40", b"\xf6\x59\x00\x40")),
+            case("with a payload", "bad_note", data.replace(b"\xf6\x58\x40", b"\x58\x20" + tree.root() + b"\x58\x40")),
+            case("without its tag", "bad_note", data[1:]),
+            case("a byte more", "bad_note", data + b"\0"),
+            case("cut", "bad_note", data[:-1]),
         ],
     }
 

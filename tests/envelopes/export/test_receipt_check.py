@@ -17,8 +17,12 @@ from vectors.recorded import decision, evidence, record_map
 
 from sealbus.agents.evidence.lookup import items_of
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
-from sealbus.envelopes.export.receipt import RecordReceipt, check_receipt
+from sealbus.envelopes.export.receipt import RecordReceipt, check_cose_receipt, check_receipt
 from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
+from sealbus.envelopes.log.cose_receipt import sign_cose_receipt
+from sealbus.envelopes.log.note import NoteSigner, NoteVerifier
+from sealbus.envelopes.log.receipt import Receipt
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -316,6 +320,26 @@ def test_another_deployments_history_under_a_stolen_log_key() -> None:
     assert refused(made, alone) is Code.UNKNOWN_KEY
     both = replace(alone, bundles=(*alone.bundles, *unchecked(stolen, 3, [0], bundle=2).bundles))
     assert refused(made, both) is Code.UNKNOWN_TRUST_DOMAIN
+
+
+def test_a_cose_receipt_is_of_the_same_entry_at_the_same_checkpoint() -> None:
+    proven = check_receipt(GOOD, ROOT)
+    key = WORLD.keys[0]
+    signer = NoteSigner(key.name, key.private.private_bytes_raw())
+    made = sign_cose_receipt(RecordReceipt.parse(GOOD).log, proven.leaf, origin=ROOT.origin, signer=signer)
+    check_cose_receipt(made.encode(), proven, ROOT)
+    [(_, another), *_] = receipts_of(message_ids()[9])
+    alone = sign_checkpoint(Checkpoint(key.name, 1, proven.leaf), [signer])
+    smaller = sign_cose_receipt(Receipt(0, (), alone), proven.leaf, origin=ROOT.origin, signer=signer)
+    for data, shown, root, code in (
+        (made.encode(), check_receipt(another, ROOT), ROOT, Code.BAD_NOTE_SIGNATURE),
+        (smaller.encode(), proven, ROOT, Code.BAD_PROOF),
+        (made.encode()[:-1], proven, ROOT, Code.BAD_NOTE),
+        (made.encode(), proven, replace(ROOT, keys=(NoteVerifier.parse(LogKey("x").vkey),)), Code.UNTRUSTED_NOTE),
+    ):
+        with pytest.raises(LogError) as raised:
+            check_cose_receipt(data, shown, root)
+        assert raised.value.code is code
 
 
 def test_bundles_vouch_for_each_other_in_their_order() -> None:

@@ -11,6 +11,7 @@ from support.vectors import FOLDER
 
 from sealbus.envelopes.errors import LogError
 from sealbus.envelopes.log.checkpoint import open_checkpoint
+from sealbus.envelopes.log.cose_receipt import CoseReceipt, verify_cose_receipt
 from sealbus.envelopes.log.entries import Entry, EntryKind, EntryOrder
 from sealbus.envelopes.log.note import NoteVerifier, verify_note
 from sealbus.envelopes.log.receipt import parse_receipt, verify_receipt
@@ -46,10 +47,18 @@ def check_receipt(case: Given) -> Given:
     return {"size": verify_receipt(receipt, leaf, origin=origin, verifiers=keys("receipts")).size}
 
 
+def check_cose_receipt(case: Given) -> Given:
+    receipt = CoseReceipt.parse(bytes.fromhex(case["hex"]))
+    origin, leaf = LOG["cose_receipts"]["origin"], bytes.fromhex(case["leaf"])
+    found = verify_cose_receipt(receipt, leaf, origin=origin, verifiers=keys("cose_receipts"))
+    return {"size": found.size, "root": found.root.hex()}
+
+
 CHECKS: dict[str, Callable[[Given], Given]] = {
     "notes": check_note,
     "checkpoints": check_checkpoint,
     "receipts": check_receipt,
+    "cose_receipts": check_cose_receipt,
 }
 
 

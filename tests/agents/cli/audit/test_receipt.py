@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from support.kept_log import written
-from support.log_world import make_world, note
+from support.log_world import LogKey, make_world, note
 
 from sealbus.agents.cli.audit.group import command
+from sealbus.agents.files import PRIVATE, create_file
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.export.receipt import check_receipt
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
+from sealbus.envelopes.log.cose_receipt import CoseReceipt, sign_cose_receipt
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.log.receipt import Receipt
 
 WORLD = make_world(2, 20)
 MESSAGE = next(one for one in WORLD.messages if one.context is not None)
@@ -89,4 +96,55 @@ def test_what_is_not_there(root: Path) -> None:
         run(root, "00" * 16, "--export", str(root.parent / "export"))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         run(root, "verify", str(root.parent / "none.txt"))
-    assert run(root, "verify", "a", "b").exit_code == 2
+    for words in (
+        ["verify", "a", "b", "c"],
+        ["verify"],
+        ["a", "b"],
+        ["verify", "a", "--cose", "b"],
+        ["a", "--key", "b"],
+    ):
+        assert run(root, *words).exit_code == 2
+
+
+def key_file(folder: Path, key: LogKey) -> Path:
+    seed = key.private.private_bytes_raw()
+    create_file(folder / key.label, f"{NoteSigner(key.name, seed).secret_text()}\n".encode(), mode=PRIVATE)
+    return folder / key.label
+
+
+def test_a_cose_receipt_is_made_and_verified_beside_it(root: Path) -> None:
+    export, file, cose = str(root.parent / "export"), root.parent / "receipt.txt", root.parent / "receipt.cose"
+    key = key_file(root.parent, WORLD.keys[0])
+    words = ["--export", export, "--output", str(file), "--cose", str(cose), "--key", str(key)]
+    assert run(root, IDENT, *words).exit_code == 0
+    assert run(root, "verify", str(file), str(cose)).stdout.endswith("verified\n")
+    parsed = CoseReceipt.parse(cose.read_bytes())
+    assert (parsed.origin, parsed.size) == (WORLD.keys[0].name, len(WORLD.frames))
+    # Of another entry, cut, and of the same entry at another size.
+    other = next(one for one in WORLD.messages if one is not MESSAGE).entries()["id"].hex()  # type: ignore[attr-defined]
+    run(root, other, "--export", export, "--cose", str(cose), "--key", str(key))
+    assert run(root, "verify", str(file), str(cose)).exit_code == 4
+    cose.write_bytes(parsed.encode()[:-1])
+    assert run(root, "verify", str(file), str(cose)).exit_code == 4
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        run(root, "verify", str(file), str(root.parent / "none"))
+
+
+def test_a_key_that_did_not_sign_the_checkpoint(root: Path) -> None:
+    key = key_file(root.parent, LogKey("stranger"))
+    with pytest.raises(ConfigurationError, match="did not sign the checkpoint"):
+        run(root, IDENT, "--export", str(root.parent / "export"), "--cose", str(root.parent / "c"), "--key", str(key))
+    assert not (root.parent / "c").exists()
+
+
+def test_a_cose_receipt_of_another_checkpoint(root: Path) -> None:
+    file, key = root.parent / "receipt.txt", WORLD.keys[0]
+    run(root, IDENT, "--export", str(root.parent / "export"), "--output", str(file))
+    trusted = Root.parse(root.read_bytes())
+    proven = check_receipt(file.read_bytes(), trusted)
+    signer = NoteSigner(key.name, key.private.private_bytes_raw())
+    alone = sign_checkpoint(Checkpoint(key.name, 1, proven.leaf), [signer])
+    cose = root.parent / "receipt.cose"
+    cose.write_bytes(sign_cose_receipt(Receipt(0, (), alone), proven.leaf, origin=key.name, signer=signer).encode())
+    result = run(root, "verify", str(file), str(cose))
+    assert (result.exit_code, "another checkpoint" in result.stdout) == (4, True)

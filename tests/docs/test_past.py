@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from sealbus.agents.runtime.settings.schema import AuditTable, EdgeTable
+from sealbus.agents.runtime.settings.schema import AuditTable, EdgeTable, StreamsTable
 from sealbus.policies.backtest.recorded import Change, NotReplayable
 from sealbus.policies.backtest.report import GROUPS, BacktestReport
 from sealbus.policies.explain.explanation import Unexplained
@@ -15,9 +15,13 @@ PAST = (Path(__file__).parent.parent.parent / "docs" / "past.md").read_text(enco
 
 
 def test_its_settings_are_settings() -> None:
-    audit, edge = (tomllib.loads(text) for text in re.findall(r"^```toml\n(.*?)^```$", PAST, re.MULTILINE | re.DOTALL))
+    audit, edge, people = (
+        tomllib.loads(text) for text in re.findall(r"^```toml\n(.*?)^```$", PAST, re.MULTILINE | re.DOTALL)
+    )
     assert AuditTable.model_validate(audit["audit"]).redact["task.payroll.>"]
     assert EdgeTable.model_validate(edge["edge"]).pseudonym_key is not None
+    assert EdgeTable.model_validate(people["edge"]).pseudonyms == "random"
+    assert StreamsTable.model_validate(people["streams"]).max_bytes.people == 64 << 20
 
 
 def test_every_change_is_explained_and_no_other() -> None:

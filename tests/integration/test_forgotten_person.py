@@ -37,6 +37,7 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck
 from sealbus.bus.stream_names import PEOPLE
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.operation import ChangeRecord
 from sealbus.envelopes.trust.keys import key_id, public_pem
@@ -44,7 +45,7 @@ from sealbus.envelopes.trust.keys import key_id, public_pem
 pytestmark = pytest.mark.nats
 
 PERSON = "anna.lindqvist-4711"
-ANYBODYS = {"inventory.read": {"user": "required", "resource": "any", "limits": {}, "hours": False}}
+ANYBODYS: Json = {"inventory.read": {"user": "required", "resource": "any", "limits": {}, "hours": False}}
 
 
 class Read(BaseModel):

@@ -15,10 +15,12 @@ from sealbus.policies.lint.module import TEST_SUFFIX, Module
 
 FILE_BYTES: Final = 200_000
 """Most bytes of a file with several tests; the form checks refuse a larger one at 262,144."""
+LINE: Final = 80
+"""Most characters of an object or an array in one line."""
 _NAME_CHARACTERS: Final = 60
 _DIGEST_DIGITS: Final = 12
 _OTHER: Final = re.compile("[^a-z0-9]+")
-_HEAD: Final = "# Written by `sealbus policy backtest --emit-tests` from recorded decisions: write them anew instead of changing them.\n"
+_HEAD: Final = "# Written by `sealbus policy backtest --emit-tests`, from recorded decisions.\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class PastTest:
 def test_files(tests: Iterable[PastTest]) -> Iterator[Module]:
     """Yield the files with `tests`, by package and name: `authz_past_test.rego`, then `authz_past_2_test.rego`.
 
-    Raises `PolicyRefused` for a test that is too large or nested too deep for a Rego file (`Module`).
+    Raises `PolicyRefused` for a test that no Rego file can hold (`Module`).
     """
     packages: dict[str, list[PastTest]] = {}
     for test in sorted(tests, key=lambda test: (test.package, test.name)):
@@ -86,12 +88,18 @@ def _texts(value: Json) -> list[str]:
 
 
 def _indented(value: Json, level: int = 1) -> str:
-    """Return `value` as Rego, with sorted names; objects that hold others have a line for each member."""
-    if isinstance(value, dict) and any(isinstance(member, dict | list) and member for member in value.values()):
-        tabs = "\t" * (level + 1)
-        inner = "".join(f"{tabs}{_quoted(name)}: {_indented(value[name], level + 1)},\n" for name in sorted(value))
-        return f"{{\n{inner}{tabs[1:]}}}"
-    return _quoted(value)
+    """Return `value` as Rego, with sorted names; what makes a long line has a line for each member."""
+    text = _quoted(value)
+    if len(text) <= LINE or not isinstance(value, dict | list) or not value:
+        return text
+    tabs = "\t" * (level + 1)
+    if isinstance(value, dict):
+        members = [f"{_quoted(name)}: {_indented(value[name], level + 1)}" for name in sorted(value)]
+    else:
+        members = [_indented(item, level + 1) for item in value]
+    before, after = "{}" if isinstance(value, dict) else "[]"
+    lines = "".join(f"{tabs}{member},\n" for member in members)
+    return f"{before}\n{lines}{tabs[1:]}{after}"
 
 
 def _quoted(value: Json) -> str:

@@ -101,9 +101,11 @@ class Ways:
             return
         document = completed_document(document)
         rule = APPROVAL if recorded.of_approval else DECISION
+        lines: frozenset[Line] = frozenset()
+        decision: Decision | PolicyFailed
         try:
             evaluation = self._evaluate(rule, document)
-            decision: Decision | PolicyFailed = decision_of(evaluation)
+            lines, decision = evaluation.lines, decision_of(evaluation)
         except PolicyFailed as error:
             decision = error
         if changes_of(recorded, decision):
@@ -111,9 +113,8 @@ class Ways:
         elif not isinstance(decision, Decision):
             self._left_out[LeftOut.FAILED] += 1
         else:
-            way = Way(
-                rule, str(recorded.verdict), str(recorded.code or ""), recorded.reasons, tuple(sorted(evaluation.lines))
-            )
+            code = str(recorded.code or "")
+            way = Way(rule, str(recorded.verdict), code, recorded.reasons, tuple(sorted(lines)))
             self._keep(way, Example(len(document), document, recorded.leaf))
 
     def _keep(self, way: Way, example: Example) -> None:

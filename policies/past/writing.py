@@ -8,9 +8,11 @@ from typing import cast
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.decision.documents import InputDocument, canonical, parse_data
+from sealbus.policies.lint.module import PolicyRefused
+from sealbus.policies.lint.regorus import parse_module
 from sealbus.policies.past.reduction import reduced
-from sealbus.policies.past.tests_text import PastTest
-from sealbus.policies.past.ways import Evaluate, Ways
+from sealbus.policies.past.tests_text import PastTest, test_files
+from sealbus.policies.past.ways import Evaluate, Evaluation, Ways
 
 
 def tests_of(ways: Ways, evaluate: Evaluate) -> Iterator[PastTest]:
@@ -21,7 +23,7 @@ def tests_of(ways: Ways, evaluate: Evaluate) -> Iterator[PastTest]:
     for way, example in sorted(ways.examples.items()):
         wanted = evaluate(way.rule, example.document)
 
-        def same(document: dict[str, Json], rule: str = way.rule, wanted: object = wanted) -> bool:
+        def same(document: dict[str, Json], rule: str = way.rule, wanted: Evaluation = wanted) -> bool:
             try:
                 return evaluate(rule, InputDocument(canonical(document))) == wanted
             except PolicyFailed:
@@ -30,3 +32,13 @@ def tests_of(ways: Ways, evaluate: Evaluate) -> Iterator[PastTest]:
         document = reduced(parse_data(example.document), same)
         answer = cast("dict[str, Json]", wanted.answer)
         yield PastTest(rule=way.rule, leaf=example.leaf, document=document, answer=answer)
+
+
+def is_writable(test: PastTest) -> bool:
+    """Return whether Rego can hold `test`: its values may be nested too deep, or too long for a line."""
+    try:
+        for module in test_files([test]):
+            parse_module(module)
+    except PolicyRefused:
+        return False
+    return True

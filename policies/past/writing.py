@@ -11,11 +11,11 @@ from sealbus.policies.decision.documents import InputDocument, canonical, parse_
 from sealbus.policies.lint.module import PolicyRefused
 from sealbus.policies.lint.regorus import parse_module
 from sealbus.policies.past.reduction import reduced
-from sealbus.policies.past.tests_text import PastTest, test_files
+from sealbus.policies.past.rego_text import PastTest, rego_files
 from sealbus.policies.past.ways import Evaluate, Evaluation, Ways
 
 
-def tests_of(ways: Ways, evaluate: Evaluate) -> Iterator[PastTest]:
+def past_tests(ways: Ways, evaluate: Evaluate) -> Iterator[PastTest]:
     """Yield a test for each way in `ways`, in their order; `evaluate` asks the policy that made them.
 
     A document is reduced while the policy evaluates the same lines and answers the same.
@@ -37,7 +37,7 @@ def tests_of(ways: Ways, evaluate: Evaluate) -> Iterator[PastTest]:
 def is_writable(test: PastTest) -> bool:
     """Return whether Rego can hold `test`: its values may be nested too deep, or too long for a line."""
     try:
-        for module in test_files([test]):
+        for module in rego_files([test]):
             parse_module(module)
     except PolicyRefused:
         return False

@@ -15,9 +15,9 @@ from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.decision.documents import InputDocument, canonical
 from sealbus.policies.engines.open import bundle_of
 from sealbus.policies.lint.regorus import Interpreter
-from sealbus.policies.past.tests_text import test_files
+from sealbus.policies.past.rego_text import rego_files
 from sealbus.policies.past.ways import Evaluation, Ways
-from sealbus.policies.past.writing import is_writable, tests_of
+from sealbus.policies.past.writing import is_writable, past_tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +63,9 @@ class Emitter:
 
     def write(self) -> EmittedTests:
         """Write the tests; raise `ConfigurationError` if that fails. Blocks."""
-        tests = list(tests_of(self._ways, self._evaluate))
+        tests = list(past_tests(self._ways, self._evaluate))
         writable = [test for test in tests if is_writable(test)]
-        modules = tuple(test_files(writable))
+        modules = tuple(rego_files(writable))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for module in modules:

@@ -55,7 +55,7 @@ class PastTest:
         )
 
 
-def test_files(tests: Iterable[PastTest]) -> Iterator[Module]:
+def rego_files(tests: Iterable[PastTest]) -> Iterator[Module]:
     """Yield the files with `tests`, by package and name: `authz_past_test.rego`, then `authz_past_2_test.rego`.
 
     Raises `PolicyRefused` for a test that no Rego file can hold (`Module`).

@@ -29,7 +29,7 @@ async def open_policy(
     It is the embedded engine or, with `opa`, a process of that executable, which ends with the block. Raises
     `PolicyRefused` with file and line, and `ConfigurationError` if the policy cannot be read or OPA cannot be run.
     """
-    bundle = await asyncio.to_thread(_bundle, policy)
+    bundle = await asyncio.to_thread(bundle_of, policy)
     with tempfile.TemporaryDirectory(prefix="sealbus-") as name:
         file = Path(name) / "policy" / "bundle.tar.gz"
         file.parent.mkdir()
@@ -43,5 +43,6 @@ async def open_policy(
                 yield sidecar
 
 
-def _bundle(policy: Path) -> Bundle:
+def bundle_of(policy: Path) -> Bundle:
+    """Return the checked bundle of `policy`, a policy folder or a bundle file; raise as `open_policy` does. Blocks."""
     return build_bundle(policy) if policy.is_dir() else load_bundle(policy)

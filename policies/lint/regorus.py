@@ -43,6 +43,9 @@ class _Engine(Protocol):
     def get_ast_as_json(self) -> str: ...
     def set_gather_prints(self, gather: bool, /) -> None: ...
     def take_prints(self) -> list[str]: ...
+    def set_enable_coverage(self, enable: bool, /) -> None: ...
+    def clear_coverage_data(self) -> None: ...
+    def get_coverage_report_as_json(self) -> str: ...
 
 
 class Interpreter:
@@ -51,11 +54,12 @@ class Interpreter:
     After a panic `broken` is true, and the engine is not used again: its state is unknown.
     """
 
-    def __init__(self, modules: Iterable[Module], data: bytes, *, gather: bool = False) -> None:
+    def __init__(self, modules: Iterable[Module], data: bytes, *, gather: bool = False, cover: bool = False) -> None:
         """Compile `modules` over the JSON object `data`; raise `PolicyRefused` with file and line.
 
         This does not check forms (`check_bundle` does): regorus accepts many forms that OPA decides differently. With
-        `gather`, texts that the policy prints are kept for `prints`; otherwise regorus writes them to stderr.
+        `gather`, texts that the policy prints are kept for `prints`; otherwise regorus writes them to stderr. With `cover`,
+        evaluated lines are kept for `covered_lines`.
         """
         self._thread = threading.get_ident()
         self.broken = False
@@ -65,6 +69,8 @@ class Interpreter:
         self._engine = engine
         if gather:
             engine.set_gather_prints(True)
+        if cover:
+            engine.set_enable_coverage(True)
 
     @classmethod
     async def in_turns(cls, modules: Iterable[Module], parts: Sequence[bytes]) -> Self:
@@ -101,6 +107,13 @@ class Interpreter:
     def prints(self) -> list[str]:
         """Return the texts that were printed since the last call, each without the place of its `print`."""
         return [text.partition(": ")[2] for text in self._engine.take_prints()]
+
+    def covered_lines(self) -> frozenset[tuple[str, int]]:
+        """Return the file and line of each line that was evaluated since the last call; a line counts from 1."""
+        self._check_thread()
+        report = json.loads(self._engine.get_coverage_report_as_json())
+        self._engine.clear_coverage_data()
+        return frozenset((file["path"], line) for file in report["files"] for line in file["covered"])
 
     def evaluate(self, rule: str, document: bytes) -> object:
         """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON values.

@@ -26,12 +26,13 @@ def recorded(
     micros: int | None = 20,
     sequence: int = 1,
     caller: str = PLANNER,
+    leaf: bytes = bytes(32),
 ) -> RecordedDecision:
     """Return a decision about the document of `action`, or about `input`; allowed unless `code` says why not."""
     return RecordedDecision(
         sequence=sequence,
         time=1_795_528_800_000_000,
-        leaf=bytes(32),
+        leaf=leaf,
         recorder="spiffe://example.org/agent/inventory",
         caller=caller,
         action=action,

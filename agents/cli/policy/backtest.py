@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.audit.source import EvidenceSource, source_options
-from sealbus.agents.cli.options import EXISTING, EXISTING_FOLDER, engine_options, period_options
+from sealbus.agents.cli.options import EXISTING, EXISTING_FOLDER, FOLDER, engine_options, period_options
 from sealbus.agents.cli.output import print_json
 
 
@@ -47,6 +47,13 @@ class Limit(click.ParamType[tuple[str, int]]):
     multiple=True,
     help="Exit with 1 if more than this are counted, for instance deny-to-allow=0. May be repeated.",
 )
+@click.option(
+    "--emit-tests",
+    "emit",
+    type=FOLDER,
+    default=None,
+    help="With --policy: write a Rego test for each way of deciding, as recorded, into this new or empty folder.",
+)
 @source_options
 async def command(
     policy: Path | None,
@@ -56,12 +63,14 @@ async def command(
     engine: str,
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
+    emit: Path | None,
     source: EvidenceSource,
 ) -> int:
     """Ask a policy about the recorded decisions of the audit stream, and compare.
 
     With --policy a candidate is asked, and changed decisions are shown, the risks first. Without it, each decision is made
     again by the policy that made it, and any difference is a finding. With --export the whole export is verified first.
+    With --emit-tests, decisions that the candidate makes as they were recorded become tests of it.
 
     Exit codes: 0 done; 1 over a --fail-on limit, or the engine left questions unanswered; 2 usage; 4 records that do not
     verify or, without --policy, do not follow from their input and policy.
@@ -74,6 +83,8 @@ async def command(
 
     if policy is not None and bundles is not None:
         raise click.UsageError("give either --policy or --bundles")
+    if policy is None and emit is not None:
+        raise click.UsageError("--emit-tests needs --policy")
     if (source.export is None) is not (source.root is None):
         raise click.UsageError("--export and --root go together")
     if (engine == "sidecar") is (opa is None):
@@ -82,7 +93,7 @@ async def command(
     wanted = AuditFilter(since=since or 0, until=until)
     if source.export is not None:
         result = await backtest_export(
-            source.export, source.root_file(), wanted, policy=policy, bundles=bundles, opa=opa, limits=limits
+            source.export, source.root_file(), wanted, policy=policy, bundles=bundles, opa=opa, limits=limits, emit=emit
         )
     else:
         settings = source.invocation.settings()
@@ -93,7 +104,7 @@ async def command(
             open_audit_trail(source.invocation.as_name, settings) as trail,
             aclosing(trail.entries(wanted)) as entries,
         ):
-            result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits)
+            result = await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits, emit=emit)
     if source.invocation.as_json:
         print_json(as_document(result))
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.cli.output import note, print_table, progress_bar
+from sealbus.agents.cli.policy.emitted_tests import EmittedTests, Emitter
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_decisions
 from sealbus.bus.inspection.documents import shown_time
 from sealbus.envelopes.export.trust_root import Root
@@ -39,10 +40,12 @@ async def run_backtest(
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
     digests: Set[bytes] | None = None,
+    emit: Path | None = None,
 ) -> BacktestResult:
     """Ask `policy`, or without it each decision's own policy from `bundles`, about the decisions of `entries`.
 
-    With `digests` only the bundles with these hashes count (`ArchivedPolicies`).
+    With `digests` only the bundles with these hashes count (`ArchivedPolicies`). With `policy` and `emit`, tests are written
+    into this folder, which must be new or empty.
     """
     result = BacktestResult(limits=limits)
 
@@ -56,10 +59,13 @@ async def run_backtest(
 
     async with aclosing(recorded_decisions(entries, on_finding)) as decisions:
         if policy is not None:
+            emitter = await Emitter.open(policy, emit) if emit is not None else None
             async with opening(policy) as engine:
                 status = await engine.status()
                 result.revision, result.engine = status.revision, status.engine
-                result.report = await backtest(decisions, engine)
+                source = decisions if emitter is None else emitter.collect(decisions)
+                result.report = await backtest(source, engine)
+            result.emitted = emitter.write() if emitter is not None else None
         elif bundles is not None:
             async with ArchivedPolicies(bundles, open_engine=opening, digests=digests) as archived:
                 result.own_policies = True
@@ -79,6 +85,7 @@ async def backtest_export(
     bundles: Path | None,
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
+    emit: Path | None = None,
 ) -> BacktestResult:
     """Verify the export in `folder` with `root`, then run a backtest on its decisions.
 
@@ -95,7 +102,9 @@ async def backtest_export(
     if policy is None and bundles is None:
         own, digests = folder / POLICIES, report.policies
     async with aclosing(decision_entries(files, root, report, wanted)) as entries:
-        return await run_backtest(entries, policy=policy, bundles=own, opa=opa, limits=limits, digests=digests)
+        return await run_backtest(
+            entries, policy=policy, bundles=own, opa=opa, limits=limits, digests=digests, emit=emit
+        )
 
 
 def _place(finding: Finding) -> str:
@@ -115,6 +124,7 @@ class BacktestResult:
     engine: str = ""
     findings: int = 0
     report: BacktestReport = field(default_factory=BacktestReport)
+    emitted: EmittedTests | None = None
 
     @property
     def failed(self) -> list[str]:
@@ -161,6 +171,7 @@ def as_document(result: BacktestResult) -> Mapping[str, object]:
             "now": _latency(report.latency),
         },
         "findings": result.findings,
+        "tests": _emitted(result.emitted) if result.emitted is not None else None,
         "failed": result.failed,
         "exit_code": result.exit_code,
     }
@@ -189,6 +200,8 @@ def print_result(result: BacktestResult) -> None:
             if latencies.count
         ],
     )
+    if result.emitted is not None:
+        _print_emitted(result.emitted)
     if result.findings:
         note(f"{result.findings} records do not verify and were not asked about")
     if result.own_policies and report.contradictions:
@@ -223,6 +236,24 @@ def _print_change(change: Change, groups: Mapping[Dimension, Counter[str]], samp
             for sample in samples
         ],
     )
+
+
+def _print_emitted(emitted: EmittedTests) -> None:
+    rows = [("tests", str(emitted.tests)), ("decisions that they stand for", str(emitted.decisions))]
+    rows += [("ways of deciding that no test can hold", str(emitted.unwritable))] if emitted.unwritable else []
+    rows += [(f"left out: {why}", str(count)) for why, count in emitted.left_out.items()]
+    print_table(f"tests in {emitted.folder}", ("what", "number"), rows)
+
+
+def _emitted(emitted: EmittedTests) -> Mapping[str, object]:
+    return {
+        "folder": str(emitted.folder),
+        "files": list(emitted.files),
+        "tests": emitted.tests,
+        "decisions": emitted.decisions,
+        "unwritable": emitted.unwritable,
+        "left_out": dict(emitted.left_out),
+    }
 
 
 def _verdict_text(verdict: str, reasons: Sequence[str], obligations: bytes, error: str) -> str:

@@ -108,6 +108,17 @@ async def test_what_fails_between_two_parts_is_dropped_by_its_thread() -> None:
     assert not any(hasattr(value, "_engine") for value in held if isinstance(value, Interpreter))
 
 
+def test_the_lines_of_each_evaluation_are_told_apart() -> None:
+    policy = module("r if {\n\tinput.a == 1\n\tinput.b == 2\n}")
+    interpreter = Interpreter([policy], b"{}", cover=True)
+    first = policy.text.split("\n").index("\tinput.a == 1") + 1
+    interpreter.evaluate("data.p.r", b'{"a": 1, "b": 2}')
+    assert {(policy.path, first), (policy.path, first + 1)} <= interpreter.covered_lines()
+    interpreter.evaluate("data.p.r", b'{"a": 2}')
+    assert (policy.path, first + 1) not in interpreter.covered_lines()
+    assert interpreter.covered_lines() == frozenset()
+
+
 def test_an_interpreter_belongs_to_its_thread() -> None:
     interpreter = Interpreter([module("r := 1")], b"{}")
     errors: list[BaseException] = []

@@ -35,6 +35,7 @@ TARGETS: dict[str, str] = {
     "agents/edge/a2a/messages": "agents/edge/a2a/test_messages",
     "agents/edge/a2a/principal": "agents/edge/a2a/test_principal",
     "agents/edge/a2a/webhook": "agents/edge/a2a/test_webhook",
+    "agents/edge/oauth/tokens/pseudonyms": "agents/edge/oauth/tokens/test_random_pseudonyms",
     "agents/edge/http/admission": "agents/edge/http/test_admission",
     "agents/edge/http/bodies": "agents/edge/http/test_bodies",
     "agents/edge/http/cors": "agents/edge/http/test_cors",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -17,6 +18,9 @@ from sealbus.agents.cli.policy.push import reason_option
 if TYPE_CHECKING:
     from sealbus.agents.edge.oauth.tokens.pseudonyms import RandomPseudonyms, Row
     from sealbus.agents.runtime.settings.settings import Settings
+
+
+_PSEUDONYM: Final = re.compile(r"pseudonym:[0-9a-f]{64}(@[a-z0-9._-]{1,255})?")
 
 
 class _Forgotten(NamedTuple):
@@ -53,6 +57,11 @@ async def command(
     """
     if (user is None) == (not pseudonyms):
         raise click.UsageError("name either a --user, or pseudonyms")
+    # An id in its place would be recorded for ever.
+    if not all(_PSEUDONYM.fullmatch(name) for name in pseudonyms):
+        raise click.UsageError(
+            "a pseudonym is pseudonym: and 64 digits, for a partner's user with @ and the domain; an id is for --user"
+        )
     from sealbus.agents.edge.oauth.tokens.pseudonyms import PseudonymKey, delete_row
     from sealbus.envelopes.errors import ConfigurationError
 

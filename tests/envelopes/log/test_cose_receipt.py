@@ -59,8 +59,10 @@ def test_it_shows_its_entry_and_no_other() -> None:
     assert code(replace(GOOD, size=8)) in (Code.BAD_PROOF, Code.BAD_NOTE_SIGNATURE)
     assert code(replace(GOOD, path=GOOD.path[1:])) is Code.BAD_PROOF
     assert code(replace(GOOD, path=(*GOOD.path, bytes(32)))) is Code.BAD_PROOF
-    assert code(GOOD, origin="another") is Code.WRONG_LOG
-    assert code(replace(GOOD, key_id=bytes(4))) is Code.UNTRUSTED_NOTE
+    for origin in ("another", ORIGIN[:-1], ORIGIN + "/2"):
+        assert code(GOOD, origin=origin) is Code.WRONG_LOG
+    for key_id in (bytes(4), GOOD.key_id[:3] + bytes([GOOD.key_id[3] ^ 1])):
+        assert code(replace(GOOD, key_id=key_id)) is Code.UNTRUSTED_NOTE
     assert code(replace(GOOD, key_id=OTHER.verifier.key_id)) is Code.BAD_NOTE_SIGNATURE
 
 
@@ -111,7 +113,8 @@ def test_two_sizes_and_longer_heads_are_refused() -> None:
         {"size": 4},
         {"index": -1},
         {"index": 7},
-        {"path": (bytes(31),)},
+        {"path": (bytes(31), bytes(32))},
+        {"path": (bytes(32), bytes(31))},
         {"path": (bytes(32),) * 64},
         {"key_id": bytes(3)},
         {"signature": bytes(63)},
@@ -125,7 +128,11 @@ def test_what_no_receipt_can_be(changes: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("data", "detail"),
     [
-        (DATA + bytes(5_000), "too large"),
+        (DATA + bytes(4_097 - len(DATA)), "too large"),
+        (DATA + bytes(4_096 - len(DATA)), "not deterministic"),
+        (DATA.replace(b"\x83\x07\x04\x83", b"\x83\x07\x24\x83", 1), "another form"),
+        (DATA.replace(b"\x83\x07\x04\x83", b"\x83\x07\x1c\x83", 1), "another form"),
+        (DATA.replace(b"\xa1\x20\x81", b"\xa1\x20\x82", 1), "another form"),
         (DATA.replace(ORIGIN.encode(), b"\xff" * len(ORIGIN), 1), "not UTF-8"),
         (DATA.replace(b"\x83\x07\x04\x83", b"\x83\x07\x04\x98\x40", 1), "path too long"),
         (
@@ -139,6 +146,11 @@ def test_what_no_receipt_can_be(changes: dict[str, object]) -> None:
 def test_what_is_no_receipt(data: bytes, detail: str) -> None:
     with pytest.raises(LogError, match=f"bad_note.*{detail}"):
         CoseReceipt.parse(data)
+
+
+def test_the_longest_path_is_read() -> None:
+    longest = replace(GOOD, path=(bytes(32),) * 63)
+    assert CoseReceipt.parse(longest.encode()) == longest
 
 
 NUMBERS = st.integers(0, 2**53 - 2) | st.sampled_from(

@@ -16,7 +16,7 @@ from sealbus.policies.decision.documents import InputDocument, canonical
 from sealbus.policies.engines.open import bundle_of
 from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.past.rego_text import rego_files
-from sealbus.policies.past.ways import Evaluation, Ways
+from sealbus.policies.past.ways import Evaluate, Evaluation, Ways
 from sealbus.policies.past.writing import is_writable, past_tests
 
 
@@ -43,7 +43,7 @@ class Emitter:
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
         self._folder = folder
-        self._interpreter = Interpreter(bundle.modules, canonical(bundle.data), cover=True)
+        self._evaluate = _asking(Interpreter(bundle.modules, canonical(bundle.data), cover=True))
         self._ways = Ways(self._evaluate)
 
     @classmethod
@@ -82,11 +82,17 @@ class Emitter:
             left_out={str(why): left_out[why] for why in sorted(left_out)},
         )
 
-    def _evaluate(self, rule: str, document: InputDocument) -> Evaluation:
+
+def _asking(interpreter: Interpreter) -> Evaluate:
+    """Return what asks `interpreter`. It refers to nothing else: in a cycle, another thread might collect the interpreter."""
+
+    def evaluate(rule: str, document: InputDocument) -> Evaluation:
         # Lines of an evaluation that failed are still there.
-        self._interpreter.covered_lines()
-        answer = self._interpreter.evaluate(rule, document)
-        return Evaluation(answer, self._interpreter.covered_lines())
+        interpreter.covered_lines()
+        answer = interpreter.evaluate(rule, document)
+        return Evaluation(answer, interpreter.covered_lines())
+
+    return evaluate
 
 
 def _bundle_for(policy: Path, folder: Path) -> Bundle:

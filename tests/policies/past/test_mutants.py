@@ -108,7 +108,7 @@ def test_they_kill_the_mutants_that_change_a_recorded_decision(policy: Bundle, e
                 killed += 1
             elif any(answer(mutant, question) != before for question, before in zip(asked, told, strict=True)):
                 changing += 1
-    assert changing > 200
+    assert changing > 150
     assert killed / changing >= KILLED, f"{killed} of {changing} killed by {len(tests)} tests"
 
 
@@ -150,8 +150,8 @@ def test_they_pass_under_opa_beside_the_bundle(policy: Bundle, evaluate: Evaluat
     assert broken != rules
     (tmp_path / "policy").mkdir()
     for module in (*policy.modules, broken):
-        file = tmp_path / "policy" / module.path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(module.text, "utf-8")
+        place = tmp_path / "policy" / module.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(module.text, "utf-8")
     (tmp_path / "policy" / "data.json").write_bytes(canonical(policy.data))
     assert run("test", tmp_path / "policy", folder)[0] == 2

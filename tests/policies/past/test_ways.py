@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from support.past_policies import decided_log, evaluator
@@ -15,7 +17,7 @@ from sealbus.policies.bundle.check import DECISION
 from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.past.ways import LeftOut, Ways
 
-NO = {"code": Code.DENIED, "reasons": ("no",), "obligations": b'[{"notify":"owner"}]'}
+NO: dict[str, Any] = {"code": Code.DENIED, "reasons": ("no",), "obligations": b'[{"notify":"owner"}]'}
 
 STARTER_BUNDLE = build_bundle(STARTER)
 STARTER_LOG = decided_log(evaluator(STARTER_BUNDLE), [(DECISION, found) for found in well_formed(80)])
@@ -68,8 +70,8 @@ def test_any_order_gives_the_same_ways(log: list[Recorded], most: int) -> None:
     straight, other = Ways(evaluate, most=most), Ways(evaluate, most=most)
     for one in STARTER_LOG:
         straight.add(one)
-    for one in log:
-        other.add(one)
+    for shuffled in log:
+        other.add(shuffled)
     assert (straight.examples, straight.counts, straight.left_out) == (other.examples, other.counts, other.left_out)
     assert len(straight.examples) == most
     assert straight.left_out[LeftOut.TOO_MANY] == len(STARTER_LOG) - straight.counts.total() > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from support.decided_world import FIRST, decide, decided_world
 from support.kept_log import log_settings, written
 from support.log_world import World
+from support.opa import require_opa
 from support.policy_inputs import closed_policy
 from support.shop import Update
 
@@ -39,6 +41,7 @@ def run(*arguments: str | Path) -> Result:
     "arguments",
     [
         ("--policy", STARTER, "--export", "export"),
+        ("--emit-tests", "tests"),
         ("--root", "root.json"),
         ("--policy", STARTER, "--bundles", STARTER),
         ("--policy", "missing"),
@@ -100,6 +103,47 @@ async def test_a_candidate_that_denies_everything(log: list[AuditEntry | Finding
     assert result.report.groups[Change.ALLOW_TO_DENY][Dimension.USER] == {"alice": 3}
     assert result.report.groups[Change.ALLOW_TO_DENY][Dimension.CALLER] == {"spiffe://example.org/agent/shop-web": 3}
     assert result.exit_code == 1
+
+
+async def test_decisions_become_tests_of_the_policy_that_made_them(
+    log: list[AuditEntry | Finding], tmp_path: Path
+) -> None:
+    folder = tmp_path / "tests"
+    result = await run_backtest(entries(log), policy=STARTER, bundles=None, opa=None, limits=(), emit=folder)
+    emitted = result.emitted
+    assert emitted is not None
+    assert (emitted.tests, emitted.decisions, emitted.left_out, emitted.unwritable) == (2, 4, {}, 0)
+    assert [file.name for file in folder.iterdir()] == list(emitted.files) == ["authz_past_test.rego"]
+    text = (folder / "authz_past_test.rego").read_text()
+    assert text.count("\ntest_allow_") == text.count("\ntest_deny_not_owner_") == 1
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        await run_backtest(entries(log), policy=STARTER, bundles=None, opa=None, limits=(), emit=folder)
+
+
+async def test_what_a_candidate_decides_otherwise_becomes_no_test(
+    log: list[AuditEntry | Finding], tmp_path: Path
+) -> None:
+    candidate, folder = closed_policy(tmp_path / "closed"), tmp_path / "tests"
+    result = await run_backtest(entries(log), policy=candidate, bundles=None, opa=None, limits=(), emit=folder)
+    assert result.emitted is not None
+    assert (result.emitted.tests, dict(result.emitted.left_out)) == (0, {"changed": 4})
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.opa
+def test_an_exports_tests_pass_beside_its_policy(tmp_path: Path) -> None:
+    (tmp_path / "policy.tar.gz").write_bytes(FIRST.raw)
+    folder = tmp_path / "tests"
+    found = (*export_of(decided_world(), tmp_path), "--policy", tmp_path / "policy.tar.gz", "--emit-tests", folder)
+    result = run(*found, "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["tests"]["folder"]) == (0, str(folder))
+    assert document["tests"]["tests"] >= 1
+    command = [require_opa(), "test", tmp_path / "policy.tar.gz", folder]
+    tested = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (tested.returncode, tested.stdout.split(":")[0], tested.stderr) == (0, "PASS", "")
+    shown = run(*found[:-1], tmp_path / "again")
+    assert "decisions that they stand for" in shown.output
 
 
 async def test_the_log_follows_from_its_own_policy(log: list[AuditEntry | Finding], tmp_path: Path) -> None:

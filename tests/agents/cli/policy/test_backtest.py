@@ -139,7 +139,7 @@ def test_an_exports_tests_pass_beside_its_policy(tmp_path: Path) -> None:
     document = json.loads(result.stdout)
     assert (result.exit_code, document["tests"]["folder"]) == (0, str(folder))
     assert document["tests"]["tests"] >= 1
-    command = [require_opa(), "test", tmp_path / "policy.tar.gz", folder]
+    command = [str(require_opa()), "test", str(tmp_path / "policy.tar.gz"), str(folder)]
     tested = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (tested.returncode, tested.stdout.split(":")[0], tested.stderr) == (0, "PASS", "")
     shown = run(*found[:-1], tmp_path / "again")

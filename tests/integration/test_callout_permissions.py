@@ -122,6 +122,11 @@ INVENTORY: Table = (
     ("stream seal TASKS -f", "$JS.API.STREAM.INFO.TASKS"),
     ("request $JS.API.STREAM.MSG.GET.AUDIT {}", "$JS.API.STREAM.MSG.GET.AUDIT"),
     ("request $JS.API.STREAM.MSG.GET.TASKS {}", "$JS.API.STREAM.MSG.GET.TASKS"),
+    # Whose pseudonym is whose.
+    ("pub people.00ff x", "people.00ff"),
+    ("request $JS.API.DIRECT.GET.PEOPLE.people.00ff {}", "$JS.API.DIRECT.GET.PEOPLE.people.00ff"),
+    ("request $JS.API.CONSUMER.CREATE.PEOPLE.spy.people.> {}", "$JS.API.CONSUMER.CREATE.PEOPLE.spy.people.>"),
+    ('request $JS.API.STREAM.MSG.DELETE.PEOPLE {"seq":1}', "$JS.API.STREAM.MSG.DELETE.PEOPLE"),
     ("kv ls", True),
     ("object ls", True),
     # Consumers: its own of tasks, of events, and readers of its own statuses.
@@ -189,6 +194,7 @@ INVENTORY: Table = (
 )  # fmt: skip
 
 READER = '{"stream_name":"AUDIT","config":{"name":"look","ack_policy":"none"}}'
+PEOPLE_READER = READER.replace("AUDIT", "PEOPLE").replace("}}", ',"filter_subject":"people.>"}}')
 
 OPERATOR: Table = (
     ("stream ls", True),
@@ -199,6 +205,15 @@ OPERATOR: Table = (
     ("stream purge TASKS -f", "$JS.API.STREAM.PURGE.TASKS"),
     ("stream rm AUDIT -f", "$JS.API.STREAM.DELETE.AUDIT"),
     ("stream rmm AUDIT 1 -f", "$JS.API.STREAM.MSG.DELETE.AUDIT"),
+    # Pseudonyms of people: to read and to delete, but not to give.
+    ("pub people.00ff x", "people.00ff"),
+    ('request $JS.API.STREAM.MSG.GET.PEOPLE {"seq":1}', "$JS.API.STREAM.MSG.GET.PEOPLE"),
+    ("request $JS.API.STREAM.PURGE.PEOPLE {}", "$JS.API.STREAM.PURGE.PEOPLE"),
+    ('request $JS.API.STREAM.MSG.DELETE.PEOPLE {"seq":1} --raw', True),
+    (f"request $JS.API.CONSUMER.CREATE.PEOPLE.look.people.> {PEOPLE_READER} --raw", True),
+    ("request $JS.API.CONSUMER.MSG.NEXT.PEOPLE.look 1 --raw", True),
+    ("request $JS.API.CONSUMER.DELETE.PEOPLE.look {} --raw", True),
+    ("request $JS.API.DIRECT.GET.PEOPLE.people.00ff {} --raw", True),
     ("request $JS.API.CONSUMER.CREATE.TASKS.spy.task.> {}", "$JS.API.CONSUMER.CREATE.TASKS.spy.task.>"),
     ("request $JS.API.CONSUMER.CREATE.RESULTS.spy.status.> {}", "$JS.API.CONSUMER.CREATE.RESULTS.spy.status.>"),
     ("pub audit.inventory x", "audit.inventory"),
@@ -238,6 +253,12 @@ EDGE: Table = (
     ("pub control.pricing.approve x", "control.pricing.approve"),
     ("pub held.edge.x x", True),
     ("pub held.inventory.task.q.00 x", "held.inventory.task.q.00"),
+    # People: to give one a pseudonym and to find it, one by one.
+    ("pub people.00ff x", True),
+    ("pub people.00ff.x x", "people.00ff.x"),
+    ("request $JS.API.DIRECT.GET.PEOPLE.people.00ff {} --raw", True),
+    ("request $JS.API.CONSUMER.CREATE.PEOPLE.spy.people.> {}", "$JS.API.CONSUMER.CREATE.PEOPLE.spy.people.>"),
+    ('request $JS.API.STREAM.MSG.DELETE.PEOPLE {"seq":1}', "$JS.API.STREAM.MSG.DELETE.PEOPLE"),
     (reader("a", "held.*.task.>"), True),
     (reader("b", "held.*.task.managers.*"), True),
     no_reader("held.*.effect.00"),
@@ -355,6 +376,8 @@ async def test_other_identities_with_the_real_command_line(
 ) -> None:
     async with site.raw("inventory") as raw:
         await raw.request("audit.inventory", b"a record")
+    async with site.raw("edge") as raw:
+        await raw.request("people.00aa", b"a row")
     nats = cli(site, name, tmp_path)
     # In their order: some look at what others made.
     assert {typed: await outcome(nats, typed) for typed, _ in table} == wanted(table)

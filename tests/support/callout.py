@@ -214,7 +214,7 @@ class CalloutSite:
     async def apply_streams(self, *, max_bytes: int = 1 << 26) -> None:
         """Create the streams as the operator."""
         async with self.connection("operator") as connection:
-            sizes = {"TASKS": max_bytes, "AUDIT": max_bytes}
+            sizes = {"TASKS": max_bytes, "AUDIT": max_bytes, "PEOPLE": 1 << 20}
             await apply(declared_streams(sizes, own=self.own), connection.jetstream)
 
     async def reload(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -108,8 +109,9 @@ async def test_a_candidate_that_denies_everything(log: list[AuditEntry | Finding
 async def test_decisions_become_tests_of_the_policy_that_made_them(
     log: list[AuditEntry | Finding], tmp_path: Path
 ) -> None:
-    folder = tmp_path / "tests"
-    result = await run_backtest(entries(log), policy=STARTER, bundles=None, opa=None, limits=(), emit=folder)
+    policy = shutil.copytree(STARTER, tmp_path / "policy")
+    folder = policy / "past"
+    result = await run_backtest(entries(log), policy=policy, bundles=None, opa=None, limits=(), emit=folder)
     emitted = result.emitted
     assert emitted is not None
     assert (emitted.tests, emitted.decisions, emitted.left_out, emitted.unwritable) == (2, 4, {}, 0)
@@ -117,7 +119,14 @@ async def test_decisions_become_tests_of_the_policy_that_made_them(
     text = (folder / "authz_past_test.rego").read_text()
     assert text.count("\ntest_allow_") == text.count("\ntest_deny_not_owner_") == 1
     with pytest.raises(ConfigurationError, match="is not empty"):
-        await run_backtest(entries(log), policy=STARTER, bundles=None, opa=None, limits=(), emit=folder)
+        await run_backtest(entries(log), policy=policy, bundles=None, opa=None, limits=(), emit=folder)
+    # They run with the policy's own tests, and fail with a policy that decides otherwise.
+    data = policy / "sealbus" / "registry" / "actions" / "data.json"
+    for text, code in ((data.read_text(), 0), (data.read_text().replace('"owned"', '"any"'), 1)):
+        data.write_text(text)
+        tested = await asyncio.to_thread(CliRunner().invoke, command, ["test", str(policy)])
+        assert tested.exit_code == code, tested.output
+        assert ("past/authz_past_test.rego" in tested.output) is bool(code)
 
 
 async def test_what_a_candidate_decides_otherwise_becomes_no_test(

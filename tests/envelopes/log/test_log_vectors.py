@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from independent import cose_receipts
+from independent.verify_export import Bad, read_vkey
 from support.vectors import FOLDER
 
 from sealbus.envelopes.errors import LogError
@@ -77,6 +81,40 @@ def test_refused(part: str, case: Given) -> None:
     with pytest.raises(LogError) as caught:
         CHECKS[part](case)
     assert caught.value.code == case["code"]
+
+
+def both(data: bytes, leaf: bytes) -> tuple[Given, Given]:
+    """Return what our verifier of COSE receipts says, and another that is written from the specification alone."""
+    origin, texts = LOG["cose_receipts"]["origin"], LOG["cose_receipts"]["verifiers"]
+    try:
+        ours = check_cose_receipt({"hex": data.hex(), "leaf": leaf.hex()})
+    except LogError as error:
+        ours = {"code": str(error.code)}
+    try:
+        found = cose_receipts.verify_cose(data, leaf, origin=origin, keys=[read_vkey(text) for text in texts])
+        theirs = {"size": found.size, "root": found.root.hex()}
+    except Bad as error:
+        theirs = {"code": error.code}
+    return ours, theirs
+
+
+def test_another_verifier_of_cose_receipts_says_the_same() -> None:
+    for verdict in ("accept", "reject"):
+        for case in LOG["cose_receipts"][verdict]:
+            ours, theirs = both(bytes.fromhex(case["hex"]), bytes.fromhex(case["leaf"]))
+            assert theirs == ours, case["name"]
+
+
+@given(st.data())
+def test_another_verifier_refuses_the_same_altered_cose_receipts(data: st.DataObject) -> None:
+    case = data.draw(st.sampled_from(LOG["cose_receipts"]["accept"]))
+    good, leaf = bytes.fromhex(case["hex"]), bytes.fromhex(case["leaf"])
+    at = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(at, min(len(good), at + 9)))
+    altered = good[:at] + data.draw(st.binary(max_size=9)) + good[end:]
+    ours, theirs = both(altered, leaf)
+    assert theirs == ours
+    assert ("code" in ours) is (altered != good)
 
 
 def test_entries() -> None:

@@ -22,6 +22,7 @@ from support.shop import Update
 from sealbus import Agent, Context, Resource
 from sealbus.agents.cli.policy.backtest import Limit
 from sealbus.agents.cli.policy.backtest_run import FINDINGS_SHOWN, run_backtest
+from sealbus.agents.cli.policy.emitted_tests import EmittedTests
 from sealbus.agents.cli.policy.group import command
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.envelopes.errors import ConfigurationError
@@ -113,7 +114,7 @@ async def test_decisions_become_tests_of_the_policy_that_made_them(
     folder = policy / "past"
     result = await run_backtest(entries(log), policy=policy, bundles=None, opa=None, limits=(), emit=folder)
     emitted = result.emitted
-    assert emitted is not None
+    assert isinstance(emitted, EmittedTests)
     assert (emitted.tests, emitted.decisions, emitted.left_out, emitted.unwritable) == (2, 4, {}, 0)
     assert [file.name for file in folder.iterdir()] == list(emitted.files) == ["authz_past_test.rego"]
     text = (folder / "authz_past_test.rego").read_text()
